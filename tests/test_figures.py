@@ -211,7 +211,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
 def test_runs_of_a_grid_are_drawn_one_by_one_and_kinds_in_panels_of_their_own() -> None:
     both = rows() + rows(seed=1)
     module = figures.module("insertion")
-    assert len(module.draw(frame(both)).axes) == 1
+    (panel,) = module.draw(frame(both)).axes
+    assert len(panel.lines) == 2 * 2 * 2  # models, metrics, seeds
     assert points(module.draw(frame(both))) == 2 * points(module.draw(frame(rows())))
     assert len(module.draw(frame([*both, *rows(backdoor="cot")])).axes) == 2
 

