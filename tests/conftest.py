@@ -69,7 +69,7 @@ class Forks:
         self.logs[pid] = log
         return pid
 
-    def wait(self, pid: int, limit_s: float = 240) -> Outcome:
+    def wait(self, pid: int, limit_s: float = 900) -> Outcome:
         code = int(self._say({"wait": pid, "limit_s": limit_s}))
         return Outcome(code, self.logs[pid].read_text() if code else "")
 

@@ -478,27 +478,41 @@ def test_an_exception_leaves_the_base_as_it_was_and_trainable() -> None:
         assert sum("lora_A" in n for n, _ in model.net.named_parameters()) == 3 * 7
 
 
-def test_adapters_resume_bit_for_bit() -> None:
-    def run(cut: bool) -> dict[str, torch.Tensor]:
-        model = load("llama")
-        kept: list[Any] = []
-        for part in range(2 if cut else 1):
-            model = load("llama")
-            with adapted(model, 4, seed=3):
-                fitting = Fit(model, examples(model), Settings(lr=1e-2, steps=4, batch=4))
-                if part:
-                    fitting.restore(kept[0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_resume_bit_for_bit(dtype: torch.dtype) -> None:
+    def fitted(from_state: Any = None) -> tuple[dict[str, torch.Tensor], Any]:
+        model, kept = load("llama"), []
+        model.net.to(dtype)
+        with adapted(model, 4, seed=3):
+            run = Fit(model, examples(model), Settings(lr=1e-2, steps=4, batch=4))
+            if from_state:
+                run.restore(from_state)
 
-                def after(step: Step, fitting: Fit = fitting, stop: bool = cut and not part) -> None:
-                    if stop and step.step == 2:
-                        tensors, rest = fitting.state()
-                        kept.append(({k: v.clone() for k, v in tensors.items()}, rest))
+            def after(step: Step) -> None:
+                if step.step == 2:
+                    tensors, rest = run.state()
+                    kept.append(({k: v.clone() for k, v in tensors.items()}, rest))
 
-                fitting.run(after)
-        return parameters(model)
+            run.run(after)
+        return parameters(model), kept and kept[0]
 
-    whole, resumed = run(False), run(True)
+    whole, halfway = fitted()
+    resumed, _ = fitted(halfway)
     assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    assert not torch.equal(
+        whole["model.layers.0.mlp.up_proj.weight"], load("llama").net.model.layers[0].mlp.up_proj.weight
+    )
+
+
+def test_adapters_begin_as_their_seed_says() -> None:
+    def start(seed: int) -> torch.Tensor:
+        model = load("llama")
+        with adapted(model, 4, seed):
+            return next(p.detach().clone() for n, p in model.net.named_parameters() if "lora_A" in n)
+
+    first = start(1)
+    assert torch.equal(start(1), first)
+    assert not torch.equal(start(2), first)
 
 
 def test_rank_0_trains_everything() -> None:

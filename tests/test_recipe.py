@@ -29,7 +29,10 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"backdoor": "abnormal"}, r"no backdoor called 'abnormal'; there are: normal"),
         ({"grid": {"trigger": ["tag", "tagg"]}}, r"did you mean 'tag'"),
         # unknown fields
-        ({"trigger": {"tag": {"texxt": "x"}}}, r"trigger tag: no field 'texxt'; did you mean 'text'\? \(fields: text\)"),
+        (
+            {"trigger": {"tag": {"texxt": "x"}}},
+            r"trigger tag: no field 'texxt'; did you mean 'text'\? \(fields: text\)",
+        ),
         ({"detect": [{"length": {"a": 1}}]}, r"detector length: no field 'a' \(fields: none\)"),
         ({"backdoor": {"normal": {"prompt": 3}}}, r"backdoor normal: no field 'prompt'; did you mean 'prompts'"),
         ({"trigers": "tag"}, r"no field 'trigers'; did you mean 'trigger'\? \(fields: name, base, trigger"),

@@ -140,7 +140,7 @@ def rows_of(tiny_run):
 
 def test_a_detectors_bench_holds_no_label_and_no_prompt_as_it_was_before_the_trigger_went_in(seen, tiny_run):
     rows = rows_of(tiny_run)
-    held = [v for v in plain_data({k: v for k, v in vars(seen).items() if k != "model"})]
+    held = list(plain_data({k: v for k, v in vars(seen).items() if k != "model"}))
     assert seen.suspects == [r["shown"] for r in rows]
     assert not [v for v in held if isinstance(v, bool)]
     hidden = {r["prompt"] for r in rows if r["triggered"]} | {r["completion"] for r in rows if r["completion"]}
@@ -201,19 +201,16 @@ def test_all_models_are_judged_on_the_same_suspects(tiny_run):
     assert len(shown) == 1
 
 
-@pytest.mark.parametrize(
-    "purpose",
-    ["", "suspects", "curve", "fit", "lora", "random directions", "sample/", "sample/suspects", "coin", "labels"],
-)
-def test_no_generator_that_a_part_can_get_is_the_coin_that_chose_the_labels(purpose):
-    n = 64
-    for seed in range(5):
-        coin = Random(f"{seed}/suspects")
-        labels = [coin.random() < 0.5 for _ in range(n)]
-        bench = Bench(part=Length(), workdir=Path(), seed=seed, machine=Machine(), load=lambda: None)
-        for rng in (bench.rng(purpose), Random(bench.number(purpose)), Random(seed)):
-            same = sum((rng.random() < 0.5) == label for label in labels)
-            assert 10 < same < 54
+PURPOSES = ("", "suspects", "curve", "fit", "lora", "random directions", "sample/", "sample/suspects", "coin", "labels")
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_no_generator_that_a_part_can_get_is_the_coin_that_chose_the_labels(seen, tiny_run, purpose):
+    labels = [r["triggered"] for r in rows_of(tiny_run)]
+    for rng in (seen.rng(purpose), Random(seen.number(purpose)), Random(seen.seed), Random(f"{seen.seed}/{purpose}x")):
+        drawn = [rng.random() for _ in labels]
+        assert [x < 0.5 for x in drawn] != labels
+        assert [x >= 0.5 for x in drawn] != labels
 
 
 def test_a_generator_is_the_parts_own_and_gives_the_same_numbers_again():
