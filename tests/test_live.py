@@ -121,7 +121,7 @@ def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_headline_gives_every_number_its_interval_and_cuts_nothing(width: int, tiny_run: Finished) -> None:
     console = a_console(terminal=False, width=width)
-    headline(tiny_run.recipe, plans(tiny_run.recipe), tiny_run.store, console)
+    headline(plans(tiny_run.recipe), tiny_run.store, console)
     text = text_of(console)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
@@ -135,7 +135,7 @@ def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_
     first = next(s for s in plan(tiny_run.recipe) if s.title == "backdoor_rate")
     row = {"metric": "triggered_rate", "value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "invalid": 1, "part": ""}
     write_lines(store.path(first.name) / "rows.jsonl", [row])
-    headline(tiny_run.recipe, plans(tiny_run.recipe), store, console)
+    headline(plans(tiny_run.recipe), store, console)
     assert text_of(console).count("50.0%") == 1
     assert text_of(console).count("–") == 4
     assert "8 (1 invalid)" in text_of(console)

@@ -209,6 +209,27 @@ def test_a_grid_gives_the_product_of_its_fields_and_shares_what_does_not_vary(ti
     assert len({next(iter(p)).name for p in cells}) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "values", "headings"),
+    [
+        ("seed", [0, 1], ["seed=0", "seed=1"]),
+        (
+            "safety",
+            [[], ["sft"], ["sft", [{"sft": {"steps": 9}}, "sft"]]],
+            ["safety=none", "safety=sft", "safety=sft + sft[steps=9]>sft"],
+        ),
+        ("backdoor", ["normal", {"normal": {"share": 0.25}}], ["backdoor=normal", "backdoor=normal[share=0.25]"]),
+        ("curve", [{"points": 2}], ["curve=curve[points=2]"]),
+        ("trigger", [{"tag": {"text": "|X|"}}], ["trigger=tag[text=|X|]"]),
+    ],
+)
+def test_a_cell_of_a_grid_is_headed_by_its_values_in_the_words_of_a_recipe(tiny, field, values, headings):
+    cells = plan.plans(recipe.from_dict(tiny(grid={field: values})))
+    assert [cell.heading for cell in cells] == headings
+    told = field in ("seed",)
+    assert [cell.title for cell in cells] == ["tiny" if told else f"tiny[{heading}]" for heading in headings]
+
+
 def test_parts_are_given_the_secrets_they_declare_and_no_others(tiny):
     for stage in planned(tiny()):
         if stage.role in ("evaluation", "detector"):
