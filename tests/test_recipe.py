@@ -55,6 +55,8 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"seed": -1}, r"field 'seed'"),
         ({"suspects": 2}, r"field 'suspects': .*greater than or equal to 4"),
         ({"grid": {"seed": []}}, r"grid: every field needs at least one value"),
+        ({"grid": {"seed": [0, 1, 0]}}, r"grid: seed has the value 0 twice"),
+        ({"grid": {"safety": [["sft"], [["sft"]]]}}, r"grid: safety has the value sft twice"),
         ({"grid": {"seed": 3}}, r"field 'grid\.seed': .*list"),
         ({"grid": ["seed"]}, r"field 'grid'"),
         ({"grid": {"seed": [0, "x"]}}, r"field 'seed': .*valid integer"),
@@ -86,6 +88,20 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, chang
 def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
+        recipe.load(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("seed: 1\nsafety: []\nseed: 2", r"r\.yaml, line 3: the field 'seed' stands in line 1 already"),
+        ("insert:\n  sft:\n    lr: 1\n    lr: 2", r"r\.yaml, line 4: the field 'lr' stands in line 3"),
+        ("grid: {seed: [0], seed: [1]}", r"r\.yaml, line 1: the field 'seed'"),
+    ],
+)
+def test_a_field_that_stands_twice_is_refused_with_its_lines(tmp_path, text, lines):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=lines):
         recipe.load(tmp_path / "r.yaml")
 
 
