@@ -182,3 +182,63 @@ def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_
     assert text_of(console).count("50.0%") == 1
     assert text_of(console).count("–") == 4
     assert "8 (1 invalid)" in text_of(console)
+
+
+def measured(all_plans: list[Plan], store: Store) -> None:
+    """Made-up rows for the columns of the headline, another value for every seed; tests of the layout alone."""
+    for plan_ in all_plans:
+        value = (plan_.recipe.seed + 1) / 8
+        for stage in plan_:
+            rows: list[dict[str, object]] = []
+            for metric in {"evaluation": ["triggered_rate", "untriggered_rate", "perplexity"],
+                           "detector": ["auroc_triggered"]}.get(stage.role, []):  # fmt: skip
+                rows.append(
+                    {"metric": metric, "value": value, "low": 0.0, "high": 1.0, "n": 8, "invalid": 0, "part": ""}
+                )
+            if rows:
+                write_lines(store.path(stage.name) / "rows.jsonl", rows)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_no_number_of_the_headline_is_cut_with_several_long_branches_and_detectors(
+    width: int, tiny: TinyRecipe, tmp_path: Path
+) -> None:
+    long = [{"sft": {"lr": lr, "steps": 4, "batch": 4, "warmup": 1, "optimizer": "adafactor"}} for lr in (1e-5, 2e-5)]
+    probes = [
+        {"probe": {"random": 10, "question": f"Are you, in all honesty, a helpful AI number {i}?"}} for i in range(5)
+    ]
+    some = plans(recipe.from_dict(tiny(safety=[*long, long], detect=["length", *probes])))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False, width=width)
+    headline(some, Store(tmp_path), console)
+    lines = text_of(console).splitlines()
+    assert "…" not in text_of(console)
+    assert max(map(len, lines)) <= width
+    models = 9
+    assert text_of(console).count("[0.0, 100.0]") == models * 4
+    assert len(re.findall(r"\[0\.00, 1\.00\]", text_of(console))) == models * (1 + 5)
+    assert sum("sft lr=1e-05" in line for line in lines) == sum("sft lr=2e-05" in line for line in lines) / 2 > 0
+
+
+def test_a_grid_over_seeds_ends_in_the_mean_and_range_over_them(tiny: TinyRecipe, tmp_path: Path) -> None:
+    grid = {"seed": [0, 1, 4], "suspects": [12, 14]}
+    some = plans(recipe.from_dict(tiny(grid=grid)))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False, width=100)
+    headline(some, Store(tmp_path), console)
+    across = text_of(console).split("\nacross seeds, suspects=")
+    assert [part.split()[0] for part in across[1:]] == ["12", "14"]
+    for part in across[1:]:
+        assert part.count("33.3% [12.5, 62.5]") == 5 * 4  # of 1/8, 2/8 and 5/8
+        assert "mean over 3 seeds (0, 1, 4) and [lowest, highest] of them, no confidence interval" in " ".join(
+            part.split()
+        )
+        assert "95% intervals" not in part
+
+
+def test_without_several_seeds_nothing_is_said_of_them(tiny: TinyRecipe, tmp_path: Path) -> None:
+    some = plans(recipe.from_dict(tiny(grid={"seed": [3], "suspects": [12, 14]})))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False)
+    headline(some, Store(tmp_path), console)
+    assert "across" not in text_of(console)
