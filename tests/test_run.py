@@ -136,6 +136,8 @@ def test_every_stage_has_a_complete_record_of_its_origin(tiny_run):
             "seconds",
             "peak_memory_mb",
             "tokens_trained",
+            "base",
+            "work",
             "machine",
             "python",
             "packages",

