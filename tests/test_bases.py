@@ -280,3 +280,22 @@ def test_a_download_that_fails_is_said_with_the_remedy(monkeypatch, tmp_path, fa
 def test_the_pinned_hash_stands_for_the_base_without_a_download(monkeypatch):
     monkeypatch.setattr(smollm2, "_download", lambda folder: pytest.fail("it was downloaded"))
     assert SmolLM2().identity() == {"gguf_sha256": smollm2.SHA256}
+
+
+def test_no_bar_is_shown_while_weights_are_unpacked_though_tqdm_was_imported_long_ago(monkeypatch, tmp_path, capfd):
+    import transformers
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    small = Scratch(**TINY).load()
+    small.net.config.quantization_config = {}
+
+    def unpack(*args, **more):
+        assert list(reader.tqdm([1, 2], desc="Converting and de-quantizing GGUF tensors...")) == [1, 2]
+        return small.net
+
+    bar = reader.tqdm
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *args, **more: small.tokenizer)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unpack)
+    smollm2._dequantised(tmp_path / "some.gguf")
+    assert capfd.readouterr().err == ""
+    assert reader.tqdm is bar

