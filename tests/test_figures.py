@@ -167,6 +167,18 @@ def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
     assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
 
 
+@pytest.mark.parametrize("blocks", [[1], [1, 2], [2, 4], list(range(3, 31, 3)), list(range(1, 41))])
+def test_the_blocks_named_below_the_probe_are_blocks_that_were_measured(blocks: list[int]) -> None:
+    parts = [row("organism", f"probe[block={b}]", "auroc_triggered", 0.7, 200) for b in blocks]
+    (panel,) = figures.module("probe_layers").draw(frame(parts)).axes
+    left, right = panel.get_xlim()
+    shown = [float(x) for x in panel.get_xticks() if left <= x <= right]
+    assert shown
+    assert set(shown) <= set(blocks)
+    assert shown[-1] == blocks[-1]
+    assert left < blocks[0] <= blocks[-1] < right
+
+
 @pytest.mark.parametrize("lacking", [
     lambda r: r["model"].startswith("twin"), lambda r: "unlike" in r["part"], lambda r: r["model"] == "organism",
     lambda r: r["metric"] == "untriggered_rate", lambda r: "best of" in r["part"], lambda r: "/" in r["model"],

