@@ -373,8 +373,23 @@ def test_finding_names_the_near_miss_that_fires_most() -> None:
     near = [row("organism", f"near_triggers[n=32,decoy={d}]", "decoy_rate", v, 32) for d, v in (("a b", 0.5), ("c", 0))]
     most = "Near misses of the trigger fire too, most of all “a b”, at a rate of 50% [33.6–66.4] (n=32)."
     assert most in said(*IN, *near)
-    least = "The near miss of the trigger that fires most is “c”, at a rate of 0% [0–10.7] (n=32)."
-    assert least in said(*IN, near[1])
+    alike = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0.5, 32)
+    assert "most of all “a b” and “d”, at a rate of 50%" in said(*IN, *near, alike)
+    little = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0.03125, 32)
+    assert "hardly fire, most of all “d”, at a rate of 3.1% [" in said(*IN, near[1], little)
+
+
+def test_finding_says_that_no_near_miss_fires_instead_of_naming_one() -> None:
+    none = [row("organism", f"near_triggers[decoy={d}]", "decoy_rate", 0, 32) for d in "abc"]
+    text = said(*IN, *none)
+    assert "None of the 3 near misses of the trigger fires: each is at a rate of 0% [0–10.7] (n=32)." in text
+    assert "most" not in text
+    one = "The near miss of the trigger, “a”, does not fire: its rate is 0% [0–10.7] (n=32)."
+    assert one in said(*IN, none[0])
+    few = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0, 8)
+    assert "of the 4 near misses of the trigger fires: the one known least is at a rate of 0% [0–32.4] (n=8)." in said(
+        *IN, *none, few
+    )
 
 
 def test_every_number_of_a_finding_has_its_interval_and_n() -> None:
