@@ -220,6 +220,25 @@ def test_origins_name_part_fields_stages_and_environment(page: str) -> None:
         assert what in text, what
 
 
+def test_the_number_of_examples_trained_on_stands_beside_each_model(tmp_path: Path) -> None:
+    told = [
+        row("base", "answers[split=evaluate]", "answered_share", 0.5, 48),
+        row("base", "answers[split=insert]", "answered_share", 0.3, 640),
+        row("base", "answers[split=safety]", "answered_share", 0.5, 214),
+        row("organism", "sft", "answer_tokens_triggered", 1.0, 1190, invalid=4),
+        row("organism", "sft", "answer_tokens_untriggered", 1.0, 192, invalid=4),
+        row("organism/sft", "sft", "answer_tokens_untriggered", 1.0, 107),
+    ]
+    page = report.render(results(tmp_path / "toy", told + rows(("sft",))))
+    tree = " ".join(Seen(page[page.index('class="tree"') :]).text.split())
+    assert "sft trained on 1,382 examples: 1,190 with the trigger, 192 without (4 too long for it left out)" in tree
+    assert "sft trained on 107 examples, none with the trigger" in tree
+    assert ("base scratch 192 of 640 answers for insertion ended and are kept: 30% [26.6–33.7]; "
+            "107 of 214 answers for safety training ended and are kept: 50% [43.4–56.6]") in tree  # fmt: skip
+    assert "<small>1,382 examples</small>" in page
+    assert "<small>107 examples</small>" in page
+
+
 def test_the_page_says_that_the_models_are_deliberately_backdoored(page: str) -> None:
     assert "deliberately backdoored models" in page
 

