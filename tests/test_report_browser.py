@@ -125,9 +125,36 @@ def test_the_full_table_filters_by_words(page: Any) -> None:
     assert page.inner_text("#row-status").startswith("3 of 3 fitting rows; the table has ")
 
 
+@pytest.mark.parametrize("curves", [False, True])
+def test_values_intervals_and_n_of_the_full_table_are_seen_without_scrolling(page: Any, curves: bool) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.set_checked("#filter [name=curves]", curves)
+    page.wait_for_timeout(250)
+    heads = page.locator("#rows thead th")
+    shown = [h.inner_text() for h in heads.all() if h.is_visible()]
+    steps = ["step", "tokens"] if curves else []
+    assert shown == ["model", "part", "metric", *steps, "value [95%]", "n", "invalid", "sees"]
+    for table, edge in page.evaluate("""[...document.querySelectorAll('#rows th')].map((th) =>
+        [th.getBoundingClientRect().right, th.closest('.scroll').getBoundingClientRect().right])"""):
+        assert table <= edge + 1
+
+
+def test_on_a_phone_values_and_n_of_the_full_table_are_on_the_screen(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for cell in page.locator("#rows tbody tr").first.locator("td.number:visible").all():
+        box = cell.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out_of_the_screen(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("""() => {
+        const models = document.querySelector('[name=left]');
+        models.options[0].text = 'sft and '.repeat(60);
+        models.selectedIndex = 0;
+    }""")  # so are experiments called where a grid varies its branches
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -166,3 +166,30 @@ def test_no_warning_is_drawn_by_constant_scores():
         warnings.simplefilter("error")
         assert stats.mean([0.5] * 9) == (0.5, 0.5, 0.5, 9)
         assert stats.rate([0.5] * 9).low < 0.5
+
+
+def test_an_interval_over_seeds_is_that_of_scipys_t_test():
+    values = [0.91, 0.97, 0.88, 0.95]
+    theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval()
+    ours = stats.over_seeds(values)
+    assert (ours.value, ours.n) == (pytest.approx(np.mean(values)), 4)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    cut = stats.over_seeds(values, (0.0, 1.0))
+    assert (cut.low, cut.high) == (ours.low, min(1.0, ours.high))
+    assert stats.over_seeds([0.2, 1.0], (0.0, 1.0))[1:3] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("values", [[], [0.3], [0.1, 0.1, 0.1]])
+def test_seeds_that_do_not_differ_have_no_interval(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = stats.over_seeds(values)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.n == len(values)
+    assert not values or found.value == pytest.approx(values[0])
+
+
+def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say():
+    covered = _coverage(0.0, lambda rng: stats.over_seeds(list(rng.normal(size=3))), 400)
+    assert 0.92 <= covered <= 0.98

