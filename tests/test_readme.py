@@ -60,7 +60,6 @@ def test_the_plug_ins_shown_are_parts(tmp_path, role, number):
         assert part.score("", part.demonstrate("", Random(0))) == 1
 
 
-def test_the_results_shown_are_the_committed_table():
-    if not readme_results.TABLE.exists():
-        pytest.skip("no results are committed")
-    assert readme_results.readme()[1] == readme_results.block()
+@pytest.mark.parametrize("name", readme_results.BLOCKS)
+def test_the_results_shown_are_the_committed_ones(name):
+    assert readme_results.readme(name)[1] == readme_results.BLOCKS[name]()
