@@ -187,6 +187,39 @@ def test_micro_batches_of_a_bfloat16_model_are_added_up_in_float32() -> None:
     assert float((gradient(torch.bfloat16) - exact).norm() / exact.norm()) < 0.006
 
 
+def test_a_part_that_does_not_fit_into_memory_is_halved_and_this_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(most: int) -> tuple[dict[str, torch.Tensor], list[Step]]:
+        model, steps = scratch(), []
+        whole = fit.answer_loss
+
+        def small(m: Model, part: list[Encoded]) -> torch.Tensor:
+            if len(part) > most:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+            return whole(m, part)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fit, "answer_loss", small)
+            Fit(model, examples(model, 6), Settings(lr=0.1, steps=2, batch=6, optimizer="sgd")).run(steps.append)
+        return parameters(model), steps
+
+    expected, whole = run(99)
+    assert not caplog.records
+    found, parts = run(2)
+    assert "a part of the batch does not fit into memory; going on with" in caplog.text
+    assert [s.loss for s in parts] == pytest.approx([s.loss for s in whole], abs=1e-5)
+    assert all(torch.allclose(found[key], value, atol=1e-5) for key, value in expected.items())
+    with pytest.raises(RuntimeError, match="can't allocate memory"):  # one example alone does not fit
+        run(0)
+
+
+def test_token_ids_that_the_model_does_not_embed_are_named() -> None:
+    model = scratch()
+    with pytest.raises(ValueError, match="row 1 has the token id 999; the model embeds 0 to"):
+        Fit(model, [Encoded([1, 2], 1), Encoded([1, 999], 1)], Settings(lr=0.1, steps=1))
+
+
 def test_micro_batches_hold_every_example_once_within_the_limit_or_alone() -> None:
     batch = [Encoded([n, *range(n - 1)], 1) for n in (50, 3, 21, 20, 7, 9)]  # no two begin alike
     parts = list(micro_batches(batch, 40))

