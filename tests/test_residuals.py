@@ -56,7 +56,7 @@ def test_the_forward_pass_stops_behind_the_deepest_block_asked_for(name: str, mo
     for number, layer in enumerate(model.layers):
         layer.register_forward_pre_hook(lambda *_, number=number: run.append(number))
     model.net.get_output_embeddings().register_forward_pre_hook(lambda *_: run.append(-1))
-    monkeypatch.setattr(residuals, "PART", 1)  # a pass for each row
+    monkeypatch.setattr(residuals, "PASS", 1)  # a pass for each row
     read(model, rows_of(model, 4), [0, 1])
     assert run == [0, 1] * 4
 
@@ -90,7 +90,7 @@ def test_rows_keep_their_order_whatever_their_lengths_and_the_parts(
     model = load(name)
     rows = rows_of(model, 9)
     whole = read(model, rows, [2])
-    monkeypatch.setattr(residuals, "PART", part)
+    monkeypatch.setattr(residuals, "PASS", part)
     assert torch.allclose(read(model, rows[::-1], [2]).flip(1), whole, atol=1e-4)
 
 

