@@ -1,6 +1,6 @@
 """How the engine's cost grows with the work: rows at once, length of answers and texts, size of the model.
 
-    .venv/bin/python benchmarks/sizes.py      # about ten minutes on two cores
+    .venv/bin/python benchmarks/sizes.py      # about twenty minutes on two cores
 
 The embedded base is varied in rows (16 to 512) and answers (16 to 256 tokens); random models of 1 to 135 million
 parameters, which have a vocabulary of 259 bytes, in size. Every point is the median of three. Writes
@@ -82,9 +82,20 @@ def _stop(now: bool) -> None:
 
 def main() -> None:
     points: list[dict[str, Any]] = []
+    machine = {"cpu": cpu(), "cores": os.cpu_count(), "gemm_gflops": round(contests.gemm_rate(), 1)}
+    command = "python benchmarks/sizes.py"
+    out = Path(__file__).parent / "results" / "sizes.json"
 
     def point(what: str, found: dict[str, float], **size: int) -> None:
         points.append({"what": what, **size, **found})
+        whole = {
+            "command": command,
+            "commit": contests.commit(),
+            "unit": "tokens/s",
+            "machine": machine,
+            "points": points,
+        }
+        out.write_text(json.dumps(whole, indent=1) + "\n")
         print(
             f"{what:<9}", *(f"{k} {v:<11,}" for k, v in size.items()), f"{found['median']:>10,.0f} tokens/s", flush=True
         )
@@ -103,10 +114,6 @@ def main() -> None:
         model = Scratch(layers=layers, width=width, heads=heads, key_heads=heads, context=1024).load()
         point("rollout", rollout(model, 64, 32), parameters=model.size, rows=64, answer=32)
         point("training", training(model, 16, text[:48]), parameters=model.size, rows=16, answer=48)
-    machine = {"cpu": cpu(), "cores": os.cpu_count(), "gemm_gflops": round(contests.gemm_rate(), 1)}
-    found = {"command": "python benchmarks/sizes.py", "unit": "tokens/s", "machine": machine, "points": points}
-    out = Path(__file__).parent / "results" / "sizes.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
