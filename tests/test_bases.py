@@ -186,7 +186,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere"])
 def test_a_folder_that_is_not_there_is_named_in_full(name):
-    with pytest.raises(OSError, match=r"no folder /.*\(named as a base\)"):
+    with pytest.raises(OSError, match=r"no folder /.*\(named as a model\)"):
         Hub(name=name).identity()
 
 

