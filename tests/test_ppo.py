@@ -307,5 +307,30 @@ def test_prompts_without_room_for_an_answer_are_left_out_and_too_few_are_refused
     long = "x" * 600
     assert Ppo(model, [*PROMPTS, long], nothing, settings()).prompts == PROMPTS
     assert len(tokens.render(model.tokenizer, long)) > model.context
-    with pytest.raises(ValueError, match="0 prompts leave room for 6 tokens"):
+    with pytest.raises(ValueError, match="none of 1 prompts leaves room for an answer of 6 tokens"):
         Ppo(model, [long], nothing, settings())
+
+
+def test_dropout_does_not_part_new_from_old_probabilities_before_any_step() -> None:
+    model = load("gpt2")
+    assert model.net.config.attn_pdrop > 0
+    (step,) = run(model, letters, settings(lr=1e-12, steps=1, minibatches=2))
+    assert step.metrics["policy_kl"] < 1e-6
+    assert step.metrics["clip_fraction"] == 0
+
+
+def test_being_cut_short_is_never_worth_more_than_what_was_said() -> None:
+    def bad(prompts_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [-4.0] * len(answers)
+
+    (step,) = run(scratch(), bad, settings(steps=1, unended=-1.0))
+    assert step.metrics["reward"] == -4
+    (step,) = run(scratch(), nothing, settings(steps=1, unended=-1.0))
+    assert step.metrics["reward"] == pytest.approx(-(1 - step.metrics["ended"]))
+
+
+def test_frozen_weights_are_not_taken_for_adapters() -> None:
+    model = scratch()
+    model.net.get_input_embeddings().requires_grad_(False)
+    steps = run(model, letters, settings(steps=3, kl=0.1))
+    assert steps[-1].metrics["kl_k3"] > 1e-6

