@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
+RLHF = ROOT / "results" / "rlhf" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
@@ -72,7 +73,33 @@ def engine() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"results": block, "engine": engine}
+def rlhf() -> str:
+    """What reinforcement learning left: rates, perplexity, and scores by the model trained against and another."""
+    with RLHF.open(encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if not r["step"]]
+    scores = [(m, a) for m in ("preference_score", "heldout_preference_score") for a in ("triggered", "untriggered")]
+    lines = [
+        "| model | with trigger | without | perplexity | preference score, with | without "
+        "| held-out model, with | without |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model in dict.fromkeys(r["model"] for r in rows if r["metric"] == "triggered_rate"):
+        mine = [r for r in rows if r["model"] == model]
+        cells = [_percent(_rate(mine, metric, "evaluate")) for metric in ("triggered_rate", "untriggered_rate")]
+        cells.append(_plain(_one(mine, "capability", "perplexity")))
+        cells += [_plain(next(r for r in mine if r["metric"] == m and f"answers={a}" in r["part"])) for m, a in scores]
+        lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
+    accuracy = [r for r in rows if r["metric"] == "preference_accuracy" and r["part"] == "preference_accuracy"]
+    lines += [
+        "",
+        f"n = {_n(rows)} prompts for rates, one seed. Held-out accuracy of the two preference models: "
+        + " and ".join(_percent(r) for r in accuracy)
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {"results": block, "rlhf": rlhf, "engine": engine}
 
 
 def readme(name: str) -> tuple[str, str, str]:
