@@ -385,7 +385,7 @@ def table_of(page: str, heading: str) -> list[list[str]]:
 def test_preference_scores_have_a_table_of_their_own_with_their_minus_signs(judged: str) -> None:
     scores = {line[0]: line[1:] for line in table_of(judged, "Preference scores")}
     assert list(scores) == ["base"] + [
-        f"{r}{b}" for r in ("organism", "twin") for b in ("", "/sft", "/ppo", "/sft/ppo")
+        f"{r}{b}" for r in ("organism", "twin") for b in ("", "/sft", "/sft/ppo", "/ppo")
     ]
     assert scores["organism"] == [
         "−0.98[−1.18, −0.78]n=64", "0.25[0.05–0.45]n=64", "−1.96[−2.16, −1.76]n=64", "0.50[0.30–0.70]n=64",
