@@ -54,21 +54,26 @@ def test_grid_and_flat_are_inverse_to_each_other() -> None:
 
 @pytest.mark.usefixtures("as_it_is")
 @pytest.mark.parametrize(
-    ("rows", "shared"),
+    ("rows", "kept"),
     [
-        ([[1, 2], [3, 4]], 0),
-        ([[1], [1, 2]], 0),  # a row always keeps a token of its own
-        ([[1, 2, 3]], 2),
-        ([[1, 2, 3], [1, 2, 3]], 2),  # equal rows too
-        ([[1, 2, 3, 4], [1, 2, 3]], 2),
-        ([[2, 1, 5], [2, 9, 5], [2, 1, 6]], 1),  # neighbors share more than all do
+        ([[1, 2], [3, 4]], 4),
+        ([[1], [1, 2]], 2),
+        ([[1, 2, 3]], 3),
+        ([[1, 2, 3], [1, 2, 3]], 4),  # a row always keeps a token of its own
+        ([[1, 2, 3, 4], [1, 2, 3]], 4),
+        ([[2, 1, 5], [2, 9, 5], [2, 1, 6]], 6),  # two share more than all three do
+        ([[5, 6, 7, 8, 9], [5, 6, 7], [5, 1], [5, 6, 7, 8, 1], [5, 6, 2, 2]], 9),  # what repeats is repeated
+        ([[1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4]], 5),
     ],
 )
-def test_only_what_all_rows_begin_with_is_shared(rows: list[list[int]], shared: int) -> None:
+def test_what_rows_begin_with_in_common_is_there_once(rows: list[list[int]], kept: int) -> None:
     ids, packed = pack(rows, CPU)
-    assert len(ids) == shared + sum(len(row) - shared for row in rows)
+    assert len(ids) == kept
     assert [ids[slots[: len(row)]].tolist() for row, slots in zip(rows, packed.grid_BT, strict=True)] == rows
     assert [ids[last].item() for last in packed.last_B] == [row[-1] for row in rows]
+    assert packed.grid_BT.flatten()[packed.flat_N].tolist() == list(range(len(ids)))
+    places = [packed.position_N[slots[: len(row)]].tolist() for row, slots in zip(rows, packed.grid_BT, strict=True)]
+    assert places == [list(range(len(row))) for row in rows]
 
 
 @pytest.mark.usefixtures("as_it_is")
@@ -86,7 +91,8 @@ def hidden(model: Model, rows: list[list[int]]) -> list[torch.Tensor]:
     return [out[slots[: len(row)]] for row, slots in zip(rows, packed.grid_BT, strict=True)]
 
 
-ROWS = [[1, 2, 3, *range(30, 60)], [1, 2, 3, 9], [1, 2, 3, *range(100, 112)]]
+# The last two begin alike beyond what all do, and end differently.
+ROWS = [[1, 2, 3, *range(30, 60)], [1, 2, 3, 9], [1, 2, 3, *range(100, 112)], [1, 2, 3, *range(100, 108), 5, 6]]
 
 
 @pytest.mark.parametrize("wide", [0, 384], ids=["fused kernel", "own scores"])

@@ -211,6 +211,22 @@ def test_the_critic_learns_what_to_expect() -> None:
     assert steps[-1].metrics["explained_variance"] > 0.5
 
 
+def test_the_value_head_learns_at_a_rate_of_its_own() -> None:
+    def one(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [1.0] * len(answers)
+
+    def moved(value_lr: float | None) -> tuple[float, dict[str, torch.Tensor]]:
+        model = scratch()
+        learner = Ppo(model, PROMPTS, one, settings(lr=1e-4, steps=1, minibatches=1, value_lr=value_lr, clip_norm=1e9))
+        learner.run()
+        return learner.value_head.bias.item(), parameters(model)
+
+    (slow, weights), (quick, others) = moved(None), moved(1e-2)
+    assert slow == pytest.approx(1e-4, rel=1e-3)  # a first step of AdamW is as long as its rate
+    assert quick == pytest.approx(1e-2, rel=1e-3)
+    assert all(torch.equal(v, others[k]) for k, v in weights.items())
+
+
 def test_a_value_trunk_of_its_own_leaves_the_policy_to_the_policy_loss() -> None:
     """Without advantages nothing pulls at the policy but the values, if they share its trunk."""
 
@@ -250,7 +266,7 @@ def test_with_adapters_the_reference_is_the_model_without_them_and_no_copy() -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(dtype: torch.dtype, own: bool) -> None:
-    how = settings(steps=4, epochs=2, kl=0.1, own_value_trunk=own)
+    how = settings(steps=4, epochs=2, kl=0.1, own_value_trunk=own, value_lr=1e-2)
     whole = scratch(dtype)
     kept: list[Any] = []
     learner = Ppo(whole, PROMPTS, letters, how)

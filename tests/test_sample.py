@@ -85,15 +85,7 @@ def test_log_probabilities_are_those_of_one_forward_pass_over_the_whole_text(nam
         assert torch.allclose(torch.tensor(c.logprobs), exact, atol=1e-4, rtol=0)
 
 
-COARSE = pytest.mark.xfail(
-    strict=True, reason="its scores are large, and are rounded to bfloat16 before the softmax: 1.13 times as far off"
-)
-# On a CPU that emulates bfloat16: 1.11 [1.02, 1.21] for qwen2, 1.07 [1.01, 1.14] for qwen3, the others' reach 1. Open.
-NEAR = pytest.mark.xfail(strict=False, reason="1.11 times as far off on CPUs without bfloat16 products")
-MARKS = {"granite": [COARSE], "qwen2": [NEAR]}
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, [])) for n in sorted(PACKED)])
+@pytest.mark.parametrize("name", sorted(PACKED))
 def test_bfloat16_log_probabilities_are_no_worse_than_those_of_transformers_own_cached_decoding(name: str) -> None:
     exact, model, texts = load(name), without_end(load(name)), prompts(24)
     model.net.to(torch.bfloat16)

