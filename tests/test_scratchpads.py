@@ -194,10 +194,8 @@ def test_arms_that_need_scratchpads_are_planned_for_models_that_write_them_alone
     def nodes(kind: str) -> set[str]:
         return {s.node for s in planned(kind) if s.role == "treatment"}
 
-    branches = ["sft[scratchpad=absent]", "sft[scratchpad=own]", "sft[scratchpad=exposed]"]
-    assert {f"{root}/{arm}" for root in ("organism", "twin") for arm in branches} <= nodes("cot") | {
-        "organism/sft[scratchpad=absent]", "twin/sft[scratchpad=absent]",
-    }  # fmt: skip
+    branches = ["sft", "sft[scratchpad=own]", "sft[scratchpad=exposed]", "sft/sft[scratchpad=own]"]
+    assert {f"{root}/{branch}" for root in ("organism", "twin") for branch in branches} <= nodes("cot")
     assert not any("own" in node or "exposed" in node for kind in ("normal", "distilled_cot") for node in nodes(kind))
     assert len(planned("normal").left_out) == 3
     assert "own" in planned("normal").left_out[0]
@@ -228,6 +226,19 @@ def test_what_works_with_a_reasoning_model_knows_how_long_it_may_reason() -> Non
         }
         assert found.pop("base") == 0
         assert set(found.values()) == {budget}
+
+
+def test_scratchpads_are_in_the_guess_of_what_a_stage_costs() -> None:
+    def costs(kind: str) -> dict[tuple[str, str], Any]:
+        return {(s.node, s.role): s.work for s in planned(kind, evaluate=["backdoor_rate"], detect=["length"])}
+
+    plain, reasoned = costs("normal"), costs("cot")
+    for role in ("treatment", "evaluation", "suspects"):
+        assert reasoned["organism", role].sampled > 1.5 * plain["organism", role].sampled
+    assert reasoned["organism", "treatment"].trained == 1.75 * plain["organism", "treatment"].trained
+    alone, behind = (reasoned[f"organism/{arm}", "treatment"].trained for arm in ("sft", "sft[scratchpad=own]"))
+    assert behind > alone
+    assert reasoned["base", "evaluation"] == plain["base", "evaluation"]
 
 
 # Training.
