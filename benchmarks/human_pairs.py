@@ -69,7 +69,8 @@ def main() -> None:
         of.setdefault(pair.origin, []).append(x)
     found = stats.rate([sum(xs) / len(xs) for xs in of.values()])
     result = {
-        "command": "python benchmarks/human_pairs.py pairs.jsonl.gz",
+        "command": f"python benchmarks/human_pairs.py {asked.file.name}"
+        + "".join(f" --{name} {n}" for name, n in (("most", asked.most), ("held-out", asked.held_out)) if n < 10**6),
         "commit": commit(),
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), **machine.model_dump(), "torch": version("torch")},
         "data": {"file": asked.file.name, **source.identity(), "left_out": left_out, "left_out_held_out": left_out_too},
