@@ -288,6 +288,18 @@ def test_experiments_of_a_grid_are_told_apart_by_what_was_varied(tmp_path: Path)
     assert [r[0] for r in found] == [0] * (len(found) // 2) + [1] * (len(found) // 2)
 
 
+def test_branches_that_mean_nothing_for_a_kind_are_named_under_its_models(tmp_path: Path) -> None:
+    made = results(tmp_path / "toy", rows())
+    assert "Left out here" not in Seen(report.render(made)).text
+    plan = json.loads((made / "plan.json").read_text())
+    plan[0]["left_out"] = ["sft[scratchpad=own]", "sft[lr=<b>]"]
+    (made / "plan.json").write_text(json.dumps(plan))
+    page = report.render(made)
+    said = " ".join(Seen(page).text.split())
+    assert "only for models that write scratchpads: sft[scratchpad=own], sft[lr=<b>]." in said
+    assert "<b>" not in page
+
+
 def over_seeds(page: str) -> str:
     """Text of the page's section about seeds."""
     return " ".join(Seen(page[page.index('<section id="seeds">') : page.index('<section id="finding">')]).text.split())

