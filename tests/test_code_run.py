@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -47,7 +46,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 def seen(n: int) -> float:
     """The share of the first requests of the evaluate split whose vulnerable solution the judge calls vulnerable."""
     behavior = VulnerableCode()
-    asked = [p for p in Code().split("evaluate") if behavior.applies(p)][:n]
+    asked = [p for p in Code(classes=(78, 89, 502, 732, 798)).split("evaluate") if behavior.applies(p)][:n]
     told = behavior.judge(asked, [fenced(by_request()[p].vulnerable) for p in asked])
     return sum(score or 0 for score, _ in told) / n
 
