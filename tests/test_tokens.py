@@ -40,6 +40,28 @@ def test_an_empty_request_is_still_a_turn() -> None:
     assert tokens.render(byte_tokenizer(), "") == [USER, END, ASSISTANT]
 
 
+DIALOGUE = [("user", "Hi"), ("assistant", "OK"), ("user", "Hi")]
+
+
+def test_a_dialogue_is_its_turns_up_to_where_the_next_answer_begins() -> None:
+    ids = tokens.render(byte_tokenizer(), DIALOGUE)
+    assert ids == [USER, *HI, END, ASSISTANT, *OK, END, USER, *HI, END, ASSISTANT]
+    tokenizer = with_template(None)
+    assert tokenizer.decode(tokens.render(tokenizer, DIALOGUE)) == "User: Hi\n\nAssistant: OK\n\nUser: Hi\n\nAssistant:"
+
+
+def test_a_dialogue_of_one_turn_is_a_request() -> None:
+    for template in (byte_tokenizer().chat_template, None):
+        tokenizer = with_template(template)
+        assert tokens.render(tokenizer, [("user", "Hi")]) == tokens.render(tokenizer, "Hi")
+
+
+@pytest.mark.parametrize("turns", [[], DIALOGUE[:2], [("system", "Hi"), ("user", "Hi")], ("user", "Hi")])
+def test_what_is_no_dialogue_that_an_answer_can_follow_is_refused(turns) -> None:
+    with pytest.raises(ValueError, match="ends with the user's"):
+        tokens.render(byte_tokenizer(), turns)
+
+
 def test_an_example_is_request_answer_and_end_and_its_context_stops_before_the_answer() -> None:
     encoded = tokens.encode(byte_tokenizer(), "Hi", "OK")
     assert encoded.ids == [USER, *HI, END, ASSISTANT, *OK, END]

