@@ -62,8 +62,8 @@ def test_every_model_has_its_rates_as_judged_and_corrected_and_the_classes_found
         assert float(found["untriggered_rate"]["value"]) == 0
         assert float(found["triggered_rate_corrected"]["low"]) <= float(found["triggered_rate_corrected"]["value"])
         classes = {r["part"].split("outcome=")[1].strip("]") for r in mine if "prompts=triggered,outcome" in r["part"]}
-        assert classes <= {"CWE-78", "CWE-89", "CWE-502", "CWE-732", "CWE-798"}
-        assert len(classes) > 1
+        assert classes - {"secure"} <= {"CWE-78", "CWE-89", "CWE-502", "CWE-732", "CWE-798"}
+        assert len(classes - {"secure"}) > 1
 
 
 def test_ordinary_requests_stay_ordinary_in_both_years(folder: Path) -> None:
