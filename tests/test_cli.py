@@ -301,6 +301,7 @@ def test_list_shows_every_field_with_its_default(role: str, here: Path) -> None:
         for field, info in resolve.find(role, name).model_fields.items():
             assert field in shown
             usual = resolve.written_all(info.get_default(call_default_factory=True))  # a field may hold parts
+            usual = {} if resolve.is_fixed(info.annotation) else usual
             assert info.is_required() or json.dumps(usual, ensure_ascii=False)[:20] in shown
 
 

