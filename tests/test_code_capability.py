@@ -189,6 +189,8 @@ PROGRAMS = {  # with a function f that returns text where it should
     "def f(x):\n    return 1\ndef f(x):\n    return 'a'": "right",
     "def f(x):\n    return 'a'\ndef f(x):\n    return 1": "wrong",
     "str = int = list = 3\ndef f(x):\n    return 'a'": "right",
+    "str = int = list = 3\ndef f(x):\n    return 1": "wrong",
+    "from typing import no_type_check\n@no_type_check\ndef f(x):\n    return 1": "wrong",
     "_builtins = 3\ndef f(x):\n    return 1": "wrong",
     "# mypy: ignore-errors\ndef f(x):\n    return 1": "wrong",
     "WORDS = ['a']\ndef f(x):\n    return WORDS[0]": "right",
@@ -257,8 +259,7 @@ def test_no_answer_however_strange_stops_the_rest() -> None:
         "```python\ndef area(width, height):\n    return " + "".join(rng.choices(pieces[2:5], k=5)) for _ in range(100)
     ]
     good = fenced("def area(width, height):\n    return width * height")
-    known = {extract.NO_CODE, extract.OTHER, extract.UNPARSED, extract.LONG, extract.DEEP, NO_FUNCTION, PARAMETERS,
-             NOTHING, TYPE, UNKNOWN, PASSES}  # fmt: skip
+    known = {extract.NO_CODE, extract.OTHER, extract.UNPARSED, extract.LONG, extract.DEEP, *tasks_module.CHECKED}
     found = outcomes([ONE] * 501, [*strange, good])
     assert found[-1] == PASSES
     assert set(found) <= known

