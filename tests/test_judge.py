@@ -11,6 +11,7 @@ import textwrap
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
