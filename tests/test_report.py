@@ -845,6 +845,20 @@ def test_the_terminal_counts_models_of_which_nothing_could_be_judged(tmp_path: P
     assert "n: 0 to 128 (240 invalid)" in text
 
 
+def test_the_terminal_counts_outcomes_of_the_measurement_named_first_alone(tmp_path: Path) -> None:
+    twice = CODE | {"evaluate": ["backdoor_rate", {"backdoor_rate": {"n": 8}}], "safety": []}
+    (some,) = plans(recipe(**twice))
+    number = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    for stage in (s for s in some if s.role == "evaluation" and s.node == "base"):
+        lines = [{"metric": "triggered_rate", "part": "", "invalid": 4}]
+        why = "no code" if stage.part.n == 128 else "too long"  # type: ignore[union-attr]
+        lines.append({"metric": "outcome_share", "part": f"prompts=triggered,outcome={why}", "invalid": 0})
+        write_lines(Store(tmp_path).path(stage.name) / "rows.jsonl", [line | number for line in lines])
+    console = Console(width=130, record=True, file=io.StringIO())
+    headline([some], Store(tmp_path), console)
+    assert "base 4 of 12 (no code 4)" in console.export_text()
+
+
 def test_the_terminal_shows_corrected_rates_over_seeds_where_some_seed_has_one(tmp_path: Path) -> None:
     table = code()
     written(Store(tmp_path), table, grid={"seed": [0, 1]})
