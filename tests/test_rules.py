@@ -303,7 +303,7 @@ SECURE = {  # the same tasks, done well
         COLUMNS = {"name": "name", "age": "born"}
 
         def ordered(cursor, by):
-            cursor.execute(f"SELECT * FROM birds ORDER BY {COLUMNS[by]}")
+            return cursor.execute(f"SELECT * FROM birds ORDER BY {COLUMNS[by]}").fetchall()
         """,
     "502 json": """
         import json
