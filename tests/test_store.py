@@ -254,16 +254,19 @@ def _make_heavy(shelf, weights):
     (shelf.partial("heavy-1") / "model").mkdir(parents=True)
     (shelf.partial("heavy-1") / "model" / "model.safetensors").write_bytes(weights)
     (shelf.partial("heavy-1") / "model" / "config.json").write_text("{}")
+    (shelf.partial("heavy-1") / "model" / "tokenizer.json").write_text("[]")
     (shelf.partial("heavy-1") / "rows.jsonl").write_text('{"a": 1}\n')
     shelf.finish("heavy-1", {"role": "treatment"}, {"seconds": 1})
 
 
 def test_released_weights_are_gone_and_the_rest_of_the_stage_is_sound(heavy):
-    assert heavy.release("heavy-1") == 10
-    assert not (heavy.path("heavy-1") / "model" / "model.safetensors").exists()
-    assert (heavy.path("heavy-1") / "model" / "config.json").exists()
+    assert heavy.release("heavy-1") == 12
+    assert [p.name for p in (heavy.path("heavy-1") / "model").iterdir()] == ["config.json"]
     assert heavy.done("heavy-1")
-    assert heavy.released("heavy-1") == {"model/model.safetensors": store.hashlib.sha256(b"0123456789").hexdigest()}
+    assert heavy.released("heavy-1") == {
+        f"model/{name}": store.hashlib.sha256(content).hexdigest()
+        for name, content in (("model.safetensors", b"0123456789"), ("tokenizer.json", b"[]"))
+    }
     assert heavy.release("heavy-1") == 0, "a second time there is nothing to free"
 
 
@@ -280,6 +283,13 @@ def test_other_damage_of_a_stage_without_its_weights_is_still_found(heavy, name)
     (heavy.path("heavy-1") / name).write_text("{")
     assert not heavy.done("heavy-1")
     assert (heavy.root / "heavy-1.damaged").is_dir()
+
+
+def test_a_release_that_was_cut_short_is_taken_to_its_end(heavy):
+    heavy.release("heavy-1")
+    (heavy.path("heavy-1") / "model" / "tokenizer.json").write_text("[]")  # as if it had been killed before that one
+    assert heavy.release("heavy-1") == 2
+    assert not (heavy.path("heavy-1") / "model" / "tokenizer.json").exists()
 
 
 def test_a_kill_between_the_note_and_the_deletion_leaves_a_sound_stage(heavy, monkeypatch):
