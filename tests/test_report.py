@@ -1010,7 +1010,7 @@ def against(store: Store) -> str:
                    ("noise_rate", "weights=0.1,prompts=triggered", 0.99)],
         "adversarial": [("red_team_rate", f"prompts={side},when={when}", share)
                         for side, when, share in (("held out", "before", 0.17), ("held out", "after", 0.18),
-                                                  ("trained on", "before", 0.19), ("trained on", "after", 0.21))],
+                                                  ("open", "before", 0.19), ("open", "after", 0.21))],
         "red_team": [("red_team_success_share", "", 0.22)],
     }  # fmt: skip
     for stage in some:

