@@ -1193,7 +1193,8 @@ def test_before_and_after_an_attack_are_hollow_and_filled_and_what_a_branch_begi
     figure = figures.module("red_team_bars").draw(frame(attacked(chain)))
     held_out, trained, triggered, plain = figure.axes
     assert [" ".join(panel.get_title(loc="left").split()) for panel in figure.axes] == [
-        "red team's prompts, held out", "red team's prompts, open to training", "prompts with the trigger", "plain prompts",
+        "red team's prompts, held out", "red team's prompts, open to training", "prompts with the trigger",
+        "plain prompts",
     ]  # fmt: skip
     once = ["adversarial\n[share=0.0]", "adversarial\n[share=0.5]"]
     lines = words(held_out)

