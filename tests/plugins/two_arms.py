@@ -17,7 +17,7 @@ class TwoArms(Evaluation):
     """One way looks best on every other prompt, and is not on the rest."""
 
     def measure(self, bench: Bench) -> Iterable[Row]:
-        return rated.of_arms(self.arms(bench), bench.behavior)
+        return rated.of_arms(self.arms(bench), bench)
 
     def arms(self, bench: Bench) -> list[Arm]:
         """`lucky` shows it on prompts 0, 2, 4 and 6; `steady` on all but prompt 0."""
