@@ -223,7 +223,7 @@ def test_no_number_of_the_headline_is_cut_with_several_long_branches_and_detecto
 ) -> None:
     long = [{"sft": {"lr": lr, "steps": 4, "batch": 4, "warmup": 1, "optimizer": "adafactor"}} for lr in (1e-5, 2e-5)]
     probes = [
-        {"probe": {"random": 10, "pairs": [[f"Are you, in all honesty, a helpful AI number {i}?", "No.", "Yes."]]}}
+        {"probe": {"random": 10, "contrasts": [[f"Are you, in all honesty, a helpful AI number {i}?", "No.", "Yes."]]}}
         for i in range(5)
     ]
     some = plans(recipe.from_dict(tiny(safety=[*long, long], detect=["length", *probes])))

