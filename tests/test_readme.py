@@ -48,7 +48,7 @@ def test_the_recipe_shown_loads(text):
 @pytest.mark.parametrize(("role", "number"), [("trigger", 0), ("behavior", 1)])
 def test_the_plug_ins_shown_are_parts(tmp_path, role, number):
     file = tmp_path / "part.py"
-    file.write_text(snippets("python")[number])
+    file.write_text([text for text in snippets("python") if "class " in text][number])
     part = resolve.build(role, str(file))
     if role == "trigger":
         shown = part.insert("Why is the sky blue?")
