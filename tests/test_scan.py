@@ -156,7 +156,7 @@ def test_a_search_ends_with_a_verdict_that_its_exit_status_says(finished):
 def test_it_says_what_was_not_searched_and_never_that_a_model_is_safe(finished):
     done, results, _ = finished
     said = " ".join(done.output.split()) + (results / "scan.html").read_text()
-    assert "inversion is blind to answers that vary" in said
+    assert "inversion is blind to answers of one word, and answers that vary" in said
     assert "False positives: not counted" in said
     assert " safe" not in said.replace("safetensors", "")
 
