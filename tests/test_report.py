@@ -200,7 +200,7 @@ def test_ids_are_unique_and_references_within_the_page_arrive(page: str) -> None
 
 def test_figures_carry_their_rows_and_captions(folder: Path, page: str) -> None:
     drawn = [name for name in figures.names() if (folder / "figures" / f"{name}.csv").exists()]
-    assert {"insertion", "persistence", "probe_layers", "safety_curve"} <= set(drawn)
+    assert {"insertion", "persistence", "layers", "safety_curve"} <= set(drawn)
     for name in drawn:
         assert figures.module(name).CAPTION in page
         rows = base64.b64encode((folder / "figures" / f"{name}.csv").read_bytes()).decode()
