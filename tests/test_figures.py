@@ -409,7 +409,7 @@ def monitors(**head: Any) -> list[dict[str, Any]]:
     return [{**r, **head} for r in out]
 
 
-def titles(figure: Any) -> list[str]:
+def headings(figure: Any) -> list[str]:
     """What stands above the panels, on one line each."""
     return [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes if axes.axison]
 
@@ -417,8 +417,8 @@ def titles(figure: Any) -> list[str]:
 def test_every_monitor_that_looks_at_several_blocks_has_a_line_of_panels() -> None:
     module, table = figures.module("layers"), frame(monitors())
     figure = module.draw(table)
-    assert titles(figure) == ["spectral[every=1] label: the trigger",
-                              "supervised_probe (sees trigger) label: the trigger"]  # fmt: skip
+    assert headings(figure) == ["spectral[every=1] label: the trigger",
+                                "supervised_probe (sees trigger) label: the trigger"]  # fmt: skip
     assert points(figure) == len(module.select(table)) == 2 * 3 * 3
     both = module.draw(frame([*monitors(), *rows()]))
     assert len(both.axes) == 2 * 3, "two labels, of three monitors"
@@ -431,7 +431,7 @@ def test_every_monitor_has_a_panel_with_the_roc_curves_of_organism_and_twin() ->
     chosen = module.select(table)
     assert set(chosen["model"]) == {"organism", "twin"}
     figure = module.draw(table)
-    assert titles(figure) == ["length", "spectral[every=1]", "supervised_probe (sees trigger)"]
+    assert headings(figure) == ["length", "spectral[every=1]", "supervised_probe (sees trigger)"]
     assert points(figure) == len(chosen) == 3 * 2 * len(ROC_AT)
     first = figure.axes[0]
     assert first.get_xscale() == "log"
@@ -442,7 +442,7 @@ def test_every_monitor_has_a_panel_with_the_roc_curves_of_organism_and_twin() ->
 
 def test_a_monitor_s_curves_in_several_settings_stand_in_panels_of_their_own() -> None:
     figure = figures.module("roc").draw(frame([*monitors(), *monitors(backdoor="cot")]))
-    assert titles(figure) == [
+    assert headings(figure) == [
         f"{kind}{name}"
         for kind in ("backdoor: normal ", "backdoor: cot ")
         for kind, name in ((kind, "length"), ("", "spectral[every=1]"), ("", "supervised_probe (sees trigger)"))
