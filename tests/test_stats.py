@@ -23,6 +23,21 @@ def test_wilson_is_that_of_scipy(k, n):
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "low", "high"),
+    [  # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_a_difference_of_shares_is_newcombes(one, other, low, high):
+    found = stats.difference(stats.wilson(*one), stats.wilson(*other))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    assert found.value == pytest.approx(one[0] / one[1] - other[0] / other[1])
+    assert found.n == min(one[1], other[1])
+
+
 def test_a_rate_of_yes_or_no_items_is_wilsons():
     assert stats.rate([1, 0, 0, 1, 1]) == stats.wilson(3, 5)
 
