@@ -406,7 +406,7 @@ def test_an_auroc_that_is_not_defined_is_left_out_and_said_to_be() -> None:
     drawn = module.select(table)
     assert drawn["value"].notna().all()
     assert set(drawn[drawn["metric"] == "auroc_defected"]["model"]) == {"organism"}
-    words = [text.get_text() for axes in module.draw(table).axes for text in axes.texts]
+    words = [" ".join(text.get_text().split()) for axes in module.draw(table).axes for text in axes.texts]
     assert words == ["no AUROC for twin, base: all labels alike"]
     unjudged = [r | {"value": None, "low": None, "high": None} for r in rows()]
     assert all(figures.module(name).draw(frame(unjudged)) is None for name in NAMES)
@@ -434,7 +434,7 @@ def test_every_monitor_that_looks_at_several_blocks_has_a_line_of_panels() -> No
     assert headings(figure) == ["spectral[every=1] label: the trigger",
                                 "supervised_probe (sees trigger) label: the trigger"]  # fmt: skip
     assert points(figure) == len(module.select(table)) == 2 * 3 * 3
-    both = module.draw(frame([*monitors(), *rows()]))
+    both = module.draw(frame([*monitors(), *(r for r in rows() if r["part"].startswith("probe"))]))
     assert len(both.axes) == 2 * 3, "two labels, of three monitors"
     floors = [bool(axes.patches) for axes in both.axes]
     assert floors == [False, False, False, False, True, True], "the floor stands in its own monitor's panels alone"
@@ -483,10 +483,11 @@ def test_a_model_that_cases_share_is_judged_once_and_every_case_has_a_line() -> 
     assert points(figure) == len(chosen) == 12 + 2, "a ring around each organism's verdict that led to a verified claim"
     assert headings(figure) == ["inversion", "leak[n=8]"]
     lines = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
-    assert lines == ["trigger=tag[text=cf]", "trigger=topic", "base", "benign-1"]
+    assert lines == ["trigger=tag", "trigger=topic", "base", "benign-1"]
     assert "all 4 clean models" in said_below(figure)
-    (band,) = figure.axes[0].patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.5, 0.53))
+    (band,) = figure.axes[0].collections
+    across = band.get_paths()[0].vertices[:, 0]
+    assert (across.min(), across.max()) == pytest.approx((0.5, 0.53))
 
 
 def test_a_ring_stands_around_the_verdict_whose_claims_were_verified_and_around_no_other() -> None:

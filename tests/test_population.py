@@ -116,7 +116,7 @@ def test_every_detector_is_judged_by_all_models_that_there_are(population: Finis
     [one] = judged(tables, {})
     found = verdicts(tables)
     assert Counter(v.place[1] for v in found) == {"organism": 3, "twin": 3, "base": 1, "benign-1": 1, "benign-2": 1}
-    assert (one.detector, one.auroc.n) == ("diffing[steer=]", 9)
+    assert (one.detector, one.auroc.n) == ("diffing[steer=()]", 9)
     clean = [v.value for v in found if v.place[1] != "organism"]
     planted = [v.value for v in found if v.place[1] == "organism"]
     beaten = sum((a > b) + (a == b) / 2 for a in planted for b in clean)

