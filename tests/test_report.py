@@ -795,7 +795,7 @@ def test_completions_say_what_the_judge_said_and_in_which_way_they_were_asked(we
 
 def written(store: Store, table: list[dict[str, Any]], **fields: Any) -> None:
     """The rows of a table as the stages leave them."""
-    for p in plans(recipe(safety=["sft"], **CODE, **fields)):
+    for p in plans(recipe(safety=["sft"], **(CODE | fields))):
         for stage in p:
             part = re.compile(rf"{stage.title}(?:\[(?:n=\d+,)?(?P<part>.*)\])?$")
             mine = [(r, part.match(r["part"])) for r in table if r["model"] == stage.node and r["step"] is None]
@@ -809,7 +809,7 @@ def written(store: Store, table: list[dict[str, Any]], **fields: Any) -> None:
 
 def closing(store: Store, **fields: Any) -> str:
     console = Console(width=130, record=True, file=io.StringIO())
-    headline(plans(recipe(safety=["sft"], **CODE, **fields)), store, console)
+    headline(plans(recipe(safety=["sft"], **(CODE | fields))), store, console)
     return console.export_text()
 
 

