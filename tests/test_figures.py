@@ -907,7 +907,7 @@ def test_each_treatment_has_a_panel_with_a_line_a_kind_and_the_twins_below() -> 
 
 @pytest.mark.parametrize(("branches", "columns"), [
     (("sft",), 2), (("sft", "ppo"), 3), (("sft", "ppo", "sft/ppo"), 2), (ARMS, 2),
-    (("ppo[rewards=preference_model+behavior,steps=16]",), 1),
+    (("ppo[rewards=preference_model+behavior,steps=16]", "ppo[steps=16]"), 1),  # alone it would be called ppo
 ])  # fmt: skip
 def test_at_most_three_kind_panels_stand_beside_each_other_and_fewer_where_titles_are_long(
     branches: tuple[str, ...], columns: int
