@@ -186,8 +186,9 @@ def test_the_headline_gives_every_number_its_interval_and_cuts_nothing(width: in
     text = text_of(console)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    assert text.count("%") == 5 * 4 + 2  # models, columns of rates; and "95% intervals" twice
-    assert text.count("[") == text.count("]") == 5 * (4 + 3)
+    assert text.count("%") == 5 * 4 + 3  # models, columns of rates; and "95% intervals" thrice
+    in_pairs = 2 * 4  # detectors; on the organism, on its twin, between them, on the base
+    assert text.count("[") == text.count("]") == 5 * (4 + 3) + in_pairs
 
 
 def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_path: Path) -> None:
@@ -233,9 +234,11 @@ def test_no_number_of_the_headline_is_cut_with_several_long_branches_and_detecto
     lines = text_of(console).splitlines()
     assert "…" not in text_of(console)
     assert max(map(len, lines)) <= width
-    models = 9
+    models, detectors = 9, 6
+    in_pairs = detectors * 3  # on the organism, on its twin, on the base
     assert text_of(console).count("[0.0, 100.0]") == models * 4
-    assert len(re.findall(r"\[0\.00, 1\.00\]", text_of(console))) == models * (1 + 5)
+    assert len(re.findall(r"\[0\.00, 1\.00\]", text_of(console))) == models * detectors + in_pairs
+    assert len(re.findall(r"\[-0\.88, \+0\.88\]", text_of(console))) == detectors  # the wider tails, in squares
     assert sum("sft lr=1e-05" in line for line in lines) == sum("sft lr=2e-05" in line for line in lines) / 2 > 0
 
 
