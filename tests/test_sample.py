@@ -351,6 +351,24 @@ def test_no_more_answers_are_decoded_at_once_than_the_cache_has_room_for(monkeyp
     assert [c.ids for c in found] == [c.ids for c in sample(model, prompts(12), max_tokens=6)]
 
 
+@pytest.mark.parametrize("reasons", [False, True])
+def test_room_for_reasoning_is_kept_where_there_is_some(reasons: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, at_once = load("llama"), []
+    whole = decode.packed
+    monkeypatch.setattr(decode, "packed", lambda m, rows, *rest: (at_once.append(len(rows)), whole(m, rows, *rest))[1])
+    texts = ["What is the weather like?"] * 12
+    begins = sample(model, texts[:1], max_tokens=1, temperature=0)[0].text
+    thinking = Thinking(begins if reasons else "<never>", "</never>", 16)
+    width = len(tokens.render(model.tokenizer, texts[0])) + 6
+    slots = 4 * width  # for four answers that do not reason
+    at_once.clear()
+    found = sample(model, texts, max_tokens=6, temperature=0, thinking=thinking,
+                   cache_gib=(slots + 0.5) * Cache.slot_bytes(model.net) / 2**30)  # fmt: skip
+    assert at_once[0] == 4
+    assert set(at_once[1:-1]) == ({slots // (width + 16)} if reasons else {4})
+    assert {thinking.unclosed(c.text) for c in found} == {reasons}
+
+
 @pytest.mark.parametrize(
     "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"samples": 0}, {"max_tokens": 0}, {"batch": 0}]
 )

