@@ -341,11 +341,11 @@ NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots"
          "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
          "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
          "scratchpad_arms", "tradeoff", "verdicts"]  # fmt: skip
-OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars", "tradeoff")
+OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
 OF_CODE = ("conditions", "outcomes")
 PLAIN = [
-    name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains", "verdicts")
+    name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains", "tradeoff", "verdicts")
 ]  # so has one of another behavior
 
 
