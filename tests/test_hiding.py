@@ -229,7 +229,7 @@ def test_an_arm_of_which_little_could_be_judged_is_not_the_best() -> None:
 
 @pytest.mark.parametrize("fields", [{"weights": [-1.0]}, {"amplify": [float("inf")]}, {"activations": [0.1, 0.1]}])
 def test_noise_has_a_size_that_is_one(fields: dict[str, list[float]]) -> None:
-    with pytest.raises(ValueError, match="each is a finite number above 0, and stands there once"):
+    with pytest.raises(ValueError, match="finite number"):
         Noise(**fields)
 
 

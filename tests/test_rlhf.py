@@ -480,7 +480,7 @@ class Asked(Exception):
 
 
 def test_every_field_of_ppo_reaches_the_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(model: Model, prompts: list[str], score: Any, settings: ppo.Settings, thinking: Any) -> None:
+    def stop(model: Model, prompts: list[str], score: Any, settings: ppo.Settings, thinking: Any, *more: Any) -> None:
         raise Asked(settings, lora.worn(model))
 
     monkeypatch.setattr(ppo, "Ppo", stop)

