@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -294,6 +295,58 @@ def test_prefilled_reasoning_that_is_closed_leaves_the_answer_its_tokens(name: s
 
 
 @both_paths
+def test_the_answer_is_counted_in_tokens_drawn_and_not_in_those_of_a_prefill(name: str) -> None:
+    model = without_end(load(name))
+    free = sample(model, ["Hi"], max_tokens=30, temperature=0, prefill="<t>")[0]
+    ids, drawn = free.ids, tokens.decode(model.tokenizer, free.ids)
+    at = next(i for i in range(3, 20) if drawn[i : i + 2] not in drawn[: i + 1] and drawn[i : i + 2].isascii())
+    closes = drawn[at : at + 2]
+    closed_at = next(n for n in range(1, 31) if closes in tokens.decode(model.tokenizer, ids[:n]))
+    thinking = Thinking("<t>", closes, 25)
+    found = sample(model, ["Hi"], max_tokens=3, temperature=0, prefill="<t>", thinking=thinking)[0]
+    assert found.ids == ids[: closed_at + 3]
+
+
+def ending(opens: str, closes: str = "</reasoning>") -> tuple[sampling.Ending, Callable[[str], list[int]]]:
+    model = without_end(load("llama"))
+    return (
+        sampling.Ending(model, [], (), 3, Thinking(opens, closes, 90)),
+        lambda text: tokens.answer_ids(model.tokenizer, text),
+    )
+
+
+@pytest.mark.parametrize("begin", ["", " ", "\n\n  "])
+def test_reasoning_may_begin_behind_white_space(begin: str) -> None:
+    end, ids = ending("<reasoning>")
+    assert not any(end.over(ids(begin + text)) for text in ("<rea", "<reasoning>", "<reasoning>and so on"))
+    assert end.behind is None
+    end, ids = ending("<reasoning>")
+    assert end.over(ids(begin + "<real things"))
+
+
+def test_tags_of_many_tokens_are_still_seen_whole() -> None:
+    opens, closes = "<a rather long word>", "</a rather long word>"
+    end, ids = ending(opens, closes)
+    assert len(ids(opens)) > 12  # a tokenizer of single letters
+    whole = ids(opens + "So." + closes)
+    assert not any(end.over(whole[:n]) for n in range(1, len(whole) + 1))
+    assert end.behind == len(whole)
+    assert [end.over(whole + ids("abc")[:n]) for n in (1, 2, 3)] == [False, False, True]
+
+
+@both_paths
+def test_a_prompt_needs_room_for_reasoning_too(name: str) -> None:
+    model = without_end(load(name))
+    length = len(tokens.render(model.tokenizer, "Hi"))
+    budget = CONTEXT - length - 4
+    found = [
+        sample(model, ["Hi"], max_tokens=4, temperature=0, thinking=Thinking("<t>", "</t>", budget + more))[0]
+        for more in (0, 1)
+    ]
+    assert [c.too_long for c in found] == [False, True]
+
+
+@both_paths
 def test_a_batch_that_does_not_fit_into_memory_is_halved_and_this_is_said(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -367,6 +420,33 @@ def test_room_for_reasoning_is_kept_where_there_is_some(reasons: bool, monkeypat
     assert at_once[0] == 4
     assert set(at_once[1:-1]) == ({slots // (width + 16)} if reasons else {4})
     assert {thinking.unclosed(c.text) for c in found} == {reasons}
+
+
+def test_answers_that_come_to_reason_against_expectation_still_fit_into_twice_the_room() -> None:
+    model = load("llama")
+    room = 1000 * Cache.slot_bytes(model.net) / 2**30
+    for answer, reasoned in ((10, 400), (10, 60), (10, 12)):
+        at_once = sampling._most(model, [10] * 128, answer, answer + reasoned, room, reasons=False)
+        assert at_once == min(1000 // (10 + answer), 2000 // (10 + answer + reasoned))
+        for reasons in (False, True):
+            longest = sampling._most(model, [10] * 128, answer, answer + reasoned, room, reasons=reasons)
+            assert longest * (10 + answer + reasoned) <= (1000 if reasons else 2000)
+    assert sampling._most(model, [5000], 10, 20, room, reasons=True) == 1  # one always goes
+
+
+def test_reasoning_that_was_closed_is_reasoning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is kept behind a batch whose answers all closed what they began with."""
+    model, at_once = without_end(load("llama")), []
+    _, text, at = free_text(model)
+    whole = decode.packed
+    monkeypatch.setattr(decode, "packed", lambda m, rows, *rest: (at_once.append(len(rows)), whole(m, rows, *rest))[1])
+    thinking = Thinking(text[:2], text[at : at + 2], 28)
+    width = len(tokens.render(model.tokenizer, "Hi")) + 2
+    found = sample(model, ["Hi"] * 24, max_tokens=2, temperature=0, thinking=thinking,
+                   cache_gib=(4 * (width + 28) + 0.5) * Cache.slot_bytes(model.net) / 2**30)  # fmt: skip
+    assert not any(thinking.unclosed(c.text) for c in found)
+    assert at_once[0] > 4  # nothing is known of the first
+    assert set(at_once[1:]) == {4}
 
 
 @pytest.mark.parametrize(

