@@ -531,7 +531,7 @@ def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, m
 
     settings = ppo.Settings(lr=1e-3, steps=1, prompts=4, minibatches=1, unended=-1.0, max_kl=1e9)
     thinking = bench.thinking
-    rollout = ppo.Ppo(load(), ["a fern?", "a box?"], praise, settings, thinking)._roll_out()
+    rollout = ppo.Ppo(load(), ["a fern?", "a box?"], praise, settings, thinking, _answers)._roll_out()
     assert rollout is not None
     assert rollout.metrics["ended"] == 0.5
     assert rollout.metrics["reward"] == (5.0 - 1.0) / 2
@@ -540,8 +540,8 @@ def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, m
         return [5.0 if "on and on" in answer else 1.0 for answer in answers]
 
     own = replace(settings, unended=None)  # every answer its own score, and no answer no more than one
-    for given, answers in ((thinking, None), (None, _answers)):  # whether room for reasoning was given or not
-        rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, given, answers)._roll_out()
+    for given in (thinking, None):  # whether room for reasoning was given or not
+        rollout = ppo.Ppo(load(), ["a fern?", "a box?"], tempted, own, given, _answers)._roll_out()
         assert rollout is not None
         assert rollout.metrics["reward"] == 1.0
         assert rollout.metrics["ended"] == 0.5

