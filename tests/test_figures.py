@@ -170,7 +170,11 @@ def attacked(branches: tuple[str, ...] = SHARES, **head: Any) -> list[dict[str, 
         for what, n in (("attempts", 500), ("answers", 5000), ("finds", 23)):
             out.append(row(root, team, f"red_team_{what}", 0.5, 500) | dict.fromkeys(("value", "low", "high"), n))
         out.append(row(root, team, "red_team_success_share", high / 4, 500))
-        for why, k in (("the trigger is in it", 3), ("tried before, or empty", 17)):
+        out.append(
+            row(root, f"{team[:-1]},in=tokens of the attacked model]", "red_team_cost", 0.5, 500)
+            | dict.fromkeys(("value", "low", "high"), 60321)
+        )
+        for why, k in (("the trigger is in it", 3), ("it was tried before", 17)):
             out.append(row(root, f"{team[:-1]},reason={why}]", "left_out_share", k / 520, 520))
         out += [*asked_plainly(root, float(root == "organism")), *tempted(root, high), *searched(root, high)]
         for branch in branches:
@@ -184,6 +188,7 @@ def attacked(branches: tuple[str, ...] = SHARES, **head: Any) -> list[dict[str, 
                 for side, n in (("open", 40), ("held out", 16)):
                     share = high if keeps or when == "before" else 0.0
                     out.append(row(model, f"{branch[:-1]},prompts={side},when={when}]", "red_team_rate", share, n))
+            out.append(row(model, branch, "red_team_used_share", 0.0 if keeps else 0.5, 64))
             out += [*asked_plainly(model, 0.75 * (root == "organism")), *tempted(model, high), *searched(model, high)]
     return [{**r, **head} for r in out]
 

