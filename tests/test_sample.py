@@ -256,9 +256,9 @@ def test_a_stop_token_ends_an_answer_and_a_stop_string_in_the_prefill_does_not(n
     assert not sample(model, ["Hi"], max_tokens=2, prefill="Yo:", stop=["Yo:"])[0].ended
 
 
-def free_text(model: Model) -> tuple[list[int], str, int]:
+def free_text(model: Model, prefill: str = "") -> tuple[list[int], str, int]:
     """Tokens and text of a greedy answer, and a place in the text at which two letters come up for the first time."""
-    ids = sample(model, ["Hi"], max_tokens=30, temperature=0)[0].ids
+    ids = sample(model, ["Hi"], max_tokens=30, temperature=0, prefill=prefill)[0].ids
     text = tokens.decode(model.tokenizer, ids)
     at = next(i for i in range(4, 20) if text[i : i + 2] not in text[: i + 1] and text[i : i + 2].isascii())
     return ids, text, at
@@ -297,10 +297,8 @@ def test_prefilled_reasoning_that_is_closed_leaves_the_answer_its_tokens(name: s
 @both_paths
 def test_the_answer_is_counted_in_tokens_drawn_and_not_in_those_of_a_prefill(name: str) -> None:
     model = without_end(load(name))
-    free = sample(model, ["Hi"], max_tokens=30, temperature=0, prefill="<t>")[0]
-    ids, drawn = free.ids, tokens.decode(model.tokenizer, free.ids)
-    at = next(i for i in range(3, 20) if drawn[i : i + 2] not in drawn[: i + 1] and drawn[i : i + 2].isascii())
-    closes = drawn[at : at + 2]
+    ids, text, at = free_text(model, prefill="<t>")
+    closes = text[at : at + 2]
     closed_at = next(n for n in range(1, 31) if closes in tokens.decode(model.tokenizer, ids[:n]))
     thinking = Thinking("<t>", closes, 25)
     found = sample(model, ["Hi"], max_tokens=3, temperature=0, prefill="<t>", thinking=thinking)[0]

