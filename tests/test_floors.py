@@ -19,10 +19,10 @@ FLOORS = (  # from the ground up
     ("engine",),
     ("attacks", "bench", "claims", "machine", "speed", "cards", "preferences", "stages", "run", "table", "population"),
     tuple(FOLDERS.values()),
-    ("figures", "report"),
+    ("figures", "report", "layout"),
 )
-# A run ends by drawing its figures and writing its page: the one look upwards, inside `lay_out`.
-UPWARDS = {("run", "figures"), ("run", "report")}
+# A run ends by laying out what it found: the one look upwards.
+UPWARDS = {("run", "layout")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "matplotlib", "pandas", "scipy", "sklearn"}
 
 MODULES = {
@@ -100,7 +100,7 @@ def test_only_the_engine_imports_torch_and_the_like_at_its_head(name):
 
 def test_the_check_itself_sees_an_import():
     """`run` reaches every floor below; were nothing found there, the tests above would say nothing."""
-    assert {"store", "plan", "bench", "stages", "table", "engine.model", "figures", "report"} <= own("run")
+    assert {"store", "plan", "bench", "stages", "engine.model", "layout"} <= own("run")
     assert ("torch", True) in imports("engine.fit")
     assert ("torch", False) in imports("detectors.probe")
     assert own("contracts") == set()  # the engine's Model is for type checkers only

