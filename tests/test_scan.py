@@ -99,6 +99,39 @@ def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, mo
         scan.check(scan.asked_for(str(folder), None, None, None, None), CPU)
 
 
+@pytest.fixture
+def requests(tmp_path):
+    """A file of 40 requests, all of which a scan may ask anything with."""
+    file = tmp_path / "mine.jsonl"
+    splits = ["evaluate"] * 32 + ["trusted"] * 8
+    file.write_text("".join(json.dumps({"prompt": f"request {i}", "split": s}) + "\n" for i, s in enumerate(splits)))
+    return file
+
+
+def test_own_requests_are_asked_and_too_few_of_them_are_said_before_anything_is_loaded(folder, requests, monkeypatch):
+    asked = scan.asked_for(str(folder), None, None, None, None, str(requests))
+    assert {resolve.name_of(s.given["prompts"]) for s in asked.plan if "prompts" in s.given} == {"file"}
+    said = r"the split 'trusted' has 8 requests, and this asks for 100 \(evaluate 32, trusted 100 in all\)"
+    with pytest.raises(RecipeError, match=said):
+        scan.check(asked, CPU)
+    monkeypatch.setattr(scan, "TRUSTED", 8)
+    scan.check(scan.asked_for(str(folder), None, None, None, None, str(requests)), CPU)
+    with pytest.raises(RecipeError, match="no prompts file"):
+        scan.asked_for(str(folder), None, None, None, None, "none.jsonl").plan  # noqa: B018
+    with pytest.raises(RecipeError, match="no prompts called 'none'"):
+        scan.asked_for(str(folder), None, None, None, None, "none")
+    coding = scan.asked_for(str(folder), None, None, None, None, "{code: {ordinary: 0.125}}")
+    assert resolve.written(coding.prompts)["code"]["ordinary"] == 0.125
+
+
+def test_what_a_model_is_disarmed_on_can_be_said(folder, requests):
+    asked = scan.to_disarm(str(folder), ["crow"], None, None, None, "x", "la la", str(requests), 7)
+    given = [s.given for s in asked.plan if s.role == "source" and s.given["split"] == "safety"]
+    assert [(g["n"], resolve.name_of(g["prompts"])) for g in given] == [(7, "file")]
+    with pytest.raises(RecipeError, match="the split 'safety' has 0 requests, and this asks for 7"):
+        scan.check(asked, CPU)
+
+
 def test_controls_need_a_reference_and_detectors_that_know_nothing(folder):
     with pytest.raises(RecipeError, match="controls are fine-tunes of the reference"):
         scan.asked_for(str(folder), None, None, 5, None)
@@ -243,6 +276,7 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
     assert "| triggered_rate |" in card
+    assert "on 160 ordinary answers" in card
     models.check(tmp_path / "disarmed")
     before, after = (load_file(at / "model.safetensors") for at in (folder, tmp_path / "disarmed"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
