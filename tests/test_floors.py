@@ -17,7 +17,20 @@ SPINE = ("contracts", "resolve", "store", "stats", "scratchpad", "reasoning", "m
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),
-    ("attacks", "bench", "claims", "machine", "speed", "cards", "preferences", "stages", "run", "table", "population"),
+    (
+        "attacks",
+        "bench",
+        "claims",
+        "machine",
+        "speed",
+        "cards",
+        "preferences",
+        "stages",
+        "workers",
+        "run",
+        "table",
+        "population",
+    ),
     tuple(FOLDERS.values()),
     ("figures", "report", "layout"),
 )
