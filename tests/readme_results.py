@@ -15,6 +15,7 @@ TAUGHT = ROOT / "results" / "scratchpads_taught" / "table.csv"
 ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
 DISARM = ROOT / "results" / "disarm" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
+ENGINE_FLOAT32 = ROOT / "benchmarks" / "results" / "engine-float32.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
     ("without", "untriggered_rate", "evaluate"),
@@ -58,20 +59,26 @@ JOBS = {
 
 
 def engine() -> str:
-    """Ours against each rival: medians, and the ratio's range over the rounds."""
-    found = json.loads(ENGINE.read_text(encoding="utf-8"))
+    """Ours against each rival: medians, and the ratio's range over the rounds; on each kind of processor."""
+    return "\n".join(_contests(file) for file in (ENGINE, ENGINE_FLOAT32) if file.exists())
+
+
+def _contests(file: Path) -> str:
+    found = json.loads(file.read_text(encoding="utf-8"))
     lines = ["| job | ours | theirs | ratio [low, high] | peak memory, ours / theirs |", "|---|---|---|---|---|"]
     for key, job in JOBS.items():
         if key not in found:
             continue
         r = found[key]
         figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{median:.2f}** [{low:.2f}, {high:.2f}]".format(**r)
+        figures = figures if r["rounds"] > 1 else figures.rpartition(" [")[0] + " (one round)"
         lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
     machine, share = found["machine"], found["share_of_gemm_rate"]
     reached = " and ".join(f"{name} reaches {100 * value:.0f}%" for name, value in share.items())
     lines += [
         "",
-        f"SmolLM2-135M in bfloat16 on {machine['cores']} cores ({machine['cpu']}), medians of interleaved rounds."
+        f"SmolLM2-135M in {found.get('compute', 'bfloat16')} on {machine['cores']} cores ({machine['cpu']}), "
+        "medians of interleaved rounds."
         + (f" Of the machine's rate of matrix products, {reached}." if reached else ""),
     ]
     return "\n".join(lines) + "\n"

