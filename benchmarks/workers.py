@@ -80,7 +80,7 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """GiB of memory that a process holds and shares with no other."""
+    """GiB of memory that a process holds; of what several share, its part."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
