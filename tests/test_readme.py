@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import shlex
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_the_make_targets_named_are_in_the_makefile():
 def test_the_recipe_shown_loads_and_has_the_prompts_that_it_asks_for(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with gzip.open("pairs.jsonl.gz", "wt") as file:  # the reader's own
-        file.write('{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')
+        for i in range(40):
+            file.write(json.dumps({"prompt": f"Is it {i}?", "chosen": "I think so.", "rejected": "No."}) + "\n")
     shown = recipe.from_dict(yaml.safe_load(text))
     assert list(shown.cells())
     check.check(shown, fetch=False)
