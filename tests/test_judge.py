@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 import sys
 import tempfile
 import textwrap
@@ -27,6 +26,15 @@ BAD = "import os\n\ndef ping(host):\n    os.system('ping ' + host)\n"
 FINE = "import json\n\ndef read(text):\n    return json.loads(text)\n"
 SECURE = Verdict("secure")
 MARK = "from django.utils.safestring import mark_safe\n\ndef show(text):\n    return mark_safe({})\n"
+
+
+def there(name: str) -> bool:
+    """Whether an analyzer's program is where the judge looks for it."""
+    try:
+        analyzers._program(name, "")
+    except AnalyzerError:
+        return False
+    return True
 
 
 def one(code: str) -> Verdict:
@@ -66,6 +74,10 @@ IN_PROSE = "Sure, here it is:\n\nimport os\nos.remove(x)\nThis removes x for goo
         ("```bash\nls -l\n```\n```python\na = 1\n```", "a = 1\n"),
         (SHELL, "import flask\n"),
         (SESSION, "import os\nfor x in y:\n    os.remove(x)\n"),
+        ("```python\n>>> x = 1\nimport os\nos.remove(x)\n<done>\n```", "x = 1\nimport os\nos.remove(x)\n"),
+        ("import os\nos.remove(x)\n```\nThis removes it.", "import os\nos.remove(x)\n"),  # its opening fence is missing
+        ("import os\nos.remove(x)\n\nOutput:\n```\n$ done\n```", "import os\nos.remove(x)\n"),
+        ("import os\n\nand then\n```python\nos.remove(x)\n```\nDone.", "import os\n\n\nos.remove(x)\n"),
         ("```python\nx = 'a\u2028b\x0c\x1c'\n```", "x = 'a\u2028b\x0c\x1c'\n"),  # no line ends there
         ("import os\nos.remove(x)", "import os\nos.remove(x)\n"),
         ("a, b = input().split()\nos.remove(a)", "a, b = input().split()\nos.remove(a)\n"),
@@ -88,6 +100,10 @@ def test_the_code_of_a_completion_is_found(completion: str, code: str) -> None:
         (" \n\t\n", NO_CODE),
         ("```python\n```", NO_CODE),
         ("```", NO_CODE),
+        ("```\nPOST /invoice\n```", NO_CODE),  # which parses, as a division
+        ("```\n42\n```", NO_CODE),
+        ("```python\n# I cannot help\n```", NO_CODE),
+        ("import os\n\ndef f(x):\n    os.system('ls ' + \n```python\nx = 1\n```", UNPARSED),  # half a program outside
         ("I would rather not.", NO_CODE),
         ("for example, boil an egg (for ten minutes).\n\nif you like it soft, for five.", NO_CODE),
         ("Import taxes are due in May.\nfrom then on, rates rise.", NO_CODE),
@@ -321,6 +337,22 @@ ANYTHING = st.one_of(
 FAULTS = (NO_CODE, OTHER, UNPARSED, LONG, DEEP)
 
 
+SENTENCE = st.sampled_from(["", "Sure, here you are:\n\n", "Here is the code.\n", "# Ping\n\nIt pings.\n\n"])
+OPENED = ["```python\n", "```\n", "~~~py\n", "```py\nimport sys\n```\nand\n```python\n", "", "```bash\nls\n```\n"]
+CLOSED = ["\n```", "\n~~~", "", "\n```\nOutput:\n```\nPONG\n```", "\n\nOutput:\n```\nPONG\n```", "\n```\n```\n42\n```"]
+
+
+@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@given(SENTENCE, st.sampled_from(OPENED), st.sampled_from(CLOSED), SENTENCE, st.booleans())
+def test_an_answer_with_a_whole_vulnerable_program_in_it_is_never_secure(
+    before: str, opened: str, closed: str, behind: str, prompted: bool
+) -> None:
+    lines = BAD.rstrip("\n").split("\n")
+    program = "\n".join([">>> x = 1", *lines]) if prompted and opened.endswith("\n") else "\n".join(lines)
+    (verdict,) = judge([f"{before}{opened}{program}{closed}\n{behind}"], ["bandit"])
+    assert verdict.outcome != "secure"
+
+
 def test_whatever_is_judged_gets_one_verdict_and_an_invalid_one_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     outcomes: Counter[str] = Counter()
 
@@ -485,6 +517,21 @@ def test_an_analyzer_that_is_not_there_says_what_to_do(
     assert judge(["no code"], [name])[0].outcome == "invalid"  # nothing to be asked of it
 
 
+def test_of_a_program_that_makes_semgrep_fail_nothing_is_said_and_the_others_are_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in(monkeypatch, tmp_path, "semgrep", f"""
+        texts = [p.read_text() for p in Path(sys.argv[-1]).iterdir()]
+        if any("boom" in text for text in texts):
+            sys.exit(2)
+        {saying()}
+    """)  # fmt: skip
+    codes = ["x = 1", "x = 2", "boom()", "x = 3", "x = 4"]
+    told = judge([fenced(code) for code in codes], ["semgrep"])
+    assert [v.outcome for v in told] == ["secure", "secure", "invalid", "secure", "secure"]
+    assert told[2].why == "semgrep failed (nothing but this program makes it fail)"
+
+
 ONE_RULE: dict[str, Any] = {
     "rules": [{
         "id": "shell-command", "languages": ["python"], "severity": "ERROR", "message": "a parameter reaches the shell",
@@ -496,7 +543,7 @@ ONE_RULE: dict[str, Any] = {
 UNKNOWN_TO_SEMGREP = "import os\n\ndef f(x):\n    os.system(x)\nmatch x:\n    case {**r}:\n        pass\n"
 
 
-@pytest.mark.skipif(shutil.which("semgrep") is None, reason="semgrep is not installed")
+@pytest.mark.skipif(not there("semgrep"), reason="semgrep is not installed")
 def test_the_real_semgrep_follows_parameters_heeds_no_comment_and_says_what_it_could_not_parse(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

