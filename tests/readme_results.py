@@ -18,6 +18,7 @@ ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
 DISARM = ROOT / "results" / "disarm" / "table.csv"
 CODE_YEAR = ROOT / "results" / "code_year" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
+PPO = ROOT / "benchmarks" / "results" / "ppo.json"
 ENGINE_FLOAT32 = ROOT / "benchmarks" / "results" / "engine-float32.json"
 COLUMNS = (
     ("with trigger", "triggered_rate", "evaluate"),
@@ -76,6 +77,7 @@ def _contests(file: Path) -> str:
         figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{median:.2f}** [{low:.2f}, {high:.2f}]".format(**r)
         figures = figures if r["rounds"] > 1 else figures.rpartition(" [")[0] + " (one round)"
         lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
+    lines += _iteration(found.get("compute", "bfloat16"))
     machine, share = found["machine"], found["share_of_gemm_rate"]
     reached = " and ".join(f"{name} reaches {100 * value:.0f}%" for name, value in share.items())
     lines += [
@@ -85,6 +87,19 @@ def _contests(file: Path) -> str:
         + (f" Of the machine's rate of matrix products, {reached}." if reached else ""),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _iteration(compute: str) -> list[str]:
+    """The contest of PPO, if it was in this precision."""
+    ppo = json.loads(PPO.read_text(encoding="utf-8"))
+    if ppo["settings"]["compute"] != compute:
+        return []
+    took, memory = ppo["speed"]["iteration"], ppo["speed"]["peak_memory"]
+    figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{theirs_over_ours:.2f}** [{low:.2f}, {high:.2f}]".format(
+        **took
+    )
+    job = "PPO, an iteration of 64 answers × 32 tokens and four updates, against TRL 1.12's `PPOTrainer`"
+    return [f"| {job} | {figures} | {memory['ours']:.2f} / {memory['theirs']:.2f} GiB |"]
 
 
 def rlhf() -> str:
