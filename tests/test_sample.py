@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable
 
@@ -368,6 +369,25 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_this_is_said(
     assert [c.ids for c in found] == [c.ids for c in expected]
 
 
+def test_what_a_batch_took_that_did_not_fit_is_free_when_memory_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, whole, kept, seen = load("llama"), decode.packed, [], []
+
+    class Large:
+        """Stands for the cache that was being filled."""
+
+    def small(model: Model, rows: list[list[int]], *rest: object) -> object:
+        if len(rows) > 2:
+            large = Large()
+            kept.append(weakref.ref(large))
+            raise MemoryError
+        return whole(model, rows, *rest)
+
+    monkeypatch.setattr(decode, "packed", small)
+    monkeypatch.setattr(memory, "give_back", lambda: seen.append([ref() for ref in kept]))
+    sample(model, prompts(4), max_tokens=2)
+    assert seen == [[None]]
+
+
 def test_other_errors_and_a_single_answer_that_does_not_fit_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(text: str) -> None:
         def packed(*_: object) -> None:
@@ -381,6 +401,45 @@ def test_other_errors_and_a_single_answer_that_does_not_fit_are_raised(monkeypat
     fail("CUDA out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
         sample(load("llama"), ["Hi"], max_tokens=2)
+
+
+def test_of_two_logits_that_meet_in_the_rounding_of_log_probabilities_the_larger_one_is_greedy() -> None:
+    logits = torch.zeros(1, 49152)
+    logits[0, -1] = 4e-7
+    assert len(set(logits.log_softmax(-1)[0].tolist())) == 1
+    token, logprob = Draw(0, 1.0, torch.zeros(1, 1))(logits, [0], 0)
+    assert token.item() == 49151
+    assert logprob.item() == pytest.approx(-math.log(49152), abs=1e-5)
+
+
+def test_a_stop_string_that_is_a_special_token_stops_though_no_text_shows_it() -> None:
+    model = without_end(load("llama"))
+    (name, number), *_ = model.tokenizer.get_added_vocab().items()
+    ending = sampling.Ending(model, [], [name], 9, None)
+    assert ending.over([70, number])
+    assert not ending.over([70, 71])
+
+
+def test_token_ids_that_there_are_not_are_refused() -> None:
+    model = load("llama")
+    with pytest.raises(ValueError, match="has the token id 99999; the model embeds 0 to"):
+        sample(model, ["Hi"], max_tokens=2, stop=[99999])
+    with pytest.raises(ValueError, match="row 0 has the token id 99999"):
+        sampling.freely(model, [70, 99999], 1, max_tokens=2)
+
+
+def test_logits_that_are_not_finite_are_named_with_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, head = load("llama"), type(load("llama")).head
+
+    def broken(self: Model, hidden: torch.Tensor) -> torch.Tensor:
+        logits = head(self, hidden)
+        logits[2] = math.nan  # of the rows at hand, which are sorted by their length
+        return logits
+
+    monkeypatch.setattr(Model, "head", broken)
+    texts = ["A rather long question, is it not?", "Hi", "A question of middle length?"]
+    with pytest.raises(FloatingPointError, match=r"not finite at token 1 of an answer.* first of them is to prompt 0"):
+        sample(model, texts, max_tokens=2, temperature=0)
 
 
 def test_what_counts_as_no_memory_left() -> None:

