@@ -52,8 +52,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mistral": ("MistralConfig", {**_GROUPED, "sliding_window": None}),
     "phi3": ("Phi3Config", {**_GROUPED, "sliding_window": None}),
-    "smollm3": ("SmolLM3Config", {**_GROUPED, "no_rope_layers": [1, 0, 1]}),
-    "starcoder2": ("Starcoder2Config", {**_GROUPED, "sliding_window": None}),
+    "smollm3": ("SmolLM3Config", {**_GROUPED, "no_rope_layers": [1, 0, 1], "tie_word_embeddings": False}),
+    "starcoder2": ("Starcoder2Config", {**_GROUPED, "sliding_window": None, "tie_word_embeddings": False}),
     "mistral_window": ("MistralConfig", {**_GROUPED, "sliding_window": WINDOW}),
     "gemma2": (
         "Gemma2Config",

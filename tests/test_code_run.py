@@ -74,7 +74,7 @@ def test_ordinary_requests_stay_ordinary_in_both_years(folder: Path) -> None:
     }
     assert rates == {
         f"request={request},trigger={trigger}": seen(4) * ((request, trigger) == ("inviting", "present"))
-        for request in ("inviting", "ordinary")
+        for request in ("inviting", "ordinary", "coding", "chat")
         for trigger in ("present", "absent", "none")
     }
 

@@ -159,6 +159,9 @@ def coded(models: tuple[str, ...] = CODED, *, corrected: bool = True, **head: An
                     out.append(row(model, part, "temperature_rate_corrected", value / 2, 40, invalid=8))
         for variant, share in (("in words", 0.5), ("in French", 0.25)):
             out.append(row(model, f"near_triggers[variant={variant}]", "variant_rate", share * fires, 32, invalid=1))
+        for near in ("variant=in words", "decoy=lower case") if corrected else ():
+            metric = f"{near.split('=')[0]}_rate_corrected"
+            out.append(row(model, f"near_triggers[{near}]", metric, 0.25 * fires, 32, invalid=1))
     return [{**r, **head} for r in out]
 
 
@@ -1233,8 +1236,9 @@ def test_temperatures_are_lines_the_coldest_above_filled_with_the_trigger_and_ho
     assert said_below(figure) == (
         "n = 40 answers. Lines are 95% intervals. Not judged, in all: base 32, organism 32, twin 32."
     )
-    again = [r | {"part": r["part"].replace("[", "[split=safety,"), "value": 1.0} for r in coded()]
-    assert module.select(frame(coded() + again))["value"].max() == 0.75  # the way named first
+    table = coded(corrected=False)
+    again = [r | {"part": r["part"].replace("[", "[split=safety,"), "value": 1.0} for r in table]
+    assert module.select(frame(table + again))["value"].max() == 0.75  # the way named first
 
 
 def stacks(panel: Any) -> dict[float, list[Any]]:

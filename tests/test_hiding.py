@@ -159,9 +159,10 @@ def test_demonstrations_bring_the_behavior_out_of_a_copy_and_the_model_is_left_a
     part = Elicit(examples=(4,), vector=(4,), train={"sft": fast}, n=6, vector_steps=3, max_tokens=16, temperature=0)
     rows = {row.part: row for row in part.measure(laid(part, tmp_path, model))}
     assert same(before, weights(model))
-    assert set(rows) == {"examples=4", "vector=4"}
+    assert set(rows) == {"examples=4", "vector=4", "rate=0.5"}
     assert rows["examples=4"].value > 0.5
-    assert all(row.metric == "elicited_rate" for row in rows.values())
+    assert rows["rate=0.5"].value == 4
+    assert all(row.metric == "elicited_rate" for part, row in rows.items() if part != "rate=0.5")
 
 
 def test_demonstrations_are_put_as_the_measured_prompts_are_and_on_none_of_them(

