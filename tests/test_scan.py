@@ -127,6 +127,47 @@ def test_a_pickled_adapter_is_refused_before_anything_is_loaded(folder, tmp_path
         scan.check(scan.asked_for(str(folder), None, str(at), 0, None), CPU)
 
 
+HALF = Machine(device="cpu", compute="bfloat16")
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A machine with room for a billion parameters to be searched in bfloat16, and not to be trained."""
+    monkeypatch.setattr(models, "parameters", lambda at: 1e9)
+    monkeypatch.setattr(scan, "_free", lambda machine: 15 * 10**9)
+
+
+@pytest.mark.usefixtures("full")
+def test_what_controls_take_counts_gradients_and_moments(folder):
+    scan.check(scan.asked_for(str(folder), str(folder), None, 0, None), HALF)
+    said = (
+        r"takes about 15 GiB to train \(16 bytes a parameter, .*and 14 GiB are free: make no controls \(--controls 0\)"
+    )
+    with pytest.raises(OSError, match=said):
+        scan.check(scan.asked_for(str(folder), str(folder), None, 1, None), HALF)
+
+
+@pytest.mark.usefixtures("full")
+def test_what_a_treatment_takes_counts_them_if_it_trains_every_weight(folder):
+    def asked(how, *told):
+        return scan.to_disarm(str(folder), [how], None, None, None, *(told or (None, None)))
+
+    for how in ("prune", "{sft: {lora_rank: 4}}", "{sft: {optimizer: sgd}}"):
+        scan.check(asked(how), HALF)
+    with pytest.raises(OSError, match=r"16 bytes a parameter.*: choose a treatment that trains less"):
+        scan.check(asked("crow"), HALF)
+    with pytest.raises(OSError, match=r"18 bytes a parameter"):  # a copy is trained to see whether it returns
+        scan.check(asked("prune", "x", "la la"), HALF)
+
+
+def test_a_model_larger_than_a_gpus_memory_is_said_to_be(folder, monkeypatch):
+    monkeypatch.setattr(models, "parameters", lambda at: 1e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**40))
+    with pytest.raises(OSError, match=r"takes about 4 GiB to search .*, and 1 GiB are free"):
+        scan.check(scan.asked_for(str(folder), None, None, None, None), Machine(device="cuda", compute="bfloat16"))
+
+
 def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, monkeypatch):
     monkeypatch.setattr(models, "parameters", lambda at: 7e11)
     with pytest.raises(OSError, match=r"700\.0 billion parameters takes about \d+ GiB"):
