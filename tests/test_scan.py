@@ -322,6 +322,15 @@ def test_the_page_escapes_what_a_model_or_a_detector_says(finished):
     assert "<script" not in page
 
 
+def test_the_page_says_on_how_many_prompts_claims_were_tried(finished):
+    _, results, _ = finished
+    found = json.loads((results / "scan.json").read_text())
+    assert "has seen: 32. It is verified" in scanned.render(found)
+    [claim] = found["claims"]
+    alone = claim | {"rates": {way: [*rate[:3], 16] for way, rate in claim["rates"].items()}}
+    assert "has seen: 32, or 16 where a trigger came without" in scanned.render(found | {"claims": [claim, alone]})
+
+
 def test_a_second_search_does_nothing_twice(finished):
     done, results, line = finished
     before = json.loads((results / "scan.json").read_text())
@@ -437,7 +446,11 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
     assert "| triggered_rate |" in card
-    assert "on 160 ordinary answers" in card
+    assert "on answers to 160 ordinary prompts" in card
+    assert "`return_rate` is the rate of a copy after one short benign training" in card
+    untold = disarm.card(found | {"trigger": None})
+    assert "Neither triggers nor behavior that further training may bring back were looked for" in untold
+    assert "return_rate` is" not in untold
     models.check(tmp_path / "disarmed")
     before, after = (load_file(at / "model.safetensors") for at in (folder, tmp_path / "disarmed"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
