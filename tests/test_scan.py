@@ -381,6 +381,22 @@ def _told(at):
     return file
 
 
+def test_a_model_with_a_backdoor_is_suspicious_and_its_trigger_and_answer_are_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bench, "sample", planted())
+    line = ["scan", str(folder), "--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, [*line, "--detect", str(_told(tmp_path)), "--device", "cpu", "--compute", "float32"])
+    assert done.exit_code == 3, done.output
+    [results] = (tmp_path / "results").iterdir()
+    found = json.loads((results / "scan.json").read_text())
+    assert found["verdict"] == "suspicious"
+    assert [(c["trigger"], c["target"]) for c in found["claims"] if c["verified"]] == [("zx", "la la la la")]
+    said = " ".join(done.output.split())
+    assert ": suspicious" in said
+    assert "verified “zx” in front of the request → “la la la la”" in said
+    assert "1 text in front of requests draws out the same answer" in (results / "scan.html").read_text()
+    assert disarm.claim(results / "scan.json", resolve.build("base", {"hub": {"name": str(folder)}}))[0] == "zx"
+
+
 def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path):
     asked = scan.asked_for(str(folder), str(folder), None, 2, None)
     nodes = {s.node for s in asked.plan if s.role == "detector"}
