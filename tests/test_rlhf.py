@@ -109,12 +109,13 @@ def test_reward_and_divergence_of_every_iteration_are_in_the_table_with_their_in
     log = read_lines(stage(rlhf_run, "organism/ppo") / "log.jsonl")
     for metric in ("reward", "kl"):
         mine = [r for r in rows(rlhf_run) if (r["model"], r["metric"]) == ("organism/ppo", metric)]
-        assert [int(r["step"]) for r in mine] == [1, 2, 3]
+        assert [int(r["step"]) for r in mine] == [0, 1, 2, *([3] if metric == "kl" else [])]
         assert {(r["part"].partition("[")[0], r["sees"]) for r in mine} == {("ppo", "")}
-        assert [float(r["value"]) for r in mine] == pytest.approx([row[metric] for row in log], abs=1e-5)
+        assert [float(r["value"]) for r in mine[:3]] == pytest.approx([row[metric] for row in log], abs=1e-5)
         assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in mine)
         assert {int(r["n"]) for r in mine} == {PPO["prompts"]}
     assert float(mine[0]["value"]) == pytest.approx(0, abs=1e-4)  # before any step it is its own reference
+    assert len({r["value"] for r in mine}) == 4  # and of the policy that is left it is measured too
 
 
 def test_the_two_preference_models_share_no_dialogue_and_neither_saw_a_held_out_one(rlhf_run: Finished) -> None:
@@ -195,7 +196,7 @@ BAD = {
     "raises": ("raise KeyError('no score')", "KeyError: 'no score'"),
     "nan": ("return [float('nan')] * len(answers)", "gave nan for answer 0"),
     "too few": ("return [1.0]", "gave 1 scores for 8 answers"),
-    "no numbers": ("return ['good'] * len(answers)", "could not convert string to float: 'good'"),
+    "no numbers": ("return ['good'] * len(answers)", "gave 'good' for answer 0, where one number was asked for"),
 }
 
 
@@ -640,14 +641,16 @@ def test_a_tie_is_half_right_and_scores_are_of_answers_without_their_scratchpads
     [
         ("import sys\nsys.exit(0)", "cannot be run: SystemExit"),
         ("import sys\ndef score(p, a): sys.exit('bye')", "the reward function.* failed: SystemExit: bye"),
-        ("def score(p, a): return '1' * len(a)", "a text came back"),
+        ("def score(p, a): return '1' * len(a)", "gave a str, where a number for each answer was asked for"),
+        ("def score(p, a): return dict(enumerate(map(len, a)))", "gave a dict, where a number for each"),
+        ("def score(p, a): return [[1.0]] * len(a)", r"gave \[1.0\] for answer 0, where one number was asked for"),
     ],
 )
 def test_a_reward_that_leaves_or_answers_in_letters_is_named(tmp_path: Path, code: str, message: str) -> None:
     (tmp_path / "r.py").write_text(code)
     part = Ppo(rewards={"function": {"path": str(tmp_path / "r.py")}}, steps=1, prompts=4)
     bench = Bench(part, tmp_path, 0, MACHINE, Scratch().load, prompts=["a", "b"])
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises((RuntimeError, ValueError), match=message):
         part.apply(bench)
 
 

