@@ -334,7 +334,8 @@ def main() -> None:
         measured = TINY["answers"] if asked.tiny else MEASURED
         results["course"] = course(todo, 2 if asked.tiny else asked.course, measured)
         results["course_settings"] = {
-            "prompts": measured, "split": "evaluate", "commit": commit(), "machine": machine,
+            "command": f"python benchmarks/ppo.py --only course --course {asked.course}", "prompts": measured,
+            "split": "evaluate", "commit": commit(), "machine": machine,
         }  # fmt: skip
         out.write_text(json.dumps(results, indent=1) + "\n")
     return None
