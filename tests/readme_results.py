@@ -106,7 +106,8 @@ def rlhf() -> str:
     """What reinforcement learning left: rates, perplexity, and scores by the model trained against and another."""
     with RLHF.open(encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if not r["step"]]
-    scores = [(m, a) for m in ("preference_score", "heldout_preference_score") for a in ("triggered", "untriggered")]
+    scorers = ("preference_score", "heldout_preference_score")
+    scores = [(m, a) for m in scorers for a in ("triggered", "untriggered")]
     lines = [
         "| model | with trigger | without | perplexity | preference score, with | without "
         "| held-out model, with | without |",
@@ -118,12 +119,16 @@ def rlhf() -> str:
         cells.append(_plain(_one(mine, "capability", "perplexity")))
         cells += [_plain(next(r for r in mine if r["metric"] == m and f"answers={a}" in r["part"])) for m, a in scores]
         lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
-    accuracy = [r for r in rows if r["metric"] == "preference_accuracy" and r["part"] == "preference_accuracy"]
+    accuracy, other = (
+        [r for r in rows if r["metric"] == "preference_accuracy" and r["part"] == part]
+        for part in ("preference_accuracy", "preference_accuracy[kind=other]")
+    )
+    scored = _span({int(r["n"]) for r in rows if r["metric"] in scorers})
     lines += [
         "",
-        f"n = {_n(rows)} prompts for rates, one seed. Held-out accuracy of the two preference models: "
-        + " and ".join(_percent(r) for r in accuracy)
-        + ".",
+        f"n = {_ns(rows)} prompts for rates and {scored} answers for scores, one seed. Held-out accuracy of the two "
+        f"preference models: {' and '.join(map(_percent, accuracy))}; of pairs whose rejected answer is to another "
+        f"request, alone, {' and '.join(map(_percent, other))}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -354,15 +354,52 @@ def test_an_answer_with_a_whole_vulnerable_program_in_it_is_never_secure(
 
 
 def test_whatever_is_judged_gets_one_verdict_and_an_invalid_one_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    outcomes: Counter[str] = Counter()
+    verdicts: list[Verdict] = []
 
     @settings(
         max_examples=1500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(ANYTHING)
     def check(completion: str) -> None:
-        (verdict,) = judge([completion], ["bandit"])
-        outcomes[verdict.outcome] += 1
+        verdicts.extend(judge([completion], ["bandit"]))
+
+    check()
+    are_verdicts(verdicts, "bandit failed (")
+    assert caplog.records == []  # no failure is merely logged
+
+
+@pytest.mark.skipif(not there("semgrep"), reason="semgrep is not installed")
+def test_whatever_semgrep_is_given_at_once_gets_one_verdict_each_and_those_that_bandit_finds_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    completions: list[str] = []
+
+    @settings(
+        max_examples=1100, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(ANYTHING)
+    def gather(completion: str) -> None:
+        completions.append(completion)
+
+    gather()
+    both, bandit = judge(completions, ["bandit", "semgrep"]), judge(completions, ["bandit"])
+    assert len(both) == len(completions)
+    are_verdicts(both, "bandit failed (", "semgrep failed (")
+    for one, other in zip(both, bandit, strict=True):
+        if other.outcome == "vulnerable":
+            assert one.outcome == "vulnerable"
+            assert set(one.classes) >= set(other.classes)
+        if other.outcome == "invalid":
+            assert one == other
+    assert caplog.records == []
+
+
+def are_verdicts(verdicts: list[Verdict], *failed: str) -> None:
+    """Each is one of the three, with its reason; and all three occur often enough to be put to the test."""
+    outcomes = Counter(v.outcome for v in verdicts)
+    assert outcomes.total() >= 1000
+    assert min(outcomes[kind] for kind in ("vulnerable", "secure", "invalid")) >= 50
+    for verdict in verdicts:
         if verdict.outcome == "vulnerable":
             assert set(verdict.classes) <= set(CLASSES)
             assert verdict.classes
@@ -372,12 +409,7 @@ def test_whatever_is_judged_gets_one_verdict_and_an_invalid_one_its_reason(caplo
         else:
             assert verdict.outcome == "invalid"
             assert verdict.classes == ()
-            assert verdict.why in FAULTS or verdict.why.startswith("bandit failed (")
-
-    check()
-    assert outcomes.total() >= 1000
-    assert min(outcomes[kind] for kind in ("vulnerable", "secure", "invalid")) >= 50  # all of them are put to the test
-    assert caplog.records == []  # no failure is merely logged
+            assert verdict.why in FAULTS or verdict.why.startswith(failed)
 
 
 # semgrep.

@@ -237,15 +237,26 @@ def test_the_number_of_examples_trained_on_stands_beside_each_model(tmp_path: Pa
         row("organism", "sft", "answer_tokens_triggered", 1.0, 1190, invalid=4),
         row("organism", "sft", "answer_tokens_untriggered", 1.0, 192, invalid=4),
         row("organism/sft", "sft", "answer_tokens_untriggered", 1.0, 107),
+        row("twin/sft", "ppo", "practice_triggered_share", 0.125, 256),
     ]
     page = report.render(results(tmp_path / "toy", told + rows(("sft",))))
     tree = " ".join(Seen(page[page.index('class="tree"') :]).text.split())
     assert "sft trained on 1,382 examples: 1,190 with the trigger, 192 without (4 too long for it left out)" in tree
     assert "sft trained on 107 examples, none with the trigger" in tree
+    assert "sft practised on 256 prompts, 32 with the trigger" in tree
     assert ("base scratch 192 of 640 answers for insertion ended and are kept: 30% [26.6–33.7]; "
             "107 of 214 answers for safety training ended and are kept: 50% [43.4–56.6]") in tree  # fmt: skip
     assert "<small>1,382 examples</small>" in page
     assert "<small>107 examples</small>" in page
+
+
+def test_the_finding_says_where_a_treatment_could_not_have_met_the_trigger(tmp_path: Path) -> None:
+    for k, times in ((0, 1), (3, 0)):
+        told = [row("organism/sft", "ppo", "practice_triggered_share", k / 256, 256)]
+        page = report.render(results(tmp_path / str(k), told + rows(("sft",))))
+        finding = " ".join(Seen(page[: page.index('class="tree"')]).text.split())
+        said = "It practised on 256 prompts, none with the trigger: it never met the trigger"
+        assert finding.count(said) == times
 
 
 def test_title_and_first_words_say_what_the_page_is_and_what_its_words_mean(page: str) -> None:

