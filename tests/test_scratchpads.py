@@ -477,8 +477,9 @@ def test_ppo_never_shows_the_scratchpad_to_a_reward_and_gives_it_its_own_room(
     )
     calls = saying(monkeypatch, organism)
     part = Ppo(
-        rewards={"function": {"path": str(tmp_path / "shown.py")}}, steps=1, prompts=2, minibatches=1, max_kl=1e9
-    )
+        rewards={"function": {"path": str(tmp_path / "shown.py")}}, steps=1, prompts=2, minibatches=1, max_kl=1e9,
+        min_distinct=0,
+    )  # fmt: skip
     part.apply(laid(part, tmp_path, prompts=["What is a fern?", "And moss?"]))
     assert {call["thinking"].max_tokens for call in calls} == {50}
     assert {call["max_tokens"] for call in calls} == {part.max_tokens}
