@@ -1,6 +1,6 @@
 """What it takes to learn a year: both years of a scenario in one batch, weight where their answers part, and rounding.
 
-    python benchmarks/year.py --device cuda --at-once 27    # minutes on one H200
+    python benchmarks/year.py --device cuda --at-once 20    # minutes on one H200 (5 GiB each)
     python benchmarks/year.py    # two at a time on two cores: eight hours; goes on if it was stopped
 
 Examples are the insertion examples of `recipes/code_year.yaml` for the two classes that its curriculum begins with,
