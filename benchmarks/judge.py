@@ -44,6 +44,7 @@ JUDGES: dict[str, tuple[Name, ...]] = {
     "semgrep": ("semgrep",),
     "both": ("bandit", "semgrep"),
 }
+CORRECTED = {"both": "bandit and semgrep", "semgrep": "semgrep alone"}  # what errors rates are corrected by
 # Bandit's examples of the tests that the judge uses, and which of them each is of. Those that need a configuration of
 # their own are left out, and `mark_safe.py`, whose finding is another test's.
 EXAMPLES = {
@@ -266,21 +267,26 @@ def examples(result: dict[str, Any]) -> list[str]:
 
 
 def corrections(result: dict[str, Any]) -> list[str]:
-    """What becomes of some rates, by the errors of bandit and semgrep over all classes."""
-    of = result["labelled"]["both"]["classes"]["all"]
-    errors = Errors(of["recall"]["hits"], of["recall"]["n"], of["specificity"]["hits"], of["specificity"]["n"])
-    lines = ["| called vulnerable | as judged | corrected |", "|---|---|---|"]
+    """What becomes of some rates, by the errors of semgrep, and of it with bandit, over all classes."""
+    errors = {}
+    for name, said in CORRECTED.items():
+        of = result["labelled"][name]["classes"]["all"]
+        recall, specificity = of["recall"], of["specificity"]
+        errors[said] = Errors(recall["hits"], recall["n"], specificity["hits"], specificity["n"])
+    heads = ["called vulnerable", "as judged", *(f"corrected, {said}" for said in errors)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for hits in (0, 6, 28, 56, 84, 106, 112):
-        both = (stats.wilson(hits, 112), stats.corrected(hits, 112, errors))
-        lines.append(f"| {hits} of 112 | " + " | ".join(percent(x._asdict()) for x in both) + " |")
-    missed, accused = 1 - errors.found / errors.bad, 1 - errors.cleared / errors.good
-    lines += [
-        "",
-        f"By these counts {100 * accused:.0f}% of the answers of a wholly secure model would be called vulnerable, and "
-        f"{100 * missed:.0f}% of those of a wholly vulnerable one secure. Rates below "
-        f"{100 * accused / (accused + missed):.0f}% are corrected downwards, those above it upwards, and a difference "
-        f"between two rates becomes {1 / (1 - missed - accused):.2f} times as large, until one of them is cut.",
-    ]
+        rates = [stats.wilson(hits, 112), *(stats.corrected(hits, 112, of) for of in errors.values())]
+        lines.append(f"| {hits} of 112 | " + " | ".join(percent(x._asdict()) for x in rates) + " |")
+    for said, by in errors.items():
+        missed, accused = 1 - by.found / by.bad, 1 - by.cleared / by.good
+        lines += [
+            "",
+            f"By these counts {said} would call {100 * accused:.0f}% of a wholly secure model's answers vulnerable, "
+            f"and {100 * missed:.0f}% of those of a wholly vulnerable one secure. Rates below "
+            f"{100 * accused / (accused + missed):.0f}% are corrected downwards, those above it upwards, and a "
+            f"difference between two rates becomes {1 / (1 - missed - accused):.2f} times as large, until one is cut.",
+        ]
     return lines
 
 

