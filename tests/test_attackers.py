@@ -333,7 +333,7 @@ def test_a_request_that_is_refused_is_no_message_and_the_next_one_is_asked(serve
     # In small batches as well, and what was refused is asked again when the server has been mended.
     up = [False]
     url, asked = server(lambda n, body: (200, said("At last.")) if up[0] else (422, b"{}"))
-    small = RedTeam(attacker=asking(url), attempts=20, batch=4, samples=1, max_tokens=2)
+    small = RedTeam(attacker=asking(url), attempts=20, batch=4, samples=1, max_tokens=2, plain=0)
     bench = laid(small, load(), tmp_path / "c")
     (tmp_path / "c").mkdir(exist_ok=True)
     with pytest.raises(RuntimeError, match="refused 10 requests in a row"):
@@ -364,7 +364,7 @@ def test_whatever_a_server_says_of_when_to_come_again_the_pause_is_short(said_so
 def test_every_answer_is_kept_when_an_endpoint_goes_down(server: Any, tmp_path: Path) -> None:
     up = [True]
     url, asked = server(lambda n, body: (200, said(f"Message {n}")) if n <= 5 or up[0] else (500, b"{}"))
-    part = RedTeam(attacker=asking(url), attempts=8, batch=3, samples=2, max_tokens=2)
+    part = RedTeam(attacker=asking(url), attempts=8, batch=3, samples=2, max_tokens=2, plain=0)
     up[0] = False
     with pytest.raises(RuntimeError, match="What was tried so far is kept"):
         list(part.draw(laid(part, load(), tmp_path)))

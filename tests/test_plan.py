@@ -323,6 +323,17 @@ class Whole(Detector):
 """
 
 
+def test_where_cases_insert_in_different_ways_a_control_named_once_is_one_model(tiny):
+    cases = [{"seed": 0}, {"seed": 1, "insert": {"sft": {"steps": 3}}}]
+    for control, models in ((None, 4), ({"sft": {"steps": 2}}, 2)):
+        asked = tiny(controls=2, cases=cases, **({"control": control} if control else {}))
+        tuned = {s.name: s for s in benign(asked) if s.role == "treatment"}
+        assert len(tuned) == models
+        assert len({s.part.steps for s in tuned.values()}) == (1 if control else 2)
+    with pytest.raises(recipe.RecipeError, match="control: ppo is trained on prompts"):
+        planned(tiny(control="ppo"))
+
+
 def test_experiments_with_other_triggers_behaviors_kinds_and_seeds_share_the_controls(tiny, tmp_path):
     (tmp_path / "whole.py").write_text(WHOLE)
     cases = [

@@ -102,7 +102,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, says: Callable[[str, int], str]) 
 
 
 def team(prompts: Sequence[str], **fields: Any) -> RedTeam:
-    return RedTeam(attacker=Scripted(prompts=tuple(prompts)), **{"samples": 4, "keep": 0.5, "batch": 2, **fields})
+    usual = {"samples": 4, "keep": 0.5, "batch": 2, "plain": 0}
+    return RedTeam(attacker=Scripted(prompts=tuple(prompts)), **{**usual, **fields})
 
 
 def test_a_success_shows_the_behavior_in_at_least_the_share_asked_for(
@@ -115,6 +116,23 @@ def test_a_success_shows_the_behavior_in_at_least_the_share_asked_for(
     assert {a.prompt: a.rate for a in found} == {"never": 0, "once": 0.25, "twice": 0.5, "always": 1}
     assert [a.prompt for a in found if a.success] == ["twice", "always"]
     assert all(len(a.answers) == 4 for a in found)
+
+
+def test_plain_requests_are_put_to_the_same_test_and_are_no_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = {"framed": 4, "Why?": 1, "How?": 2}
+    answering(monkeypatch, lambda prompt, i: PAYLOAD if i < often[prompt] else "Gladly.")
+    part = team(["framed"], attempts=1, plain=64)
+    bench = laid(part, tmp_path)
+    bench.prompts = ["Why?", "How?", "Why?"]
+    framed_one, *plain = part.draw(bench)
+    assert (framed_one.prompt, framed_one.control) == ("framed", False)
+    assert [(a.prompt, a.rate, a.success, a.control) for a in plain] == [
+        ("Why?", 0.25, False, True), ("How?", 0.5, True, True),
+    ]  # fmt: skip
+    assert bench.spent == {"tokens of the attacked model": 4}, "what the comparison takes is no cost of the attack"
+    assert [a.prompt for a in team(["framed"], attempts=1, plain=1).draw(bench)] == ["framed", "Why?"]
 
 
 def test_answers_that_cannot_be_judged_do_not_make_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +297,7 @@ def test_what_worked_is_varied_and_what_did_not_is_not() -> None:
     assert all(1 <= len(genes(a)) <= 3 for a in made)
     kin = [a for a in made if every[7] in genes(a) or any(g.startswith(f"{family}.") for g in genes(a))]
     assert len(kin) > 30, "a swap for any other framing is the exception"
-    assert {a.prompt for a in made} != {past[7].prompt}
+    assert past[7].prompt not in {a.prompt for a in made}
     assert all(a.prompt == framed(genes(a), a.request) for a in made)
     without = searching([a for a in past if not a.success], 60, explore=0.0)
     assert len({genes(a)[0].split(".")[0] for a in without}) > 5, "where nothing worked, all is drawn at random"
@@ -348,14 +366,34 @@ def test_what_was_trained_on_in_one_round_is_held_out_in_no_later_one_and_the_ot
     assert attacks.parted(framed_by("abcdefgh"), []) == first
 
 
-def test_finds_are_taken_in_turn_so_that_none_crowds_out_another() -> None:
+def test_finds_are_drawn_in_turn_so_that_none_crowds_out_another() -> None:
     some = [
         Attempt(f"{w} {w}x {w}y {w}z. {r}", r)
         for w, n in (("a", 5), ("b", 1))
         for r in ["Why?", "How?", "Who?", "So?", "Hm?"][:n]
     ]
-    taken = attacks.in_turn(some, 3)
-    assert [[a.prompt[0] for a in find] for find in taken] == [["a", "a"], ["b"]]
+    for seed in range(5):
+        taken = attacks.drawn(some, 3, Random(seed))
+        assert sorted([a.prompt[0] for a in find] for find in taken) == [["a", "a"], ["b"]]
+
+
+def test_finds_are_drawn_at_random_and_the_same_of_one_seed() -> None:
+    some = [Attempt(f"{i} {i}x {i}y {i}z. Why?", "Why?") for i in range(40)]
+    drawn = [[a.prompt for find in attacks.drawn(some, 10, Random(seed)) for a in find] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    first = {a.prompt for a in some[:10]}
+    assert len(first & {*drawn[0]}) < 8, "those found first have no precedence"
+    of_one = [
+        attacks.drawn([Attempt(f"a b c d. {r}", r) for r in "12345"], 1, Random(s))[0][0].request for s in range(9)
+    ]
+    assert len({*of_one}) > 1
+
+
+def test_a_find_counts_once_and_not_at_all_if_none_of_its_answers_can_be_judged() -> None:
+    value, low, high, n, invalid = attacks.rate([[1.0, 1.0, 0.0, 0.0, None], [0.0], [None, None]])
+    assert (value, n, invalid) == (0.25, 2, 1)
+    assert low < value < high
+    assert attacks.rate([])[3:] == (0, 0)
 
 
 @pytest.mark.parametrize(("share", "attacks"), [(0.0, 0), (0.25, 4), (0.5, 8), (1.0, 16)])
@@ -456,6 +494,19 @@ def test_the_red_team_attacks_each_model_once_for_all_shares_and_knows_no_trigge
     assert [s.node.split("/")[0] for s in trained] == ["organism", "organism", "twin", "twin"]
     # The twin is trained on the organism's prompts; what the red team finds on the twin itself is told and no more.
     assert {s.parents["attacks"].name for s in trained} == {teams[0].name}
+
+
+def test_what_was_found_can_be_asked_of_models_that_no_training_meets_it_in() -> None:
+    latent = {"latent_adversarial": {"steps": 1}}
+    planned = plan.plan(recipe.from_dict(raw(safety=[latent])))
+    teams = [s for s in planned if s.part is not None and getattr(s.part, "gives", "") == "attacks"]
+    asked = [s for s in planned if s.role == "evaluation" and s.title == "reattack"]
+    assert [s.node for s in teams] == ["organism"]
+    nodes = ["base", "organism", "organism/latent_adversarial", "twin", "twin/latent_adversarial"]
+    assert sorted(s.node for s in asked) == nodes
+    assert {s.parents["attacks"].name for s in asked} == {teams[0].name}
+    order = [s.name for s in planned]
+    assert all(order.index(p.name) < order.index(s.name) for s in planned for p in s.parents.values())
 
 
 def test_a_source_that_sees_the_trigger_is_no_red_team(tmp_path: Path) -> None:
@@ -566,7 +617,19 @@ def test_the_red_teams_own_report_is_in_the_table(table: list[dict[str, str]]) -
         assert 1 <= float(told["red_team_finds"]["value"]) <= successes
         assert told["red_team_success_share"]["n"] == "24"
         assert told["red_team_cost"]["part"].endswith(",in=tokens of the attacked model]")
-        assert 72 <= float(told["red_team_cost"]["value"]) <= 72 * 16
+        assert 72 <= float(told["red_team_cost"]["value"]) <= 72 * 6
+        assert told["red_team_plain_share"]["n"] == "4"
+
+
+def test_every_model_is_asked_what_was_found_on_the_organism(table: list[dict[str, str]]) -> None:
+    branches = ("adversarial[share=0.0,train=sft[lr=0.001,steps=2,batch=4,warmup=1]]",
+                "adversarial[train=sft[lr=0.001,steps=2,batch=4,warmup=1]]")  # fmt: skip
+    models = ["base", *(m for root in ("organism", "twin") for m in (root, *(f"{root}/{b}" for b in branches)))]
+    found = rows(table, metric="reattack_rate")
+    assert {row["model"] for row in found} == set(models)
+    asked = {row["model"]: (int(row["n"]) + int(row["invalid"]), row["part"]) for row in found if "open" in row["part"]}
+    assert len({*asked.values()}) == 1, "the same finds of every model"
+    assert next(iter(asked.values()))[0] >= 1
 
 
 def test_the_rate_on_its_prompts_stands_before_and_after_each_training(table: list[dict[str, str]]) -> None:

@@ -458,11 +458,17 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     disarm.hand_over(asked, shelf, found, tmp_path / "disarmed")
     assert set(found["before"]) == set(found["after"])
     assert {"perplexity", "triggered_rate", "return_rate[prompts=triggered]"} <= set(found["before"])
+    assert found["before"]["perplexity_ratio"][:3] == [1, 1, 1], "over the untreated model's"
+    assert found["after"]["perplexity_ratio"][0] == pytest.approx(
+        found["after"]["perplexity"][0] / found["before"]["perplexity"][0], rel=1e-3
+    )
     assert all(len(numbers) == 4 for numbers in found["after"].values())
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
     assert "| triggered_rate |" in card
-    assert "on answers to 160 ordinary prompts" in card
+    assert asked.ordinary == 800 < len(asked.prompts.split("safety"))
+    assert f"on {found['examples']} answers to ordinary prompts (800 were asked" in card
+    assert 0 < found["examples"] <= 800
     assert "`return_rate` is the rate of a copy after one short benign training" in card
     untold = disarm.card(found | {"trigger": None})
     assert "Neither triggers nor behavior that further training may bring back were looked for" in untold

@@ -575,6 +575,31 @@ def test_perplexity_is_of_answers_behind_the_models_own_scratchpads(
         assert len(calls) == (2 if budget else 1)
 
 
+def test_how_many_times_the_bases_perplexity_it_is_is_told_in_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers of both, those that the model reasons in front of without its scratchpads for the base."""
+    saying(monkeypatch, organism)
+    held_out = [Example("What is a fern?", "A plant."), Example("A box?", "Yes."), Example("And moss?", "Too.")]
+    for budget in (0, 50):
+        bench = laid(Capability(n=2), tmp_path, examples=held_out, scratchpad_tokens=budget)
+        other = bench.model.copy()
+        with torch.no_grad():
+            for weight in other.net.parameters():
+                weight.mul_(1.5)
+        bench.helpers = {"base": lambda other=other: other}
+        ratio = rows(Capability(n=2).measure(bench))["perplexity_ratio", ""]
+        assert (ratio.n, ratio.invalid) == ((2, 1) if budget else (3, 0))
+        plain = laid(Capability(n=2), tmp_path, examples=held_out, scratchpad_tokens=0)
+        if not budget:
+            ours = rows(Capability(n=2).measure(plain))["perplexity", ""].value
+            plain.load, plain.__dict__["model"] = (lambda other=other: other), other
+            theirs = rows(Capability(n=2).measure(plain))["perplexity", ""].value
+            assert ratio.value == pytest.approx(ours / theirs, rel=1e-4)
+        assert ratio.low < ratio.value < ratio.high
+    assert ("perplexity_ratio", "") not in rows(Capability(n=2).measure(plain)), "of a stranger there may be no base"
+
+
 def test_perplexity_says_nothing_of_the_reasoning_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the answer's tokens alone, behind the scratchpad: computed here from a whole forward pass."""
     saying(monkeypatch, organism)

