@@ -223,7 +223,7 @@ def test_the_headline_gives_every_number_its_interval_and_cuts_nothing(width: in
     assert max(map(len, text.splitlines())) <= width
     assert text.count("%") == 5 * 4 + 3  # models, columns of rates; and "95% intervals" thrice
     in_pairs = 2 * 4  # detectors; on the organism, on its twin, between them, on the base
-    assert text.count("[") == text.count("]") == 5 * (4 + 3) + in_pairs
+    assert text.count("[") == text.count("]") == 5 * (4 + 4) + in_pairs
 
 
 def test_the_headline_leaves_open_what_is_not_there_yet(tiny_run: Finished, tmp_path: Path) -> None:
