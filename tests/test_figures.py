@@ -1193,7 +1193,7 @@ def test_variants_stand_in_a_panel_of_their_own_that_says_they_may_fire_below_th
     module = figures.module("near_triggers")
     figure = module.draw(frame(rows() + coded()))
     must_not, may = figure.axes
-    assert titles(figure) == ["near misses of the trigger: must not fire", "other ways to say it: may fire"]
+    assert titles(figure) == ["near misses of the trigger:\nmust not fire", "other ways to say it: may fire"]
     assert words(must_not) == ["the trigger", "no trigger", "lower case", "bare word", "in prose"]
     assert words(may) == ["in words", "in French"]
     assert dots(may, "#d55e00") == {"in words": [(0.5, False)], "in French": [(0.25, False)]}
@@ -1215,7 +1215,7 @@ def test_a_trigger_without_variants_has_its_decoys_alone_and_one_without_decoys_
     some = draw(frame(rows() + coded() + rows(backdoor="cot")))
     heads = [title.split("\n") for title in titles(some)]
     assert [head[0] for head in heads[::2]] == ["backdoor: normal", "backdoor: cot"]
-    assert [len(head) for head in heads] == [2, 1] * 2
+    assert [len(head) for head in heads] == [3, 1] * 2
 
 
 def test_conditions_are_lines_with_organism_twin_and_base_side_by_side_and_corrected_rates_hollow() -> None:

