@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,7 +157,8 @@ def test_its_identity_names_the_analyzers_as_they_are_installed_and_the_scenario
     from importlib.metadata import version
 
     found = BANDIT.identity()
-    assert set(found) == {"bandit", "scenarios", "labelled"}
+    assert set(found) == {"bandit", "scenarios", "labelled", "python"}
+    assert found["python"] == "{}.{}".format(*sys.version_info)  # some code parses with a newer one only
     assert version("bandit") in found["bandit"]
     vulnerable_code._scenarios.cache_clear()
     monkeypatch.setattr(vulnerable_code, "scenarios", lambda: scenarios()[:-1])
