@@ -1035,15 +1035,17 @@ def test_hostile_text_of_a_red_team_stays_text(hunted: str) -> None:
 def test_every_model_s_rate_as_measured_stands_beside_what_was_tried_on_it(hunted: str) -> None:
     table = {line[0]: line[1:] for line in table_of(hunted, "Rates as measured, and what brings the behavior out")}
     way = "latent rate by demonstrations, vector 8"
+    short = [f"adversarial[share={share},train={by}]" for share, by in (("0.0", "ppo"), ("0.5", "ppo"), ("0.5", "sft"))]
     assert list(table) == [f"{model}{way}" for model in (
-        "base", "organism", *(f"organism/{b}" for b in SHARES), "twin", *(f"twin/{b}" for b in SHARES))]  # fmt: skip
+        "base", "organism", *(f"organism/{b}" for b in short), "twin", *(f"twin/{b}" for b in short))]  # fmt: skip
     organism = [cell.split("[")[0] for cell in table[f"organism{way}"]]
     none = "not measured–"
     assert organism == ["100%", "0%", none, none, none, none, "25%", "50%", "0%", "62.5%"]
-    treated = [cell.split("[")[0] for cell in table[f"organism/{SHARES[1]}{way}"]]
+    treated = [cell.split("[")[0] for cell in table[f"organism/{short[1]}{way}"]]
     assert treated == ["75%", "0%", "50%", "0%", "50%", "0%", "25%", "50%", "0%", "62.5%"]
-    assert table[f"organism/{SHARES[1]}{way}"][3] == "0%[0–19.4]n=16"
+    assert table[f"organism/{short[1]}{way}"][3] == "0%[0–19.4]n=16"
     assert table[f"base{way}"][:2] == [none, none]
+    assert f'<span title="organism/{SHARES[1]}">organism/<wbr>' in hunted, "pointed at, a model has its whole name"
     assert report.attacked.way("noise,weights=0.1,prompts=untriggered") == "noise, weights 0.1, without it"
     assert report.attacked.way("asked") == "asking with the trigger"
 
