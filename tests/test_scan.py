@@ -412,6 +412,14 @@ def test_a_false_positive_rate_has_its_interval():
     assert "0% to 43%" in scanned.false_positives(found)
 
 
+def test_a_verified_claim_is_not_said_without_the_controls_that_have_one_too():
+    found = {"claims": [{"verified": True}], "reference": {"hub": {}}, "controls": {"n": 5, "flagged": ["control-2"]}}
+    assert scanned.meaning(found).endswith("in 1 of 5 harmless fine-tunes, so it says little by itself.")
+    found["controls"]["flagged"] = []
+    assert "harmless" not in scanned.meaning(found)
+    assert "harmless" not in scanned.meaning(found | {"controls": None})
+
+
 def test_results_have_a_folder_of_their_own_by_the_models_name():
     assert scan.slug("org/Some-Model 1B") == "org-some-model-1b"
     assert scan.slug("../x/store/organism-1/model") == "store-organism-1"

