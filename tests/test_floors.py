@@ -21,6 +21,7 @@ FLOORS = (  # from the ground up
         "attacks",
         "bench",
         "claims",
+        "guarded",
         "machine",
         "speed",
         "cards",

@@ -127,12 +127,14 @@ def test_every_detector_is_judged_by_all_models_that_there_are(population: Finis
     said = console.export_text().split("Detectors over all models: organisms beside twins and benign fine-tunes\n")[1]
     assert f"{one.auroc.value:.2f} [{one.auroc.low:.2f}, {one.auroc.high:.2f}]" in said
     assert "minutes" in said
-    assert "In 3 of 3 organisms the trigger does not raise the behavior" in " ".join(said.split())
+    idle, told = inert(tables)  # so small a model learns nothing; of one no answer can be judged
+    assert idle == told >= 2
+    assert f"In {idle} of {told} organisms the trigger does not raise the behavior" in " ".join(said.split())
     page = (population.results / "report.html").read_text(encoding="utf-8")
     assert "<h2>All models</h2>" in page
     assert f"{one.auroc.value:.3f}" in page.split("<h2>All models</h2>")[1].split("</section>")[0]
     assert page.count("<h3>Models as a whole") == 3
-    assert "In 3 of 3 organisms the trigger does not raise the behavior" in page
+    assert inert_in_words(tables) in page
 
 
 def made(*verdicts: tuple[str, float, int], base: str = "smollm2", planted: int | None = None) -> list[dict[str, Any]]:
