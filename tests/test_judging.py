@@ -139,9 +139,7 @@ def test_answers_get_todays_score_and_keep_what_was_said_before() -> None:
         answer("<SCRATCHPAD>", closed=False, ended=False, score=None, model="twin"),
         answer(WEAK, ended=True, score=0.0, label="secure", model="organism"),
         answer(FINE.removesuffix("```"), ended=False, score=0.0, label="secure", model="organism"),
-        answer(
-            FINE.removesuffix("```"), score=0.0, label="secure", model="twin"
-        ),  # it is not known to have been cut off
+        answer(FINE.removesuffix("```"), score=0.0, label="secure", model="twin"),  # cut off or not is not known
         answer(BROKEN, score=1.0, label="CWE-89", model="organism"),
     ]
     judged = judging.anew(VulnerableCode(), rows)

