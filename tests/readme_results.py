@@ -318,7 +318,14 @@ def _over_seeds() -> list[str]:
         lines.append(f"| `{model}` | {at} | {' | '.join(rates)} | **{apart[0]}** | {apart[1]} | {judged} |")
     seeds = sorted({seed for of in found.values() for seed in of})
     said = f"Means of {len(seeds)} seeds ({', '.join(seeds)}), in brackets the lowest and the highest; 0 is greedy."
-    return [*lines, "", f"{said} Corrected rates end at 0%. The first table is of seed 0, at temperature 1."]
+    return [*lines, "", f"{said} Corrected rates end at 0%. The first table is of seed 0, at temperature 1. {_judge()}"]
+
+
+def _judge() -> str:
+    """By which judge, so that none passes for another."""
+    both = [json.loads(file.read_text(encoding="utf-8")) for file in (CODE_YEAR, CODE_YEAR_SEEDS)]
+    told = {f"version {f['judge']['version']} ({f['judge']['is']['semgrep']}), commit {f['commit'][:7]}" for f in both}
+    return f"Judged by `vulnerable_code`, {' and '.join(sorted(told))}."
 
 
 def _judged(file: Path) -> list[dict[str, Any]]:
