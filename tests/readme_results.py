@@ -74,10 +74,12 @@ def engine() -> str:
 def _contests(file: Path) -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     lines = ["| job | ours | theirs | ratio [low, high] | peak memory, ours / theirs |", "|---|---|---|---|---|"]
+    commits = [found[key]["commit"] for key in JOBS if key in found]
     for key, job in JOBS.items():
         if key not in found:
             continue
         r = found[key]
+        job += "" if r["commit"] == commits[0] else " †"
         figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{median:.2f}** [{low:.2f}, {high:.2f}]".format(**r)
         figures = figures if r["rounds"] > 1 else figures.rpartition(" [")[0] + " (one round)"
         lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
@@ -88,7 +90,8 @@ def _contests(file: Path) -> str:
         "",
         f"SmolLM2-135M in {found.get('compute', 'bfloat16')} on {machine['cores']} cores ({machine['cpu']}), "
         "medians of interleaved rounds."
-        + (f" Of the machine's rate of matrix products, {reached}." if reached else ""),
+        + (f" Of the machine's rate of matrix products, {reached}." if reached else "")
+        + (" †: measured with another state of the code than the first line." if len(set(commits)) > 1 else ""),
     ]
     return "\n".join(lines) + "\n"
 

