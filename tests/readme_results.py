@@ -83,7 +83,7 @@ def _contests(file: Path) -> str:
         figures = "{ours:.3g} {unit} | {theirs:.3g} {unit} | **{median:.2f}** [{low:.2f}, {high:.2f}]".format(**r)
         figures = figures if r["rounds"] > 1 else figures.rpartition(" [")[0] + " (one round)"
         lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
-    lines += _iteration(found.get("compute", "bfloat16"))
+    lines += _iteration(found.get("compute", "bfloat16"), commits[0])
     machine, share = found["machine"], found["share_of_gemm_rate"]
     reached = " and ".join(f"{name} reaches {100 * value:.0f}%" for name, value in share.items())
     lines += [
@@ -96,7 +96,7 @@ def _contests(file: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _iteration(compute: str) -> list[str]:
+def _iteration(compute: str, commit: str) -> list[str]:
     """The contest of PPO, if it was in this precision."""
     ppo = json.loads(PPO.read_text(encoding="utf-8"))
     if ppo["settings"]["compute"] != compute:
@@ -106,6 +106,7 @@ def _iteration(compute: str) -> list[str]:
         **took
     )
     job = "PPO, an iteration of 64 answers × 32 tokens and four updates, against TRL 1.12's `PPOTrainer`"
+    job += "" if ppo["speed"]["commit"].startswith(commit[:7]) else " †"
     return [f"| {job} | {figures} | {memory['ours']:.2f} / {memory['theirs']:.2f} GiB |"]
 
 

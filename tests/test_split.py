@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ def here() -> int:
 def test_answers_are_the_same_by_two_processes_as_by_one(name: str, samples: int) -> None:
     model, asked = load(name), prompts(64 // samples)
     how: dict[str, Any] = {"max_tokens": 6, "samples": samples, "seed": 3, "batch": 256}
+    assert split.processes(len(asked) * samples, CPU) == 2
     shared = sample(model, asked, **how)
     torch.set_num_threads(1)
     alone = sample(model, asked, **how)
@@ -179,31 +182,98 @@ def test_what_a_copy_logs_is_shown_here_and_what_it_did_is_counted(caplog: pytes
     assert [r.message for r in caplog.records] == ["64 at once do not fit"]
 
 
-def test_memory_of_copies_is_counted() -> None:
-    me, before = here(), memory.peak_mb()
+@pytest.mark.parametrize("where", ["new", "there already"])
+def test_memory_of_copies_is_counted(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_beside", 0)
+    me, there = here(), torch.ones(64 * 2**20)  # 256 MiB
+    before = memory.peak_mb()
 
     def work(share: list[int], on_done: Done) -> list[int]:
         if os.getpid() != me:
-            torch.ones(64 * 2**20)  # 256 MiB
+            torch.ones(64 * 2**20) if where == "new" else there.add_(1)
         return []
 
     split.shared(work, [[1], [2]], nothing)
     assert memory.peak_mb() - before > 200
 
 
-def test_noise_of_a_copy_is_other_noise_and_the_same_every_time() -> None:
-    def drawn(items: list[int], on_done: Done) -> list[list[float]]:
-        return [noise(torch.zeros(4)).tolist() for _ in items]
+def test_who_draws_noise_while_it_samples_does_so_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies would begin with one and the same generator, and what it draws would depend on the number of threads."""
 
-    found = []
-    for _ in range(2):
-        noise = residuals.noise(1.0, seed=5)
-        found.append(split.shared(drawn, [[1, 2], [3, 4]], nothing))
-    here_, there = found[0]
-    assert found[0] == found[1]
-    assert len({tuple(numbers) for numbers in [*here_, *there]}) == 4
-    noise = residuals.noise(1.0, seed=5)
-    assert drawn([1, 2], nothing) == here_
+    def under_noise(threads: int) -> list[list[int]]:
+        torch.set_num_threads(threads)
+        model = load("llama")
+        edits = {0: residuals.relative_noise(0.5, seed=5)}
+        with residuals.written(model, edits):
+            return [c.ids for c in sample(model, prompts(64), max_tokens=4, batch=64, alone=True)]
+
+    assert under_noise(2) == under_noise(1)
+    monkeypatch.setattr(split, "processes", lambda *_: pytest.fail("asked for copies"))
+    under_noise(2)
+
+
+@pytest.mark.parametrize("part", ["noise", "surfacing"])
+def test_evaluations_that_draw_noise_ask_for_one_process(part: str) -> None:
+    folder = Path(split.__file__).parents[1]
+    text = "".join(file.read_text() for file in folder.glob(f"*/{part}.py"))
+    assert text.count("relative_noise(") == text.count("alone=True") == 1
+
+
+def test_copies_that_print_or_warn_do_not_wait_for_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    """Another thread may hold the terminal's lock while this process is copied: there is none of it in the copy."""
+    me, lock = here(), threading.Lock()
+
+    class Locked(io.StringIO):
+        def write(self, text: str) -> int:
+            with lock:
+                return super().write(text)
+
+    def work(items: list[int], on_done: Done) -> list[int]:
+        if os.getpid() != me:
+            print("to whom?")
+            warnings.warn("something of note", UserWarning, stacklevel=1)
+        return squares(items, on_done)
+
+    before = sys.stdout, sys.stderr
+    with lock, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        sys.stdout = sys.stderr = Locked()
+        try:
+            assert split.shared(work, [[1], [2]], nothing) == [[1], [4]]
+        finally:
+            sys.stdout, sys.stderr = before
+    assert "something of note" in caplog.text
+
+
+def test_where_a_later_copy_fails_the_first_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = split._Copy
+
+    def second_fails(*given: Any) -> Any:
+        if made:
+            raise KeyboardInterrupt
+        made.append(real(*given))
+        return made[0]
+
+    monkeypatch.setattr(split, "_Copy", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        split.shared(lambda items, on_done: time.sleep(600), [[1], [2], [3]], nothing)
+    assert made[0].process.exitcode == -signal.SIGKILL
+
+
+def test_counts_never_go_back_where_a_share_is_done_again() -> None:
+    me, told = here(), []
+
+    def work(items: list[int], on_done: Done) -> list[int]:
+        for i, _ in enumerate(items, start=1):
+            on_done(i)
+        if os.getpid() != me:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return items
+
+    assert split.shared(work, [[1, 2, 3], [4, 5, 6]], told.append) == [[1, 2, 3], [4, 5, 6]]
+    assert told == sorted(told)
+    assert told[-1] == 6
 
 
 def test_a_roll_out_by_two_processes_is_that_of_one() -> None:
@@ -234,7 +304,7 @@ def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:
         me = os.getpid()
         def work(share, on_done):
             if os.getpid() != me:
-                print(os.getpid(), flush=True)
+                os.write(1, b"%d\n" % os.getpid())
             time.sleep(600)
         split.shared(work, [[1], [2]], lambda done: None)
     """)
@@ -245,7 +315,10 @@ def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         for _ in range(200):
-            if not Path(f"/proc/{copy}").exists() or "State:\tZ" in Path(f"/proc/{copy}/status").read_text():
+            try:
+                if "State:\tZ" in Path(f"/proc/{copy}/status").read_text():
+                    return
+            except OSError:
                 return
             time.sleep(0.05)
     raise AssertionError(f"{copy} is still there")

