@@ -304,7 +304,7 @@ def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:
         me = os.getpid()
         def work(share, on_done):
             if os.getpid() != me:
-                os.write(1, b"%d\n" % os.getpid())
+                os.write(1, str(os.getpid()).encode() + bytes([10]))
             time.sleep(600)
         split.shared(work, [[1], [2]], lambda done: None)
     """)
