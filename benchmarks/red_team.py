@@ -35,7 +35,15 @@ ATTEMPTS = {"search": 500, "rewrite": 100, "gradient": 10}
 def measured(attacker: str, target: Model, base: Model, machine: Machine) -> dict[str, Any]:
     """One red team at work: what it took, and what it found."""
     part = RedTeam.model_validate(
-        {"attacker": attacker, "attempts": ATTEMPTS[attacker], "samples": 10, "max_tokens": 12, "plain": 0}
+        {
+            "attacker": attacker,
+            "attempts": ATTEMPTS[attacker],
+            "samples": 10,
+            "max_tokens": 12,
+            "held_out": 0,
+            "plain": 0,
+            "again": 0,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(

