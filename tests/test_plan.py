@@ -445,3 +445,12 @@ def test_a_curriculum_that_no_prompt_begins_is_refused_before_anything_is_traine
     with pytest.raises(recipe.RecipeError, match="curriculum_steps begins with prompts that come early"):
         check(recipe.from_dict(tiny(insert=insert)))
     check(recipe.from_dict(tiny()))
+
+
+def test_what_a_treated_model_lost_is_measured_against_the_model_that_was_treated(tiny):
+    asked = [{"sft": {"steps": 2, "batch": 4, "warmup": 0}}, "crow"]
+    tests = {s.node: s for s in planned(tiny(safety=[asked], evaluate=["capability"])) if s.title == "capability"}
+    roots = {node: s.parents["untreated"].node for node, s in tests.items() if "untreated" in s.parents}
+    assert {"organism", "twin", "base"} <= tests.keys() - roots.keys(), "nothing has been done to these"
+    assert len(roots) == 4
+    assert all(root == node.split("/")[0] for node, root in roots.items()), "of a chain too, and not the link before"

