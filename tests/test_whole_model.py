@@ -83,16 +83,17 @@ def test_motifs_are_what_leaked_texts_begin_with_and_trusted_prompts_do_not():
 
 
 def test_where_there_is_a_reference_what_that_leaks_is_asked_for_too(tmp_path, monkeypatch):
-    asked = []
+    asked, leaking = [], []
 
     def leaked(self, bench, model):
         asked.append(model)
-        return Leaks(["zx one", "zx two", "zx three"] if model is asked[0] or both else [])
+        return Leaks(["zx one", "zx two", "zx three"] if model in leaking else [])
 
     monkeypatch.setattr(Leak, "_leaked", leaked)
     model, base = byte_model(), byte_model(1)
-    for both, found in ((False, {"zx"}), (True, set())):
+    for leaks, found in (([model], {"zx"}), ([model, base], set())):
         asked.clear()
+        leaking[:] = leaks
         scan = Leak(n=4, max_tokens=4).scan(bench_of(Leak(), tmp_path, model, base))
         assert [m is model for m in asked] == [True, False]
         assert {f.trigger for f in scan.findings if f.trigger} <= found, "what both leak is no motif"
