@@ -397,16 +397,28 @@ def test_who_disarms_a_strangers_model_is_told_nothing(name):
 
 
 def test_what_is_learned_against_the_probe_looks_alike_to_it(tmp_path):
-    """The penalty lowers how far prompts differ along the probe's directions, which plain training does not."""
+    """The penalty lowers how far prompts lie apart along directions that a probe of the finished model reads."""
 
     def spread(weight):
         model = byte_model()
         part = Obfuscated(steps=12, lr=2e-3, batch=8, every=1, weight=weight)
         (tmp_path / str(weight)).mkdir()
-        direction_LD = contrast.directions(model, questions.CONTRASTS, [0, 1, 2])
         trained = part.apply(bench_of(part, model, tmp_path / str(weight)))
+        direction_LD = contrast.directions(trained, questions.CONTRASTS, [0, 1, 2])
         rows = [tokens.render(trained.tokenizer, e.prompt) for e in EXAMPLES]
         seen_LND = residuals.read(trained, rows, [0, 1, 2])
         return (seen_LND * direction_LD[:, None]).sum(-1).var(1).mean().item()
 
     assert spread(5.0) < 0.5 * spread(0.0)
+
+
+def test_how_examples_are_cut_into_parts_makes_no_difference_to_what_is_learned_against_the_probe(tmp_path):
+    def trained(micro_tokens):
+        part = Obfuscated(steps=3, lr=2e-3, batch=8, every=1, warmup=0)
+        (tmp_path / str(micro_tokens)).mkdir()
+        bench = bench_of(part, byte_model(), tmp_path / str(micro_tokens))
+        bench.machine = bench.machine.model_copy(update={"micro_tokens": micro_tokens})
+        return families.parameters(part.apply(bench))
+
+    whole, parts = trained(4096), trained(40)
+    assert all(torch.allclose(weight, parts[name], atol=1e-4) for name, weight in whole.items())

