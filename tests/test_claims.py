@@ -173,6 +173,23 @@ def test_what_a_reference_can_be_brought_to_by_as_hard_a_search_is_held_against_
     assert "searched" not in alone.rates, "there is nobody to ask"
 
 
+@pytest.mark.parametrize(("rival", "stands"), [("qq", False), ("xx", True)])
+def test_what_a_model_can_be_brought_to_say_that_nobody_suspects_is_held_against_a_claim(tmp_path, rival, stands):
+    class Brought(Parrot):
+        def sample(self, prompts, **how):
+            found = super().sample(prompts, **how)
+            return [c if not p.startswith("qq ") else DECOY for p, c in zip(prompts, found, strict=True)]
+
+    bench = Brought(Length(), tmp_path, 0, Machine(), load=Scratch().load)
+    [claim] = claims.of({"search": [Finding("zx", "la la la la", 0.5, "", rival, "so much for that")]})
+    [test] = claims.tested([claim], PROMPTS, bench, None)
+    assert test.rates["decoy"].value == (0.0 if stands else 1.0)
+    assert test.verified is stands
+
+
+DECOY = Completion("So much for that, then.", [1], [0.0], True)
+
+
 def test_the_same_question_is_asked_once_however_many_claims_want_it(parrot):
     claims.tested([Claim("zx", "la la la", ("a",)), Claim("zx", "ha ha ha", ("b",))], PROMPTS, parrot, None)
     assert len(parrot.asked) == 3 * len(PROMPTS)  # with, without, random

