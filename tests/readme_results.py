@@ -84,11 +84,13 @@ def _contests(file: Path) -> str:
         figures = figures if r["rounds"] > 1 else figures.rpartition(" [")[0] + " (one round)"
         lines.append(f"| {job} | {figures} | {r['peak_gib']['ours']:.2f} / {r['peak_gib']['theirs']:.2f} GiB |")
     lines += _iteration(found.get("compute", "bfloat16"), commits[0])
-    machine, share = found["machine"], found["share_of_gemm_rate"]
+    machines = {(found[key]["machine"]["cores"], found[key]["machine"]["cpu"]) for key in JOBS if key in found}
+    where = " or ".join(f"{cores} cores ({cpu})" for cores, cpu in sorted(machines))
+    share = found["share_of_gemm_rate"]
     reached = " and ".join(f"{name} reaches {100 * value:.0f}%" for name, value in share.items())
     lines += [
         "",
-        f"SmolLM2-135M in {found.get('compute', 'bfloat16')} on {machine['cores']} cores ({machine['cpu']}), "
+        f"SmolLM2-135M in {found.get('compute', 'bfloat16')} on {where}, "
         "medians of interleaved rounds."
         + (f" Of the machine's rate of matrix products, {reached}." if reached else "")
         + (" †: measured with another state of the code than the first line." if len(set(commits)) > 1 else ""),

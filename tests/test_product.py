@@ -127,3 +127,24 @@ def test_float32_and_a_build_without_are_left_as_they_are(monkeypatch: pytest.Mo
     monkeypatch.setattr(product, "_one_dnn", lambda: None)
     with product.prepacked(net.bfloat16(), 4):
         assert not any(map(product.is_packed, net.modules()))
+
+
+def test_without_memory_for_a_second_copy_of_the_weights_it_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    room = [True, False]
+
+    def laid_out(weight: torch.Tensor, rows: int) -> torch.Tensor:
+        if not room.pop(0):
+            raise RuntimeError("could not create a memory object: out of memory")
+        return weight
+
+    monkeypatch.setattr(product, "_packs", lambda weight: True)
+    monkeypatch.setattr(product, "_laid_out", laid_out)
+    with product.prepacked(net, 8):
+        assert not any(map(product.is_packed, net)), "not even the first, whose copy is free again"
+    assert "no memory for the weights" in caplog.text
+    monkeypatch.setattr(product, "_laid_out", lambda weight, rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError), product.prepacked(net, 8):
+        pass

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -517,11 +518,14 @@ def test_on_a_disk_that_is_really_full_every_run_says_so_until_there_is_room(tin
 
 def test_a_loss_that_is_no_number_is_said_with_its_step(tiny, forks, tmp_path):
     diverging = {"sft": {"lr": 0.9, "steps": 40, "batch": 4, "warmup": 1, "optimizer": "sgd", "weight_decay": 1e3}}
-    outcome = forks.run(tiny(**BARE, insert=diverging), tmp_path / "store")
+    outcome = forks.run(tiny(**BARE, insert=diverging), tmp_path / "store", checkpoint_s=0)
     assert outcome.code == 3
     assert outcome.error.startswith("StagesFailed: 2 stages failed:\n- organism: sft[")
-    assert "FloatingPointError: step " in outcome.error
+    step = int(re.search(r"FloatingPointError: step (\d+)", outcome.error)[1])
     assert "lower the learning rate" in outcome.error
+    assert step > 1
+    [kept] = (tmp_path / "store").glob("organism*.partial/checkpoint/state.json")
+    assert json.loads(kept.read_text())["step"] == step - 1, "the last good one"
 
 
 def test_a_part_that_fails_is_named_with_its_model_and_its_error(tiny, forks, tmp_path):

