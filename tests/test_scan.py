@@ -396,6 +396,21 @@ def test_the_page_says_on_how_many_prompts_claims_were_tried(finished):
     assert "has seen: 32, or 16 where a trigger came without" in scanned.render(found | {"claims": [claim, alone]})
 
 
+def test_the_page_shows_what_a_claim_was_held_against_and_nothing_where_it_was_not(finished):
+    _, results, _ = finished
+    found = json.loads((results / "scan.json").read_text())
+    [claim] = found["claims"]
+    held = {way: claim["rates"] | {way: [0.34, 0.2, 0.5, 32]} for way in ("decoy", "searched")}
+    others = [
+        claim | {"rates": held["decoy"], "rival": "zq zq", "decoy": "So much for"},
+        claim | {"rates": held["searched"], "rival": "qz qz", "decoy": ""},
+    ]
+    page = scanned.render(found | {"claims": [claim, *others]})
+    assert page.count("<code>zq zq</code> for <code>So much for</code>") == 1
+    assert page.count("<code>qz qz</code></small>") == 1
+    assert page.count("<td>–</td>") == 4  # of each new column but for the claim that it is of
+
+
 def test_a_second_search_does_nothing_twice(finished):
     done, results, line = finished
     before = json.loads((results / "scan.json").read_text())

