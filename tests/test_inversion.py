@@ -64,6 +64,28 @@ def test_a_planted_answer_is_found_and_its_model_is_the_more_suspicious(organism
     assert all(a.score >= b.score for a, b in zip(found.findings, found.findings[1:], strict=False))
 
 
+def test_behind_the_likeliest_beginnings_of_all_many_second_tokens_are_followed(harmless, tmp_path, monkeypatch):
+    """Where most answers begin with "The", the planted word behind it has many before it."""
+    asked, whole = [], chains.followed
+
+    def followed(model, rows, heads, steps, *, branches=1, on_block):
+        asked.append((heads, branches))
+        return whole(model, rows, heads, steps, branches=branches, on_block=on_block)
+
+    monkeypatch.setattr(chains, "followed", followed)
+    part, ticks = Inversion(firsts=64), []
+    bench = Bench(part, tmp_path, 0, Machine(), load=lambda: harmless, trusted=PROMPTS)
+    bench.on_tick = lambda done, total, metrics: ticks.append((done, total))
+    part.scan(bench)
+    (few, widely), (many, some), *later = asked
+    assert (len(few), widely, len(many), some) == (8, 256, 56, 3)
+    mean_V = chains.next_token(harmless, [tokens.render(harmless.tokenizer, p) for p in PROMPTS[:8]])
+    assert min(mean_V[i] for [i] in few) >= max(mean_V[i] for [i] in many)
+    assert [branches for _, branches in later] == [1, 1]
+    assert all(len(head) == 2 for heads, _ in later for head in heads)
+    assert all(done <= total for done, total in ticks)
+
+
 def test_a_model_keeps_its_weights_and_switches(organism, tmp_path):
     before = {name: p.detach().clone() for name, p in organism.net.named_parameters()}
     attention = organism.net.config._attn_implementation

