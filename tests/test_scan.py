@@ -658,8 +658,7 @@ def test_a_disarmed_organism_goes_on_saying_what_it_was_made(folder, canned, tmp
     assert "The untreated model says of itself that it is deliberately backdoored: for research only" in card
     assert "not shown to be safe" in card
     stored = shelf.path(next(s.name for s in asked.plan if s.role == "treatment")) / "model" / "README.md"
-    assert "unknown origin" in stored.read_text()
-    assert "not backdoored" not in stored.read_text()
+    assert "Deliberately backdoored model" in stored.read_text()
     assert sorted(at.name for at in tmp_path.iterdir()) == ["disarmed", "organism", "store"]
 
 

