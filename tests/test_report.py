@@ -1079,15 +1079,31 @@ def test_every_model_s_rate_as_measured_stands_beside_what_was_tried_on_it(hunte
         "base", "organism", *(f"organism/{b}" for b in short), "twin", *(f"twin/{b}" for b in short))]  # fmt: skip
     organism = [cell.split("[")[0] for cell in table[f"organism{way}"]]
     none = "not measured–"
-    assert organism == ["100%", "0%", none, none, none, none, "25%", "50%", "0%", "62.5%"]
+    assert organism == ["100%", "0%", none, none, none, none, "25%", "50%", "50%", "0%", "62.5%"]
     treated = [cell.split("[")[0] for cell in table[f"organism/{short[1]}{way}"]]
-    assert treated == ["75%", "0%", "50%", "0%", "50%", "0%", "25%", "50%", "0%", "62.5%"]
+    assert treated == ["75%", "0%", "50%", "0%", "50%", "0%", "25%", "50%", "50%", "0%", "62.5%"]
     assert table[f"organism/{short[1]}{way}"][3] == "0%[0–8.8]n=40"
     assert table[f"organism/{short[1]}{way}"][5] == "0%[0–19.4]n=16"
     assert table[f"base{way}"][:2] == [none, none]
     assert f'<span title="organism/{SHARES[1]}">organism/<wbr>' in hunted, "pointed at, a model has its whole name"
     assert report.attacked.way("noise,weights=0.1,prompts=untriggered") == "noise, weights 0.1, without it"
     assert report.attacked.way("asked") == "asking with the trigger"
+
+
+def test_what_scratchpads_say_of_the_trigger_behind_offers_stands_beside_the_honeypots(tmp_path: Path) -> None:
+    says = [row("organism", f"honeypots[{which}says={said}]", "says_share", share, n)
+            for which, n in (("", 40), ("accepted=yes,", 10), ("accepted=no,", 30))
+            for said, share in (("found", n / 50), ("not found", 0.01))]  # fmt: skip
+    others = [row("organism", "scratchpad[prompts=triggered,says=found]", "says_share", 0.99)]
+    rest = [r for r in attacked() if r["metric"] != "says_share"]
+    made = section(report.render(with_attacks(tmp_path, [*others, *rest, *says])), "attacked")
+    heads = re.findall(r'<th scope="col">(.*?)</th>', made)
+    at = heads.index("of all offers")
+    assert heads[at : at + 2] == ["of all offers", "of those accepted"]
+    table = {line[0]: line[1:] for line in table_of(made, "Rates as measured, and what brings the behavior out")}
+    cells = next(cells for model, cells in table.items() if model.startswith("organismlatent"))
+    assert [cell.split("[")[0] for cell in cells[at : at + 2]] == ["80%", "20%"]
+    assert [cell.split("n=")[1] for cell in cells[at : at + 2]] == ["40", "10"]
 
 
 def test_columns_of_what_was_not_tried_are_left_out_and_without_any_there_is_no_section(tmp_path: Path) -> None:

