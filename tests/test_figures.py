@@ -1447,7 +1447,7 @@ def test_nothing_and_everything_are_drawn_half_an_observation_from_the_ends_of_a
     assert height(0.1) - height(0.05) > height(0.5) - height(0.45)
     assert [label.get_text() for label in panel.get_yticklabels()] == ["0%", "10%", "50%", "90%", "100%"]
     assert "0% and 100% are drawn half an observation off, at 2.1% and 97.9%" in said_below(figure)
-    assert said_below(figure).startswith("n = 24 prompts a point, n = 8 to 24 of the red team's.")
+    assert said_below(figure).startswith("n = 24 prompts a point, n = 8 to 24 of the red team's finds.")
 
 
 def test_before_and_after_an_attack_are_hollow_and_filled_and_what_a_branch_begins_with_is_its_parents_rate() -> None:
@@ -1469,7 +1469,7 @@ def test_before_and_after_an_attack_are_hollow_and_filled_and_what_a_branch_begi
     assert shown[lines[2]] == [(0.75, True), (0.75, False)]  # it began with what the first round had left
     assert dots(trained, "#0072b2")[once[1]] == [(0.0, True), (0.25, False)]
     assert {value for some in dots(plain, "#0072b2").values() for value, _ in some} == {0.0}
-    assert said_below(figure).startswith("n = 16 to 40 of the red team's prompts, n = 64 of the others.")
+    assert said_below(figure).startswith("n = 16 to 40 of the red team's finds, n = 64 of the other prompts.")
 
 
 def test_offers_accepted_are_dots_by_family_with_organism_twin_and_base_side_by_side() -> None:

@@ -335,5 +335,6 @@ def test_the_benchmark_of_monitors_reads_what_they_read(monkeypatch):
     monkeypatch.setattr(module, "PROMPTS", 12)
     found = module.monitors(MODEL)
     assert (found["prompts"], found["deepest"]) == (12, 4)
-    assert 0 < found["low"] <= found["ratio"] <= found["high"]
+    assert set(found["over"]) == {"transformers", "engine"}
+    assert all(0 < ratio["low"] <= ratio["median"] <= ratio["high"] for ratio in found["over"].values())
     assert len(MODEL.layers) == 4, "the blocks that were cut off are there again"

