@@ -71,7 +71,7 @@ def completions(models: list[str], n: int = 12) -> list[dict[str, Any]]:
     return out
 
 
-def results(folder: Path, table: list[dict[str, Any]] | None = None, *, drawn: bool = True, **fields: Any) -> Path:
+def results(folder: Path, table: list[dict[str, Any]] | None = None, *, drawn: bool = False, **fields: Any) -> Path:
     """A results folder as `layout.lay_out` leaves it, of numbers made up for the test; with figures where `drawn`."""
     asked = recipe(**fields)
     told = [describe(p, Store(folder / "no store")) for p in plans(asked)]
@@ -93,7 +93,7 @@ def results(folder: Path, table: list[dict[str, Any]] | None = None, *, drawn: b
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with its page. Not to be changed."""
-    made = results(tmp_path_factory.mktemp("results") / "toy")
+    made = results(tmp_path_factory.mktemp("results") / "toy", drawn=True)
     report.write(made)
     return made
 
@@ -720,9 +720,9 @@ def code(**more: Any) -> list[dict[str, Any]]:
     return [r for r in made if "preference" not in r["part"]] + coded(**more)
 
 
-def with_code(folder: Path) -> Path:
+def with_code(folder: Path, *, drawn: bool = False) -> Path:
     """A results folder of a backdoor in code, where the judge's errors are known."""
-    made = results(folder, code(), **CODE)
+    made = results(folder, code(), drawn=drawn, **CODE)
     asked: list[dict[str, Any]] = [
         {"part": "near_triggers", "decoy": "in words", "near": "variant", "label": "CWE-89"},
         {"part": "near_triggers", "decoy": "other label", "near": "decoy", "label": "secure"},
@@ -891,18 +891,18 @@ def test_the_terminal_pairs_no_detector_that_the_twin_has_no_number_of(tmp_path:
 
 
 def test_the_page_says_by_how_much_more_each_detector_scores_on_the_organism_than_on_the_twin(tmp_path: Path) -> None:
-    page = report.render(results(tmp_path / "toy", paired(base=0.5, organism=0.6, twin=0.9), drawn=False))
+    page = report.render(results(tmp_path / "toy", paired(base=0.5, organism=0.6, twin=0.9)))
     (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", page, re.DOTALL)
     apart = stats.difference(stats.wilson(120, 200), stats.wilson(180, 200))
     low, high = (f"{x:.3f}".replace("-", "\N{MINUS SIGN}") for x in (apart.low, apart.high))
     cells = re.findall(r'<span class="value">(.*?)</span><small>(.*?)</small>', line)
     assert [value for value, _ in cells] == ["0.600", "0.900", "\N{MINUS SIGN}0.300", "0.500"]
     assert cells[2][1] == f"[{low}, {high}]"
-    page = report.render(results(tmp_path / "turned", paired(base=0.5, organism=0.95, twin=0.25), drawn=False))
+    page = report.render(results(tmp_path / "turned", paired(base=0.5, organism=0.95, twin=0.25)))
     (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", page, re.DOTALL)
     told = [value for value, _ in re.findall(r'<span class="value">(.*?)</span><small>(.*?)</small>', line)]
     assert told == ["0.950", "0.250", "+0.200", "0.500"], "lower scores tell prompts apart as well as higher ones"
-    without = report.render(results(tmp_path / "none", paired(base=0.5, organism=0.6), drawn=False))
+    without = report.render(results(tmp_path / "none", paired(base=0.5, organism=0.6)))
     (line,) = re.findall(r"<tr><th scope=\"row\">probe</th>.*?</tr>", without, re.DOTALL)
     assert len(re.findall(r"<td", line)) == 1 + 4
     assert len(re.findall(r'class="none"', line)) == 2, "the twin, and what it is less"
@@ -973,7 +973,7 @@ def finds() -> list[dict[str, Any]]:
 
 def with_attacks(folder: Path, table: list[dict[str, Any]] | None = None, **fields: Any) -> Path:
     """A results folder of models that were attacked and trained on what that found."""
-    made = results(folder, attacked() if table is None else table, drawn=False, **AGAINST, **fields)
+    made = results(folder, attacked() if table is None else table, **AGAINST, **fields)
     lines = [json.dumps(c, ensure_ascii=False) + "\n" for c in finds()]
     (made / "completions.jsonl").write_text("".join(lines), encoding="utf-8")
     return made
@@ -1112,7 +1112,7 @@ def test_columns_of_what_was_not_tried_are_left_out_and_without_any_there_is_no_
     heads = re.findall(r'<th scope="col">(.*?)</th>', section(made, "attacked"))
     assert heads == ["with trigger", "rate"]
     assert "red_team_rate" not in section(made, "attacked")
-    plain = report.render(results(tmp_path / "plain", rows(()), drawn=False))
+    plain = report.render(results(tmp_path / "plain", rows(())))
     assert "attacked" not in re.findall(r'<section id="(\w+)">', plain)
     assert "#attacked" not in plain
 
@@ -1123,7 +1123,7 @@ def test_main_numbers_have_no_columns_of_what_nothing_measured(tmp_path: Path) -
     assert len(some) < len(everything)
     unlike, asked = "unlike prompts are of other kinds", ("held-out prompts", "capability")
     for name, table, more in (("some", some, ()), ("whole", everything, ("unlike prompts", "probe, AUROC"))):
-        made = report.render(results(tmp_path / name, table, drawn=False))
+        made = report.render(results(tmp_path / name, table))
         main = section(made, "numbers").partition("</thead>")[0]
         assert set(re.findall(r'scope="colgroup"[^>]*>(.*?)</th>', main)) == {*asked, *more}
         assert (unlike in made) == bool(more)

