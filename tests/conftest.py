@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny matrices; and every process adds up in the same order
 
 import copy
+import gc
 import itertools
 import json
 import shutil
@@ -93,6 +94,12 @@ class Forks:
         self.server.stdin.close()
         self.server.stdout.close()
         self.server.wait()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; without this, every collection of garbage would go through all of torch."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ times costs thirty forks and not thirty imports. Not a test.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ def main() -> None:
     assert modeling_llama
     transformers.utils.logging.disable_progress_bar()
     Chat().split("insert")  # composed once a process
+    gc.collect()
+    gc.freeze()  # a child's garbage is its own: none looks through all of torch for it, copying what it touches
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
