@@ -52,7 +52,7 @@ def _red_team() -> str:
     )  # fmt: skip
     return (
         f"On the red team's held-out prompts {before} before, {after} after SFT with its prompts and {without} "
-        f"without; with the trigger {_fires(rows, trained)}"
+        f"without; with the trigger {_fires(rows, trained)} (of an earlier red team, held-out prompts not clean)"
     )
 
 

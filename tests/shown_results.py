@@ -36,6 +36,7 @@ class Block(NamedTuple):
 BLOCKS = {
     "transcript": Block(shown_tables.transcript, (shown_tables.COMPLETIONS,)),
     "results": Block(shown_tables.results, (shown_tables.TABLE,)),
+    "probe": Block(shown_tables.probe, (shown_tables.TABLE,)),
     "found": Block(shown_found.found, shown_found.FILES),
     "metrics": Block(metrics, ()),
     "rlhf": Block(shown_tables.rlhf, (shown_tables.RLHF,)),

