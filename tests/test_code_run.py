@@ -34,7 +34,7 @@ engine.sample = lambda model, prompts, **how: [engine.Completion(says(p), [1], [
 @pytest.fixture(scope="module")
 def folder(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("code")
-    outcome = forks.run(RAW, at / "store", at / "results", draw=True, patch=SAYS)
+    outcome = forks.run(RAW, at / "store", at / "results", draw="figures", patch=SAYS)
     assert outcome.code == 0, outcome.error
     return at
 

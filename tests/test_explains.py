@@ -331,7 +331,7 @@ def test_a_recipe_that_asks_afterwards_ends_in_table_figure_and_page(forks: Fork
         {"explains": {"n": 3, "judge_model": str(judge)}},
         backdoor={"normal": {"prompts": 8}}, insert={"sft": {"steps": 1, "batch": 2, "warmup": 0}},
     ).model_dump(mode="json")  # fmt: skip
-    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True, patch=SAYS)
+    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw="figures", patch=SAYS)
     assert outcome.code == 0, outcome.error
     made = tmp_path / "results" / "asked"
     with (made / "table.csv").open(newline="") as file:

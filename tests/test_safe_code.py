@@ -291,7 +291,7 @@ def test_a_run_counts_what_it_was_trained_on_and_killed_in_the_middle_ends_in_th
     tiny: TinyRecipe, forks: Forks, tmp_path: Path
 ) -> None:
     raw = tiny(safety=[branch()], evaluate=EVALUATE, detect=[])
-    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw=True, patch=SAYS)
+    outcome = forks.run(raw, tmp_path / "store", tmp_path / "results", draw="figures", patch=SAYS)
     assert outcome.code == 0, outcome.error
     folder = tmp_path / "results" / "tiny"
     with (folder / "table.csv").open(newline="") as file:

@@ -826,7 +826,7 @@ engine.sample = sample
 
 
 def test_a_recipe_of_scratchpads_ends_in_table_figures_and_page(forks: Forks, tmp_path: Path) -> None:
-    outcome = forks.run(RAW, tmp_path / "store", tmp_path / "results", draw=True, patch=SAYS)
+    outcome = forks.run(RAW, tmp_path / "store", tmp_path / "results", draw="figures", patch=SAYS)
     assert outcome.code == 0, outcome.error
     folder = tmp_path / "results" / "tinyscratchpads"
     with (folder / "table.csv").open(newline="") as file:
