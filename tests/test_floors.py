@@ -23,6 +23,7 @@ FLOORS = (  # from the ground up
         "claims",
         "guarded",
         "journal",
+        "origin",
         "machine",
         "speed",
         "cards",

