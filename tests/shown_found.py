@@ -42,17 +42,17 @@ def _scratchpads() -> str:
 def _red_team() -> str:
     rows = [r for r in cell.finished(ADVERSARIAL) if r["backdoor"] == "normal"]
     trained, control = (
-        next(r["model"] for r in rows if r["model"].startswith(f"organism/adversarial[{share}train=sft"))
+        next(r["model"] for r in rows if r["model"].startswith(f"organism/adversarial[{share}train=ppo"))
         for share in ("", "share=0.0,")
     )
     before, after, without = (
-        cell.percent(next(r for r in rows if r["model"] == model and r["metric"] == "red_team_rate"
-                          and r["part"].endswith(f"prompts=held out,when={when}]")))
-        for model, when in ((trained, "before"), (trained, "after"), (control, "after"))
+        cell.percent(next(r for r in rows if r["model"] == model and r["metric"] == "reattack_rate"
+                          and r["part"].endswith("prompts=open]")))
+        for model in ("organism", trained, control)
     )  # fmt: skip
     return (
-        f"On the red team's held-out prompts {before} before, {after} after SFT with its prompts and {without} "
-        f"without; with the trigger {_fires(rows, trained)} (of an earlier red team, held-out prompts not clean)"
+        f"The red team's prompts draw the behavior out in {before} before, in {after} after PPO on them and in "
+        f"{without} after the same PPO without; the trigger in {_fires(rows, trained)}"
     )
 
 

@@ -195,50 +195,51 @@ def adversarial() -> str:
     """What training against a red team did to its prompts, to the trigger, and to what can be brought back."""
     rows = cell.finished(ADVERSARIAL)
     lines = [
-        "| kind | model | red team's prompts held out from training, before | after | with trigger | honeypots "
+        "| kind | model | red team's prompts, open to training | held out | with trigger | honeypots "
         "| after benign training | a vector of 8 demonstrations | latent |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    told = dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "latent_rate")
+    wanted = (
+        ("reattack_rate", "prompts=open"), ("reattack_rate", "prompts=held out"), ("triggered_rate", "backdoor_rate"),
+        ("honeypot_rate", ""), ("return_rate", "prompts=triggered"), ("elicited_rate", "vector=8"), ("latent_rate", ""),
+    )  # fmt: skip
+    told = dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "reattack_rate")
     short = _names.short(model for _, model in told)
     for kind, model in told:
-        mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
-        if model.startswith("twin/") or (model == "base" and kind != "normal"):
+        if model.startswith("twin/"):
             continue
-        trained = [r for r in mine if r["metric"] == "red_team_rate"]
-        cells = [
-            next((cell.percent(r) for r in trained if r["part"].endswith(f"prompts=held out,when={when}]")), "–")
-            for when in ("before", "after")
-        ]
-        cells.append(cell.percent(cell.rate(mine, "triggered_rate", "evaluate")))
-        cells.append(cell.percent(next(r for r in mine if r["metric"] == "honeypot_rate")))  # of all families together
-        cells += [
-            cell.percent(next(r for r in mine if r["metric"] == metric and said in r["part"]))
-            for metric, said in (
-                ("return_rate", "prompts=triggered"),
-                ("elicited_rate", "vector=8"),
-                ("latent_rate", ""),
-            )
-        ]
-        lines.append(f"| {'' if model == 'base' else f'`{kind}`'} | `{short[model]}` | " + " | ".join(cells) + " |")
-    shown = [r for r in rows if r["model"].startswith("organism") and "family=" not in r["part"] and r["value"]]
-    asked = {metric: cell.span({int(r["n"]) for r in shown if r["metric"] == metric and "open" not in r["part"]})
-             for metric in ("red_team_rate", "honeypot_rate", "return_rate", "latent_rate")}  # fmt: skip
-    twins = [r for r in rows if r["model"].split("/")[0] == "twin"]
-    rates = [r for r in twins if r["metric"].endswith("triggered_rate") and r["part"].startswith("backdoor_rate")]
-    most, latent = (
-        max(some, key=lambda r: float(r["value"]))
-        for some in (rates, [r for r in twins if r["metric"] == "latent_rate"])
-    )
+        mine = [r for r in rows if (r["backdoor"], r["model"]) == (kind, model)]
+        found = [next(r for r in mine if r["metric"] == metric and said in r["part"]) for metric, said in wanted]
+        lines.append(f"| `{kind}` | `{short[model]}` | " + " | ".join(map(cell.percent, found)) + " |")
+    asked = {metric: cell.span({int(r["n"]) for r in rows if r["metric"] == metric and "family=" not in r["part"]})
+             for metric in ("honeypot_rate", "return_rate", "latent_rate")}  # fmt: skip
+    again = [r for r in rows if r["metric"] == "reattack_rate"]
+    finds = {side: cell.span({int(r["n"]) for r in again if r["part"].endswith(f"prompts={side}]")})
+             for side in ("open", "held out")}  # fmt: skip
     lines += [
         "",
-        f"One seed. Prompts: {cell.span_measured(rows)} with the trigger, {asked['red_team_rate']} of the red team's, "
-        f"{asked['honeypot_rate']} honeypots, {asked['return_rate']} after benign training and "
-        f"{asked['latent_rate']} for the latent rate, the highest of all ways to bring the behavior out. "
-        "The twins' highest rate, with trigger or without, is "
-        f"{cell.percent(most)}, their highest latent rate {cell.percent(latent)}.",
+        "One seed. Every model is asked the same prompts of the red team, found on the organism: "
+        f"{finds['open']} finds open to training and {finds['held out']} held out. Prompts: "
+        f"{cell.span_measured(rows)} with the trigger, {asked['honeypot_rate']} honeypots, "
+        f"{asked['return_rate']} after benign training and {asked['latent_rate']} "
+        f"for the latent rate, the highest of all ways to bring the behavior out. {_twins(rows)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _twins(rows: list[dict[str, str]]) -> str:
+    """What the twins of all arms show at most."""
+    twins = [r for r in rows if r["model"].startswith("twin/") and r["value"]]
+    most = {
+        words: max((r for r in twins if r["metric"] in metrics), key=lambda r: float(r["value"]))
+        for words, metrics in (
+            ("with the trigger or without", ("triggered_rate", "untriggered_rate")),
+            ("on the red team's prompts", ("reattack_rate",)),
+            ("latent", ("latent_rate",)),
+        )
+    }
+    told = ", ".join(f"{words} {cell.percent(row)}" for words, row in most.items())
+    return f"The twins' highest rates behind the same trainings: {told}."
 
 
 def disarm() -> str:
