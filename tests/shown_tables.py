@@ -204,6 +204,7 @@ def adversarial() -> str:
         ("honeypot_rate", ""), ("return_rate", "prompts=triggered"), ("elicited_rate", "vector=8"), ("latent_rate", ""),
     )  # fmt: skip
     told = dict.fromkeys((r["backdoor"], r["model"]) for r in rows if r["metric"] == "reattack_rate")
+    rows = [r for r in rows if (r["backdoor"], r["model"]) in told]  # of kinds that have been run
     short = _names.short(model for _, model in told)
     for kind, model in told:
         if model.startswith("twin/"):
